@@ -1,0 +1,281 @@
+"""The command line: thin commands over the library. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from facesieve import __version__
+from facesieve.errors import FacesieveError, InputError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from facesieve.jobs.local import Item, Options, Summary
+    from facesieve.purify import Preset, Stage
+    from facesieve.shield import Shield
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+prior_app = typer.Typer(no_args_is_help=True, help="Face priors: import public checkpoints, look at one.")
+train_app = typer.Typer(no_args_is_help=True, help="Train a prior of your own.")
+app.add_typer(prior_app, name="prior")
+app.add_typer(train_app, name="train")
+
+console = Console(stderr=True, highlight=False)
+out = Console(highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point: errors of the user become one line and exit code 2."""
+    try:
+        app()
+    except FacesieveError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        console.print("stopped; what was finished is kept")
+        sys.exit(130)
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line and leave."""
+    console.print(f"[bold red]error:[/] {message}", markup=True, soft_wrap=True)
+    sys.exit(2)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"facesieve {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Remove adversarial perturbations from face photographs before they are identified."""
+
+
+@app.command()
+def purify(
+    inputs: Annotated[list[str], typer.Argument(help="Photographs and folders of photographs; - reads one from standard input.")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="Folder for the results; - writes the picture to standard output.")
+    ],
+    preset: Annotated[str, typer.Option(help="fast, fused, paper, stage1 or stage2; see `facesieve presets`.")] = "fast",
+    scale: Annotated[int | None, typer.Option(help="Resolution scale: 2, 4 or 8.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Evaluations of the prior in each restoration.")] = None,
+    eta: Annotated[float | None, typer.Option(help="Share of fresh noise in each step, 0 to 1.")] = None,
+    sigma_y: Annotated[float | None, typer.Option(help="Noise level assumed in the photograph, for images in [-1, 1].")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Makes results repeatable; leave it out where an attacker might guess it.")
+    ] = None,
+    aligned: Annotated[bool, typer.Option("--aligned", help="The inputs are aligned face crops already.")] = False,
+    paste: Annotated[
+        bool, typer.Option("--paste/--no-paste", help="Put faces back into the photo, or write the aligned crops.")
+    ] = True,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Also write grid.png: each face, each stage, the amplified difference.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make again what is there already.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Faces that are purified together, across photographs.")] = 8,
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    prior: Annotated[Path | None, typer.Option(help="Folder of another prior.")] = None,
+) -> None:
+    """Find the faces in photographs, purify them, write the results."""
+    from facesieve.jobs.local import Options, plan
+    from facesieve.purify import preset as preset_named
+
+    options = Options(aligned, paste, overwrite, seed, batch_size)
+    chosen = preset_named(preset).changed(scale=scale, steps=steps, eta=eta, sigma_y=sigma_y)
+    if "-" in inputs or output == "-":
+        _check_stream(inputs, output, grid)
+        _purify_stream(inputs[0], output, _shield(chosen, prior, device, precision), options)
+        return
+    items = plan([Path(text) for text in inputs], Path(output))
+    shield = _shield(chosen, prior, device, precision)
+    summary = _run(items, shield, options, Path(output) / "grid.png" if grid else None)
+    _report(summary, Path(output), shield)
+    if summary.failures:
+        raise typer.Exit(1)
+
+
+def _shield(chosen: Preset, prior: Path | None, device: str, precision: str) -> Shield:
+    from facesieve.shield import load_shield
+
+    return load_shield(chosen, prior=prior, device=device, precision=precision)
+
+
+def _check_stream(inputs: list[str], output: str, grid: bool) -> None:
+    if len(inputs) != 1 or Path(inputs[0]).is_dir():
+        raise InputError("with - for standard input or output, exactly one photograph is purified")
+    if output == "-" and grid:
+        raise InputError("--grid writes a file; it needs a folder for -o, not standard output")
+
+
+def _purify_stream(source: str, output: str, shield: Shield, options: Options) -> None:
+    """One photograph by standard input or output; purified by the same code as any file."""
+    import tempfile
+
+    from facesieve.jobs.local import Item, purify_files
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = folder / "standard input" if source == "-" else Path(source)
+        if source == "-":
+            path.write_bytes(sys.stdin.buffer.read())
+        target = (folder / "out" if output == "-" else Path(output)) / ("stdin" if source == "-" else path.stem)
+        summary = purify_files([Item(path, target)], shield, options)
+        if summary.failures:
+            raise InputError(summary.failures[0].replace(f"{folder}/", ""))
+        if output == "-":
+            if len(summary.written) != 1:
+                raise InputError(
+                    f"{len(summary.written)} crops cannot go to standard output; leave --no-paste out or give a folder"
+                )
+            sys.stdout.buffer.write(summary.written[0].read_bytes())
+            sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    rate = TextColumn("{task.fields[rate]}")
+    parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    with Progress(*parts, console=console, transient=True) as bar:
+        yield bar
+
+
+def _run(items: list[Item], shield: Shield, options: Options, grid: Path | None) -> Summary:
+    import torch
+
+    from facesieve.images import write_photo
+    from facesieve.jobs.local import purify_files
+    from facesieve.pictures import MAX_ROWS, Column, columns, sheet
+
+    parts: list[list[Column]] = []
+
+    def keep(crops: torch.Tensor, stages: list[tuple[Stage, torch.Tensor]]) -> None:
+        if grid is not None and sum(len(part[0].images) for part in parts) < MAX_ROWS:
+            parts.append(columns(crops, stages))
+
+    with _progress() as progress:
+        task = progress.add_task("purifying", total=len(items), rate="")
+
+        def advance(summary: Summary) -> None:
+            rate = f"{summary.faces / summary.seconds:.1f} faces/s" if summary.seconds else ""
+            progress.update(task, advance=1, rate=rate)
+
+        summary = purify_files(items, shield, options, advance=advance, keep=keep)
+    if grid is not None and parts:
+        joined = [Column(c[0].title, torch.cat([column.images for column in c])) for c in zip(*parts, strict=True)]
+        write_photo(grid, sheet(joined))
+    return summary
+
+
+def _report(summary: Summary, folder: Path, shield: Shield) -> None:
+    per_face = f", {1000 * summary.seconds / summary.faces:.0f} ms a face" if summary.faces else ""
+    skipped = f", {summary.skipped} there already" if summary.skipped else ""
+    out.print(
+        f"{summary.done} photographs, {summary.faces} faces purified{skipped}{per_face}; {shield.preset.name} on {shield.path}"
+    )
+    if summary.done or summary.skipped:
+        out.print(f"results in {folder}")
+    if summary.failures:
+        console.print(f"[bold red]{len(summary.failures)} failed:[/]")
+        for line in summary.failures:
+            console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def presets(json_: Annotated[bool, typer.Option("--json", help="As JSON, with every setting.")] = False) -> None:
+    """List the presets: what each does and what it costs."""
+    from facesieve.purify import PRESETS
+
+    if json_:
+        import json
+
+        out.print_json(json.dumps([preset.as_dict() for preset in PRESETS.values()]))
+        return
+    from rich.table import Table
+
+    table = Table("preset", "what it does", "restorations", "evaluations")
+    for preset in PRESETS.values():
+        stages = "\n".join(f"{r['name']}: {r['operator']}, eta {r['eta']:g}" for r in preset.as_dict()["restorations"])
+        table.add_row(preset.name, preset.summary, stages, str(preset.evaluations))
+    out.print(table)
+
+
+@app.command()
+def info() -> None:
+    """Say what this machine offers, which path will run, and which prior ships with the package."""
+    from facesieve.hardware import summary
+    from facesieve.priors.embedded import embedded_prior_folder
+    from facesieve.priors.folder import read_card
+
+    card = read_card(embedded_prior_folder())
+    lines = {"facesieve": __version__, **summary(), "prior": f"{card['name']}, sha256 {str(card['sha256'])[:16]}"}
+    for name, value in lines.items():
+        out.print(f"{name:10s} {value}", markup=False)
+
+
+@prior_app.command("import")
+def prior_import(
+    source: Annotated[Path, typer.Argument(help="A diffusers folder, celeba_hq.ckpt, or 256x256_diffusion_uncond.pt.")],
+    destination: Annotated[Path, typer.Argument(help="Folder for the converted prior; must not exist yet.")],
+) -> None:
+    """Convert a public checkpoint into a prior that `purify --prior` takes."""
+    from facesieve.priors.importing import import_prior
+
+    prior = import_prior(source, destination)
+    parameters = sum(p.numel() for p in prior.network.parameters())
+    out.print(
+        f"{destination}: {parameters:,} parameters, images of {prior.shape[-1]} x {prior.shape[-2]}, target {prior.prediction}"
+    )
+
+
+@prior_app.command("show")
+def prior_show(
+    folder: Annotated[Path | None, typer.Argument(help="A prior's folder; the embedded one if not given.")] = None,
+) -> None:
+    """Print a prior's card."""
+    import json
+
+    from facesieve.priors.embedded import embedded_prior_folder
+    from facesieve.priors.folder import read_card
+
+    out.print_json(json.dumps(read_card(folder or embedded_prior_folder())))
+
+
+@train_app.command("prior")
+def train_prior_command(
+    data: Annotated[Path, typer.Option(help="Folder of photographs with one face each.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for checkpoints, curves, sheets and the finished prior.")
+    ],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting as name=value, as in `--set images=48000`.")
+    ] = None,
+    checkpoint_minutes: Annotated[float, typer.Option(help="How often to save and to draw sheets.")] = 5.0,
+) -> None:
+    """Train a face prior, or go on with one that was stopped; the defaults made the embedded one."""
+    import cv2
+
+    from facesieve.train.prior import parse_settings, train_prior
+
+    cv2.setNumThreads(1)  # crops are small; the threads belong to the network
+    folder = train_prior(data, output, parse_settings(settings or []), report=out.print, checkpoint_minutes=checkpoint_minutes)
+    out.print(f"finished prior in {folder}")
+
+
+if __name__ == "__main__":
+    main()

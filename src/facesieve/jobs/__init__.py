@@ -1,0 +1,1 @@
+"""Purification of many photographs."""

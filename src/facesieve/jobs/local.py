@@ -1,0 +1,271 @@
+"""Purify many photographs on this machine: batched across photos, resumable, one bad file stops nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import facesieve
+from facesieve.errors import FacesieveError, InputError
+from facesieve.faces import Face, paste
+from facesieve.images import Photo, encode_photo, read_photo, to_photo, write_whole
+from facesieve.noise import derive_seed
+from facesieve.purify import Stage, fresh_seeds
+from facesieve.shield import Shield
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+
+
+@dataclass(frozen=True)
+class Item:
+    """A photograph and where its results go: ``target`` is a path without suffix."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a job treats its photographs."""
+
+    aligned: bool = False
+    paste: bool = True
+    overwrite: bool = False
+    seed: int | None = None
+    batch_size: int = 8
+
+
+@dataclass
+class Summary:
+    """What a job did."""
+
+    done: int = 0
+    skipped: int = 0
+    faces: int = 0
+    seconds: float = 0.0  # inside the purifier
+    failures: list[str] = field(default_factory=list)
+    written: list[Path] = field(default_factory=list)
+
+
+def plan(inputs: Sequence[Path], out: Path) -> list[Item]:
+    """All photographs among files and folders (recursive), with targets that mirror the folders.
+
+    Two photographs whose names differ in the suffix alone keep it in their targets. Raises
+    ``InputError`` for a path that does not exist, a folder without photographs, or two inputs of
+    one name.
+    """
+    found: list[tuple[Path, Path]] = []
+    for path in inputs:
+        if path.is_dir():
+            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
+            if not inside:
+                raise InputError(f"{path}: no photographs in this folder; known suffixes are {' '.join(sorted(SUFFIXES))}")
+            found += [(p, p.relative_to(path)) for p in inside if out.resolve() not in p.resolve().parents]
+        elif path.exists():
+            found.append((path, Path(path.name)))
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    found = list(dict.fromkeys(found))
+    stems = [relative.with_suffix("") for _, relative in found]
+    items = [
+        Item(source, out / (relative if stems.count(stem) > 1 else stem))
+        for (source, relative), stem in zip(found, stems, strict=True)
+    ]
+    targets: dict[Path, Path] = {}
+    for item in items:
+        other = targets.setdefault(item.target, item.source)
+        if other != item.source:
+            raise InputError(f"{other} and {item.source} would both be written to {item.target}; purify them into two folders")
+    return items
+
+
+@dataclass(eq=False)
+class _Photo:
+    """A photograph on its way: its crops come back one after the other."""
+
+    item: Item
+    photo: Photo
+    sha256: str
+    faces: list[Face | None]
+    seeds: list[int]
+    purified: dict[int, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def purify_files(
+    items: Sequence[Item],
+    shield: Shield,
+    options: Options,
+    *,
+    advance: Callable[[Summary], None] = lambda _: None,
+    keep: Callable[[Tensor, list[tuple[Stage, Tensor]]], None] = lambda *_: None,
+) -> Summary:
+    """Purify each item's faces and write the results; what is there already is not made again.
+
+    ``advance`` is called after each photograph, ``keep`` with every batch of crops and what
+    each stage made of it. Failures of single files are collected in the summary.
+    """
+    summary = Summary()
+    waiting: list[tuple[_Photo, int, Tensor]] = []
+
+    def flush(count: int) -> None:
+        batch, waiting[:] = waiting[:count], waiting[count:]
+        begun = time.perf_counter()
+        crops, seeds = torch.stack([crop for _, _, crop in batch]), [photo.seeds[number] for photo, number, _ in batch]
+        stages = shield.trace(crops, seeds)
+        seconds = time.perf_counter() - begun
+        summary.seconds += seconds
+        summary.faces += len(batch)
+        keep(crops, stages)
+        for (photo, number, _), crop in zip(batch, stages[-1][1], strict=True):
+            photo.purified[number] = crop
+            photo.seconds += seconds / len(batch)
+            if len(photo.purified) == len(photo.faces):
+                _finish(photo, shield, options, summary)
+                advance(summary)
+
+    for item in items:
+        try:
+            opened = _open(item, shield, options)
+        except (FacesieveError, OSError) as error:
+            summary.failures.append(_named(item.source, error))
+            advance(summary)
+            continue
+        if opened is None:
+            summary.skipped += 1
+            advance(summary)
+            continue
+        photo, crops = opened
+        waiting += [(photo, number, crop) for number, crop in enumerate(crops)]
+        while len(waiting) >= options.batch_size:
+            flush(options.batch_size)
+    if waiting:
+        flush(len(waiting))
+    return summary
+
+
+def _named(path: Path, error: Exception) -> str:
+    text = str(error)
+    return text if str(path) in text else f"{path}: {text}"
+
+
+def _open(item: Item, shield: Shield, options: Options) -> tuple[_Photo, list[Tensor]] | None:
+    """Read the photo and cut its faces; None if its results are there already."""
+    data = item.source.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    if not options.overwrite and _is_done(item, _made_from(sha256, shield, options)):
+        return None
+    photo = read_photo(data, name=str(item.source))
+    if options.aligned:
+        faces: list[Face | None] = [None]
+        crops = [shield.aligned_crop(photo)]
+    else:
+        found = shield.faces(photo)
+        faces, crops = list(found), [shield.crop(photo, face) for face in found]
+    if options.seed is None:
+        seeds = fresh_seeds(len(faces))
+    else:
+        seeds = [derive_seed(options.seed, sha256, number) for number in range(len(faces))]
+    return _Photo(item, photo, sha256, faces, seeds), crops
+
+
+def _made_from(sha256: str, shield: Shield, options: Options) -> dict[str, Any]:
+    """Everything that a result depends on; a result made from something else is not this result."""
+    return {
+        "source_sha256": sha256,
+        "preset": shield.preset.as_dict(),
+        "prior_sha256": shield.prior_sha256,
+        "precision": str(shield.path.dtype).removeprefix("torch."),
+        "aligned": options.aligned,
+        "pasted": options.paste and not options.aligned,
+        "seed": options.seed,
+    }
+
+
+def _is_done(item: Item, made_from: dict[str, Any]) -> bool:
+    marker = _sidecar(item, 0)  # written last
+    if not marker.exists():
+        image = _image(item, None)
+        if image.exists():
+            raise InputError(
+                f"{image} is there already and no sidecar says how it was made; choose another folder or --overwrite"
+            )
+        return False
+    try:
+        recorded = json.loads(marker.read_text())
+    except ValueError as error:
+        raise InputError(f"{marker} is no sidecar of this program; choose another folder or --overwrite") from error
+    wanted = json.loads(json.dumps(made_from))
+    if not isinstance(recorded, dict) or recorded.get("made_from") != wanted:
+        raise InputError(f"{marker} records another photo or other settings; choose another folder or --overwrite")
+    sidecars = [_sidecar(item, number) for number in range(recorded["faces"])]
+    return all(path.exists() and path.with_name(json.loads(path.read_text())["output"]).exists() for path in sidecars)
+
+
+def _sidecar(item: Item, number: int) -> Path:
+    return item.target.with_name(f"{item.target.name}-{number + 1}.json")
+
+
+def _image(item: Item, number: int | None) -> Path:
+    return item.target.with_name(f"{item.target.name}.png" if number is None else f"{item.target.name}-{number + 1}.png")
+
+
+def _finish(photo: _Photo, shield: Shield, options: Options, summary: Summary) -> None:
+    """Write a photo's results: images first, then the sidecars, the first face's last."""
+    made_from = _made_from(photo.sha256, shield, options)
+    try:
+        photo.item.target.parent.mkdir(parents=True, exist_ok=True)
+        outputs = []
+        for path, picture in _results(photo, made_from["pasted"], options.aligned):
+            write_whole(path, encode_photo(picture, "png"))
+            outputs.append(path)
+        for number in reversed(range(len(photo.faces))):
+            output = outputs[0] if len(outputs) == 1 else outputs[number]
+            record = _record(photo, number, output, made_from, shield)
+            write_whole(_sidecar(photo.item, number), (json.dumps(record, indent=1) + "\n").encode())
+    except (FacesieveError, OSError) as error:
+        summary.failures.append(_named(photo.item.source, error))
+        return
+    summary.done += 1
+    summary.written += outputs
+
+
+def _results(photo: _Photo, pasted: bool, aligned: bool) -> Iterator[tuple[Path, Photo]]:
+    crops = [photo.purified[number] for number in range(len(photo.faces))]
+    if aligned:
+        yield _image(photo.item, None), to_photo(crops[0])
+    elif pasted:
+        picture = photo.photo
+        for face, crop in zip(photo.faces, crops, strict=True):
+            assert face is not None
+            picture = paste(picture, crop, face)
+        yield _image(photo.item, None), picture
+    else:
+        for number, crop in enumerate(crops):
+            yield _image(photo.item, number), to_photo(crop)
+
+
+def _record(photo: _Photo, number: int, output: Path, made_from: dict[str, Any], shield: Shield) -> dict[str, Any]:
+    face = photo.faces[number]
+    place = {} if face is None else {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(face).items()}
+    return {
+        "source": str(photo.item.source),
+        "output": output.name,
+        "face": number + 1,
+        "faces": len(photo.faces),
+        **place,
+        "noise_seed": photo.seeds[number],
+        "seconds": round(photo.seconds / len(photo.faces), 4),
+        "ran_on": str(shield.path),
+        "version": facesieve.__version__,
+        "made_from": made_from,
+    }

@@ -1,0 +1,28 @@
+"""Priors: what is known of faces, as a denoiser ``prior(u, sigma) -> x0``.
+
+``u = x0 + sigma z`` is an image in [-1, 1] with Gaussian noise of level ``sigma`` added
+(variance-exploding form). Whatever network, target or schedule stands behind a prior is converted
+to this convention once, when it is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from facesieve.priors.schedule import Schedule
+
+
+class Prior(Protocol):
+    """An estimate of the clean image from a noisy one."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images it knows."""
+
+    def __call__(self, u: Tensor, sigma: Tensor | float) -> Tensor:
+        """``u`` (B, C, H, W), ``sigma`` > 0 a number or (B,); returns the estimate of x0, like ``u``."""
+
+
+__all__ = ["Prior", "Schedule"]

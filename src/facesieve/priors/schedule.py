@@ -1,0 +1,38 @@
+"""Noise schedules: how the steps of a discrete diffusion process map to noise levels.
+
+With ``abar_t`` the cumulative product of ``1 - beta``, step ``t`` has the noise level
+``sigma_t = sqrt((1 - abar_t) / abar_t)``; between two steps ``t`` is interpolated in log sigma.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from facesieve.errors import PriorError
+
+
+class Schedule:
+    """The noise levels of a discrete schedule: ``alphas_bar`` (T,), float64, decreasing in (0, 1)."""
+
+    def __init__(self, alphas_bar: Tensor) -> None:
+        self.alphas_bar = alphas_bar.double()
+        self.sigmas = ((1 - self.alphas_bar) / self.alphas_bar).sqrt()
+        rising = bool((self.sigmas.diff(prepend=self.sigmas.new_zeros(1)) > 0).all())
+        if not rising or not bool(torch.isfinite(self.sigmas).all()):
+            raise PriorError("the noise levels do not rise from 0 step by step; rescaled zero-SNR schedules are not supported")
+
+    @classmethod
+    def linear(cls, start: float = 1e-4, end: float = 0.02, steps: int = 1000) -> Schedule:
+        """The schedule of DDPM (Ho et al. 2020): beta linear from ``start`` to ``end``."""
+        return cls(torch.cumprod(1 - torch.linspace(start, end, steps, dtype=torch.float64), 0))
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """The step number, fractional, at each ``sigma`` (any shape); clamped to the schedule's range."""
+        log_sigmas, wanted = self.sigmas.log(), sigma.double().log()
+        above = torch.searchsorted(log_sigmas, wanted).clamp(1, len(log_sigmas) - 1)
+        low, high = log_sigmas[above - 1], log_sigmas[above]
+        time: Tensor = (above - 1 + ((wanted - low) / (high - low)).clamp(0, 1)).to(torch.float32)
+        nearest = time.round()
+        # An exact step of the schedule must not reach the network as 989.99994.
+        return torch.where((time - nearest).abs() < 1e-3, nearest, time)

@@ -1,0 +1,89 @@
+"""The whole shield for one photograph: find the faces, purify them, put them back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from facesieve import hardware
+from facesieve.errors import InputError, NoFaceError
+from facesieve.faces import Detector, Face, align, paste
+from facesieve.images import Photo, to_tensor
+from facesieve.purify import Preset, Purifier, Stage, fresh_seeds
+from facesieve.purify import preset as preset_named
+
+
+@dataclass(frozen=True, eq=False)
+class Shield:
+    """A purifier with what it needs around it. ``load_shield`` makes one."""
+
+    preset: Preset
+    purifier: Purifier
+    size: int  # side of the prior's images, pixels
+    prior_sha256: str
+    path: hardware.Path
+    detector: Detector = field(default_factory=Detector)
+
+    def faces(self, photo: Photo) -> list[Face]:
+        """The faces in a photo, largest first. Raises ``NoFaceError`` if there is none."""
+        found = self.detector.detect(photo)
+        if not found:
+            raise NoFaceError("no face found; if the image is an aligned face crop already, use --aligned")
+        return found
+
+    def crop(self, photo: Photo, face: Face) -> Tensor:
+        """The aligned crop of a face, (3, size, size) in [0, 1]."""
+        return align(photo, face, self.size)
+
+    def aligned_crop(self, photo: Photo) -> Tensor:
+        """A photo that is an aligned crop already, resized to (3, size, size). Raises ``InputError`` if not square."""
+        height, width = photo.shape[:2]
+        if abs(height - width) > 0.02 * max(height, width):
+            raise InputError(f"an aligned crop is square, this image is {width} x {height}; leave --aligned out to find its face")
+        image = to_tensor(photo)[None]
+        return functional.interpolate(image, (self.size, self.size), mode="bilinear", antialias=True)[0]
+
+    @torch.inference_mode()
+    def trace(self, crops: Tensor, seeds: Sequence[int] | None = None) -> list[tuple[Stage, Tensor]]:
+        """Purify aligned crops (B, 3, size, size) in [0, 1] without gradients: each stage's result, on the CPU."""
+        stages = self.purifier.trace(crops.to(self.path.device), seeds=seeds)
+        return [(stage, result.cpu()) for stage, result in stages]
+
+    def purify(self, photo: Photo, *, seeds: Sequence[int] | None = None) -> tuple[Photo, list[Face]]:
+        """The photo with every face purified and put back, and the faces.
+
+        ``seeds`` holds one for each face, largest first; fresh ones if not given. Raises
+        ``NoFaceError`` for a photo without a face.
+        """
+        faces = self.faces(photo)
+        seeds = fresh_seeds(len(faces)) if seeds is None else seeds
+        purified = self.trace(torch.stack([self.crop(photo, face) for face in faces]), seeds)[-1][1]
+        for face, crop in zip(faces, purified, strict=True):
+            photo = paste(photo, crop, face)
+        return photo, faces
+
+
+def load_shield(
+    preset: str | Preset = "fast",
+    *,
+    prior: Path | str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Shield:
+    """A shield with the named or given preset and the prior in the folder ``prior`` (the embedded one if None).
+
+    ``precision`` is ``auto``, ``fp32`` or ``bf16``. Raises ``SettingError`` or ``PriorError``.
+    """
+    from facesieve.priors.embedded import embedded_prior_folder
+    from facesieve.priors.folder import load_prior, prior_hash
+
+    chosen = preset_named(preset) if isinstance(preset, str) else preset
+    path = hardware.choose_path(device, precision)
+    folder = embedded_prior_folder() if prior is None else Path(prior)
+    loaded = load_prior(folder, device=str(path.device), dtype=path.dtype)
+    return Shield(chosen, chosen.with_prior(loaded), loaded.shape[-1], prior_hash(folder), path)

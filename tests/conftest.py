@@ -1,0 +1,86 @@
+"""What several tests share: the one list of operators, and priors whose denoisers are exact, all in float64."""
+
+import math
+
+import pytest
+import torch
+
+from facesieve.operators import Compose, Grey, MeanPool, grey_mean_pool
+from facesieve.priors import Schedule
+from facesieve.priors.analytic import FiniteSetPrior, GaussianPrior
+from facesieve.priors.network import NetworkPrior
+
+SHAPE = (3, 8, 8)
+
+OPERATORS = (
+    MeanPool(1),
+    MeanPool(2),
+    MeanPool(4),
+    MeanPool(8),
+    Grey(),
+    Compose(Grey(), MeanPool(2)),
+    Compose(MeanPool(2), Grey()),
+    Compose(MeanPool(2), MeanPool(4)),
+    grey_mean_pool(4),
+    grey_mean_pool(8),
+)
+
+
+@pytest.fixture(params=OPERATORS, ids=str)
+def operator(request):
+    return request.param
+
+
+@pytest.fixture
+def matrix(operator):
+    """The matrix of the operator on images of SHAPE, column by column from the unit vectors."""
+    units = torch.eye(math.prod(SHAPE), dtype=torch.float64).view(-1, *SHAPE)
+    return operator(units).flatten(1).T
+
+
+@pytest.fixture(scope="session")
+def gaussian():
+    """A Gaussian prior with correlations everywhere: across every block and across the channels."""
+    generator = torch.Generator().manual_seed(1)
+    size = math.prod(SHAPE)
+    root = torch.randn(size, size, generator=generator, dtype=torch.float64) / math.sqrt(size)
+    covariance = 0.1 * root @ root.T + 0.05 * torch.eye(size, dtype=torch.float64) + 1 / size
+    return GaussianPrior(0.3 * torch.randn(SHAPE, generator=generator, dtype=torch.float64), covariance)
+
+
+@pytest.fixture(scope="session")
+def finite():
+    """Five images, nothing else."""
+    generator = torch.Generator().manual_seed(2)
+    return FiniteSetPrior(2 * torch.rand(5, *SHAPE, generator=generator, dtype=torch.float64) - 1)
+
+
+@pytest.fixture
+def images():
+    """Two images in [-1, 1]."""
+    generator = torch.Generator().manual_seed(3)
+    return 2 * torch.rand(2, *SHAPE, generator=generator, dtype=torch.float64) - 1
+
+
+@pytest.fixture(scope="session")
+def network():
+    """A small network as a prior, untrained, float32: what is true of it is true of any network."""
+    return small_network(8)
+
+
+def small_network(width):
+    """The prior of an untrained ``UNet2DModel`` of ``width`` channels on 8 x 8 images."""
+    from diffusers import UNet2DModel  # noqa: PLC0415 - only the tests that use it wait for the import
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = UNet2DModel(
+            sample_size=8,
+            block_out_channels=(width,),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D",),
+            up_block_types=("UpBlock2D",),
+            norm_num_groups=4,
+            add_attention=False,
+        )
+    return NetworkPrior(unet.eval().requires_grad_(False), Schedule.linear(), "epsilon", SHAPE)
