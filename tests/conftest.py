@@ -1,14 +1,19 @@
 """What several tests share: the one list of operators, and priors whose denoisers are exact, all in float64."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+from facesieve.images import read_photo
 from facesieve.operators import Compose, Grey, MeanPool, grey_mean_pool
 from facesieve.priors import Schedule
 from facesieve.priors.analytic import FiniteSetPrior, GaussianPrior
 from facesieve.priors.network import NetworkPrior
+
+# Tensors are tiny: more threads would only wait for each other, for minutes where the machine is busy.
+torch.set_num_threads(1)
 
 SHAPE = (3, 8, 8)
 
@@ -63,24 +68,69 @@ def images():
 
 
 @pytest.fixture(scope="session")
-def network():
-    """A small network as a prior, untrained, float32: what is true of it is true of any network."""
-    return small_network(8)
+def network_of():
+    """``network_of(width)``: an untrained ``UNet2DModel`` of that many channels as a prior, float32, on 8 x 8 images."""
+    from diffusers import UNet2DModel  # only the tests that use it wait for the import
+
+    def prior(width):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            unet = UNet2DModel(
+                sample_size=8,
+                block_out_channels=(width,),
+                layers_per_block=1,
+                down_block_types=("DownBlock2D",),
+                up_block_types=("UpBlock2D",),
+                norm_num_groups=4,
+                add_attention=False,
+            )
+        return NetworkPrior(unet.eval().requires_grad_(False), Schedule.linear(), "epsilon", SHAPE)
+
+    return prior
 
 
-def small_network(width):
-    """The prior of an untrained ``UNet2DModel`` of ``width`` channels on 8 x 8 images."""
-    from diffusers import UNet2DModel  # noqa: PLC0415 - only the tests that use it wait for the import
+@pytest.fixture(scope="session")
+def network(network_of):
+    """One small network: what is true of it, untrained as it is, is true of any network."""
+    return network_of(8)
 
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        unet = UNet2DModel(
-            sample_size=8,
-            block_out_channels=(width,),
-            layers_per_block=1,
-            down_block_types=("DownBlock2D",),
-            up_block_types=("UpBlock2D",),
-            norm_num_groups=4,
-            add_attention=False,
-        )
-    return NetworkPrior(unet.eval().requires_grad_(False), Schedule.linear(), "epsilon", SHAPE)
+
+# --- real photographs, real prior --------------------------------------------------------------
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+
+
+@pytest.fixture(scope="session")
+def sample_paths():
+    """The public-domain photographs that ship with the repository."""
+    return sorted(SAMPLES.glob("*.jpg"))
+
+
+@pytest.fixture(scope="session")
+def sample_photos(sample_paths):
+    """The samples, read, by path."""
+    return {path: read_photo(path) for path in sample_paths}
+
+
+@pytest.fixture(scope="session")
+def sample_photo(sample_photos):
+    """The first of the samples: one face, upright."""
+    return next(iter(sample_photos.values()))
+
+
+class WhitePrior:
+    """Images of independent Gaussian pixels of variance v: the exact denoiser is v u / (v + sigma^2)."""
+
+    variance = 0.01
+
+    def __init__(self, size=128):
+        self.shape = (3, size, size)
+
+    def __call__(self, u, sigma):
+        return self.variance * u / (self.variance + sigma**2)
+
+
+@pytest.fixture
+def white_prior():
+    """``WhitePrior`` at 128 pixels."""
+    return WhitePrior()

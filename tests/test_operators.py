@@ -76,6 +76,32 @@ def test_the_fused_operator_is_grey_and_block_mean_in_either_order(scale, images
     assert_close(fused(images), images.view(2, 3, 8 // scale, scale, 8 // scale, scale).mean((1, 3, 5))[:, None])
 
 
+class Turn:
+    """A quarter turn: undone by the turn back."""
+
+    def __call__(self, x):
+        return x.rot90(1, (-2, -1))
+
+    def Ap(self, y):
+        return y.rot90(-1, (-2, -1))
+
+
+class Mirror:
+    """Left for right: undone by itself."""
+
+    def __call__(self, x):
+        return x.flip(-1)
+
+    Ap = __call__
+
+
+def test_a_composition_is_undone_from_the_outside_in(images):
+    """With two operators for which the order matters."""
+    for operator in (Compose(Turn(), Mirror()), Compose(Mirror(), Turn())):
+        assert torch.equal(operator.Ap(operator(images)), images)
+    assert torch.equal(Compose(Turn(), Mirror())(images), Turn()(Mirror()(images)))
+
+
 @pytest.mark.parametrize("scale", [0, -2])
 def test_a_scale_below_one_is_refused(scale):
     with pytest.raises(SettingError, match="scale"):

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import small_network
 from torch.testing import assert_close
 
 from facesieve.noise import seeded_noise
@@ -77,9 +76,9 @@ def kept_bytes(prior, steps):
     return kept
 
 
-def test_a_checkpointed_prior_keeps_images_and_no_activations():
+def test_a_checkpointed_prior_keeps_images_and_no_activations(network_of):
     """A few images a step, whatever the network's width; the plain prior keeps all activations of all steps."""
-    narrow, wide = small_network(8), small_network(16)
+    narrow, wide = network_of(8), network_of(16)
     assert kept_bytes(checkpointed(wide), 100) == kept_bytes(checkpointed(narrow), 100)
     assert kept_bytes(checkpointed(narrow), 100) < 100 * 4 * (3 * 8 * 8 * 4)
     assert kept_bytes(wide, 10) > 1.5 * kept_bytes(narrow, 10) > 10 * kept_bytes(checkpointed(narrow), 10)

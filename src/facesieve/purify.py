@@ -124,9 +124,8 @@ class Purifier:
         the operating system, so that no attacker can know them. Differentiable; wrap the call in
         ``torch.inference_mode()`` where no gradient is wanted.
         """
-        for _, images in self.trace(images, seeds=seeds):  # noqa: B007 - the last one is the result
-            pass
-        return images
+        *_, (_, result) = self.trace(images, seeds=seeds)
+        return result
 
     def trace(self, images: Tensor, *, seeds: Sequence[int] | None = None) -> Iterator[tuple[Stage, Tensor]]:
         """Each stage with its result, in order."""

@@ -76,8 +76,12 @@ class Consistent(Unconditional):
 class NoisyConsistent(Consistent):
     """DDNM+: ``Ap y`` carries Gaussian noise of level ``sigma_y``; the total noise of the state stays sigma'.
 
+    The level is that in each direction of the range of ``A``: of noise on the image before ``A``, not
+    of the smaller noise that is left on a pixel of ``y`` after averaging.
+
     While sigma' >= sigma_y the observation is taken whole and less noise is added in the range of
-    ``A``; below, only the share ``lambda = sqrt(1 - eta^2) sigma' / sigma_y`` of it is taken.
+    ``A``; below, only the share ``lambda = sqrt(1 - eta^2) sigma' / sigma_y`` of it is taken. Many
+    steps below sigma_y bring the observation and its noise back; a grid that ends at sigma_y does not.
     """
 
     sigma_y: float  # in [-1, 1] units
@@ -98,7 +102,12 @@ class NoisyConsistent(Consistent):
 
 
 def consistent_with(operator: Operator, y: Tensor, *, sigma_y: float = 0.0) -> Correction:
-    """The DDNM rule for an observation ``y`` (images in [-1, 1]); DDNM+ if ``sigma_y`` > 0."""
+    """The DDNM rule for an observation ``y`` (images in [-1, 1]); DDNM+ if ``sigma_y`` > 0.
+
+    Raises ``SettingError`` for a negative ``sigma_y``.
+    """
+    if not sigma_y >= 0:
+        raise SettingError(f"sigma_y {sigma_y} must be 0 or more")
     return NoisyConsistent(operator, y, sigma_y) if sigma_y > 0 else Consistent(operator, y)
 
 
@@ -128,7 +137,7 @@ def sample(
             continue
         x0 = prior(u, sigma)
         eps = (u - x0) / sigma
-        fresh = noise() if eta > 0 and next_sigma > 0 else torch.zeros_like(u)
+        fresh = noise() if next_sigma > 0 else torch.zeros_like(u)  # with eta 0 too: DDNM+ needs it
         u = correct.estimate(x0, next_sigma, eta) + correct.noise(fresh, eps, next_sigma, eta)
         yield Step(sigma, next_sigma, x0, u)
 

@@ -192,23 +192,37 @@ def _made_from(sha256: str, shield: Shield, options: Options) -> dict[str, Any]:
 
 
 def _is_done(item: Item, made_from: dict[str, Any]) -> bool:
-    marker = _sidecar(item, 0)  # written last
-    if not marker.exists():
-        image = _image(item, None)
-        if image.exists():
-            raise InputError(
-                f"{image} is there already and no sidecar says how it was made; choose another folder or --overwrite"
-            )
+    """Whether every face's record is there, says ``made_from``, and its picture is the recorded one.
+
+    Raises ``InputError`` where a result of something else is in the way.
+    """
+    first = _record_at(_sidecar(item, 0))
+    if first is None:
+        if _image(item, None).exists():
+            raise InputError(f"{_image(item, None)} exists, but no sidecar says how it was made; use another folder or --overwrite")
         return False
-    try:
-        recorded = json.loads(marker.read_text())
-    except ValueError as error:
-        raise InputError(f"{marker} is no sidecar of this program; choose another folder or --overwrite") from error
+    records = [first, *(_record_at(_sidecar(item, number)) for number in range(1, first["faces"]))]
     wanted = json.loads(json.dumps(made_from))
-    if not isinstance(recorded, dict) or recorded.get("made_from") != wanted:
-        raise InputError(f"{marker} records another photo or other settings; choose another folder or --overwrite")
-    sidecars = [_sidecar(item, number) for number in range(recorded["faces"])]
-    return all(path.exists() and path.with_name(json.loads(path.read_text())["output"]).exists() for path in sidecars)
+    if any(record is not None and record["made_from"] != wanted for record in records):
+        raise InputError(f"{_sidecar(item, 0)} records another photo or other settings; use another folder or --overwrite")
+    return all(record is not None and _holds(item, record) for record in records)
+
+
+def _record_at(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text())
+        if {"made_from", "faces", "output", "output_sha256"} <= record.keys():
+            return dict(record)
+    except (ValueError, AttributeError):
+        pass
+    raise InputError(f"{path} is no sidecar of this program; use another folder or --overwrite")
+
+
+def _holds(item: Item, record: dict[str, Any]) -> bool:
+    path = item.target.with_name(record["output"])
+    return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == record["output_sha256"]
 
 
 def _sidecar(item: Item, number: int) -> Path:
@@ -220,23 +234,29 @@ def _image(item: Item, number: int | None) -> Path:
 
 
 def _finish(photo: _Photo, shield: Shield, options: Options, summary: Summary) -> None:
-    """Write a photo's results: images first, then the sidecars, the first face's last."""
+    """Write a photo's results: the records first, which hold the pictures' hashes, then the pictures.
+
+    Stopped in between, the records and the pictures do not fit, and the photo is purified again.
+    """
     made_from = _made_from(photo.sha256, shield, options)
+    pictures = [(path, encode_photo(picture, "png")) for path, picture in _results(photo, made_from["pasted"], options.aligned)]
     try:
         photo.item.target.parent.mkdir(parents=True, exist_ok=True)
-        outputs = []
-        for path, picture in _results(photo, made_from["pasted"], options.aligned):
-            write_whole(path, encode_photo(picture, "png"))
-            outputs.append(path)
-        for number in reversed(range(len(photo.faces))):
-            output = outputs[0] if len(outputs) == 1 else outputs[number]
-            record = _record(photo, number, output, made_from, shield)
+        for number in range(len(photo.faces)):
+            path, data = pictures[0] if len(pictures) == 1 else pictures[number]
+            record = _record(photo, number, shield) | {
+                "output": path.name,
+                "output_sha256": hashlib.sha256(data).hexdigest(),
+                "made_from": made_from,
+            }
             write_whole(_sidecar(photo.item, number), (json.dumps(record, indent=1) + "\n").encode())
+        for path, data in pictures:
+            write_whole(path, data)
     except (FacesieveError, OSError) as error:
         summary.failures.append(_named(photo.item.source, error))
         return
     summary.done += 1
-    summary.written += outputs
+    summary.written += [path for path, _ in pictures]
 
 
 def _results(photo: _Photo, pasted: bool, aligned: bool) -> Iterator[tuple[Path, Photo]]:
@@ -254,12 +274,11 @@ def _results(photo: _Photo, pasted: bool, aligned: bool) -> Iterator[tuple[Path,
             yield _image(photo.item, number), to_photo(crop)
 
 
-def _record(photo: _Photo, number: int, output: Path, made_from: dict[str, Any], shield: Shield) -> dict[str, Any]:
+def _record(photo: _Photo, number: int, shield: Shield) -> dict[str, Any]:
     face = photo.faces[number]
     place = {} if face is None else {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(face).items()}
     return {
         "source": str(photo.item.source),
-        "output": output.name,
         "face": number + 1,
         "faces": len(photo.faces),
         **place,
@@ -267,5 +286,4 @@ def _record(photo: _Photo, number: int, output: Path, made_from: dict[str, Any],
         "seconds": round(photo.seconds / len(photo.faces), 4),
         "ran_on": str(shield.path),
         "version": facesieve.__version__,
-        "made_from": made_from,
     }

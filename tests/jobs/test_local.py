@@ -1,0 +1,291 @@
+"""Many photographs: planned, batched across photos, resumed, each failure alone."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from facesieve import purify
+from facesieve.errors import InputError, NoFaceError
+from facesieve.hardware import Path as HardwarePath
+from facesieve.images import read_photo, to_tensor, write_photo
+from facesieve.jobs import local
+from facesieve.jobs.local import Item, Options, plan, purify_files
+from facesieve.shield import Shield
+
+
+class CountingPrior:
+    """The closed-form prior of white images; counts the faces of every evaluation."""
+
+    shape = (3, 128, 128)
+
+    def __init__(self):
+        self.batches = []
+
+    def __call__(self, u, sigma):
+        self.batches.append(len(u))
+        return 0.01 * u / (0.01 + sigma**2)
+
+
+@pytest.fixture
+def prior():
+    return CountingPrior()
+
+
+@pytest.fixture
+def shield(prior):
+    preset = purify.preset("fast").changed(steps=1)
+    return Shield(preset, preset.with_prior(prior), 128, "0" * 64, HardwarePath(torch.device("cpu"), torch.float32, "test"))
+
+
+@pytest.fixture
+def photos(tmp_path, sample_paths):
+    """A folder of three photographs, one in a folder of its own."""
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    for source, name in zip(sample_paths, ("a.jpg", "b.jpg", "deep/c.jpg"), strict=False):
+        shutil.copy(source, folder / name)
+    return folder
+
+
+def run(photos, out, shield, **options):
+    return purify_files(plan([photos], out), shield, Options(**options))
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+# --- planning ----------------------------------------------------------------------------------
+
+
+def test_targets_mirror_the_folders(photos, tmp_path):
+    assert [str(i.target.relative_to(tmp_path / "out")) for i in plan([photos], tmp_path / "out")] == ["a", "b", "deep/c"]
+
+
+def test_names_that_differ_in_the_suffix_alone_keep_it(tmp_path):
+    for name in ("a.jpg", "a.png", "b.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [i.target.name for i in plan([tmp_path], tmp_path / "out")] == ["a.jpg", "a.png", "b"]
+
+
+def test_results_inside_the_input_folder_are_no_inputs(photos):
+    out = photos / "out"
+    out.mkdir()
+    shutil.copy(photos / "a.jpg", out / "old.png")
+    assert len(plan([photos], out)) == 3
+
+
+def test_a_file_given_twice_is_purified_once(photos, tmp_path):
+    assert len(plan([photos / "a.jpg", photos / "a.jpg"], tmp_path / "out")) == 1
+
+
+def test_two_photos_of_one_name_are_refused(photos, tmp_path):
+    shutil.copy(photos / "a.jpg", photos / "deep" / "a.jpg")
+    with pytest.raises(InputError, match="would both be written to"):
+        plan([photos / "a.jpg", photos / "deep" / "a.jpg"], tmp_path / "out")
+
+
+@pytest.mark.parametrize(("make", "message"), [(False, "no such file or folder"), (True, "no photographs in this folder")])
+def test_a_path_that_holds_nothing(tmp_path, make, message):
+    if make:
+        (tmp_path / "x").mkdir()
+    with pytest.raises(InputError, match=message):
+        plan([tmp_path / "x"], tmp_path / "out")
+
+
+# --- purifying ---------------------------------------------------------------------------------
+
+
+def test_each_photo_gets_a_picture_and_each_face_a_sidecar(photos, tmp_path, shield):
+    summary = run(photos, tmp_path / "out", shield)
+    assert (summary.done, summary.skipped, summary.failures) == (3, 0, [])
+    assert files(tmp_path / "out") == ["a-1.json", "a.png", "b-1.json", "b.png", "deep/c-1.json", "deep/c.png"]
+    before, after = read_photo(photos / "a.jpg"), read_photo(tmp_path / "out" / "a.png")
+    record = json.loads((tmp_path / "out" / "a-1.json").read_text())
+    x, y, width, height = record["box"]
+    changed = np.argwhere((before != after).any(2))
+    assert len(changed) > 1000
+    assert (abs(changed - (y + height / 2, x + width / 2)) < 1.2 * max(width, height)).all()
+    assert record["made_from"]["preset"]["name"] == "fast"
+    assert record["made_from"]["prior_sha256"] == "0" * 64
+    assert len(record["landmarks"]) == 5
+    assert record["faces"] == 1
+
+
+def test_faces_are_batched_across_photos(photos, tmp_path, shield, prior):
+    run(photos, tmp_path / "out", shield, batch_size=2)
+    assert prior.batches == [2, 1]
+
+
+def test_batching_changes_no_result(photos, tmp_path, shield):
+    for size in (1, 3):
+        run(photos, tmp_path / str(size), shield, batch_size=size, seed=4)
+    for name in ("a.png", "b.png", "deep/c.png"):
+        np.testing.assert_array_equal(read_photo(tmp_path / "1" / name), read_photo(tmp_path / "3" / name))
+
+
+def test_a_seed_makes_results_repeatable_whatever_the_file_is_called(photos, tmp_path, shield):
+    shutil.copy(photos / "a.jpg", photos / "z.jpg")
+    run(photos, tmp_path / "out", shield, seed=1)
+    np.testing.assert_array_equal(read_photo(tmp_path / "out" / "a.png"), read_photo(tmp_path / "out" / "z.png"))
+
+
+def test_without_a_seed_two_runs_differ(photos, tmp_path, shield):
+    for name in ("x", "y"):
+        run(photos, tmp_path / name, shield)
+    assert (read_photo(tmp_path / "x" / "a.png") != read_photo(tmp_path / "y" / "a.png")).any()
+
+
+def test_crops_instead_of_photos(photos, tmp_path, shield):
+    run(photos, tmp_path / "out", shield, paste=False)
+    assert files(tmp_path / "out") == ["a-1.json", "a-1.png", "b-1.json", "b-1.png", "deep/c-1.json", "deep/c-1.png"]
+    assert read_photo(tmp_path / "out" / "a-1.png").shape == (128, 128, 3)
+
+
+def test_several_faces_in_one_photo(sample_photos, tmp_path, shield):
+    photos = [p[:400, :400] for p in list(sample_photos.values())[:2]]
+    height = min(len(p) for p in photos)
+    write_photo(tmp_path / "two.png", np.hstack([p[:height] for p in photos]))
+    summary = run(tmp_path / "two.png", tmp_path / "out", shield)
+    assert summary.faces == 2
+    assert files(tmp_path / "out") == ["two-1.json", "two-2.json", "two.png"]
+    boxes = [json.loads((tmp_path / "out" / f"two-{n}.json").read_text())["box"] for n in (1, 2)]
+    assert boxes[0][2] * boxes[0][3] >= boxes[1][2] * boxes[1][3]  # largest first
+
+
+def test_aligned_crops_are_taken_as_they_are(tmp_path, shield):
+    crop = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    write_photo(tmp_path / "crop.png", crop)
+    kept = []
+    items = plan([tmp_path / "crop.png"], tmp_path / "out")
+    purify_files(items, shield, Options(aligned=True), keep=lambda crops, _: kept.append(crops))
+    torch.testing.assert_close(kept[0][0], to_tensor(crop))
+    record = json.loads((tmp_path / "out" / "crop-1.json").read_text())
+    assert "box" not in record
+    assert read_photo(tmp_path / "out" / "crop.png").shape == (128, 128, 3)
+
+
+def test_an_aligned_crop_must_be_square(tmp_path, shield):
+    write_photo(tmp_path / "wide.png", np.zeros((100, 140, 3), np.uint8))
+    summary = run(tmp_path / "wide.png", tmp_path / "out", shield, aligned=True)
+    assert summary.failures == [f"{tmp_path / 'wide.png'}: an aligned crop is square, this image is 140 x 100; leave --aligned out to find its face"]
+
+
+# --- failures ----------------------------------------------------------------------------------
+
+
+def test_one_bad_file_stops_nothing_and_is_reported_at_the_end(photos, tmp_path, shield):
+    (photos / "bad.jpg").write_bytes(b"not an image")
+    write_photo(photos / "empty.png", np.full((300, 300, 3), 77, np.uint8))
+    summary = run(photos, tmp_path / "out", shield)
+    assert summary.done == 3
+    assert [line.split(": ")[0] for line in summary.failures] == [str(photos / "bad.jpg"), str(photos / "empty.png")]
+    assert "no face found" in summary.failures[1]
+    assert not [name for name in files(tmp_path / "out") if "bad" in name or "empty" in name]
+
+
+def test_a_result_that_cannot_be_written_is_reported(photos, tmp_path, shield):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "deep").write_text("a file where a folder is wanted")
+    summary = run(photos, tmp_path / "out", shield)
+    assert summary.done == 2
+    assert len(summary.failures) == 1
+
+
+# --- resuming ----------------------------------------------------------------------------------
+
+
+def test_what_is_done_is_not_done_again(photos, tmp_path, shield, prior):
+    run(photos, tmp_path / "out", shield)
+    before = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in files(tmp_path / "out")}
+    prior.batches.clear()
+    summary = run(photos, tmp_path / "out", shield)
+    assert (summary.done, summary.skipped, prior.batches) == (0, 3, [])
+    assert before == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in files(tmp_path / "out")}
+
+
+def test_overwrite_makes_it_again(photos, tmp_path, shield):
+    run(photos, tmp_path / "out", shield)
+    assert run(photos, tmp_path / "out", shield, overwrite=True).done == 3
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["missing", "another picture"])
+def test_a_photo_whose_picture_is_not_the_recorded_one_is_purified_again(photos, tmp_path, shield, broken):
+    run(photos, tmp_path / "out", shield)
+    picture = tmp_path / "out" / "a.png"
+    shutil.copy(tmp_path / "out" / "b.png", picture) if broken else picture.unlink()
+    summary = run(photos, tmp_path / "out", shield)
+    assert (summary.done, summary.skipped, len(files(tmp_path / "out"))) == (1, 2, 6)
+
+
+def test_a_picture_that_is_not_ours_is_left_alone(photos, tmp_path, shield):
+    (tmp_path / "out").mkdir()
+    shutil.copy(photos / "a.jpg", tmp_path / "out" / "a.png")
+    summary = run(photos, tmp_path / "out", shield)
+    assert "no sidecar says how it was made" in summary.failures[0]
+    assert (tmp_path / "out" / "a.png").read_bytes() == (photos / "a.jpg").read_bytes()
+
+
+def test_results_of_other_settings_are_not_passed_off_as_these(photos, tmp_path, shield):
+    run(photos, tmp_path / "out", shield)
+    other = replace(shield, preset=shield.preset.changed(eta=0.1))
+    summary = run(photos, tmp_path / "out", other)
+    assert summary.done == 0
+    assert all("records another photo or other settings" in line for line in summary.failures)
+    assert len(summary.failures) == 3
+
+
+def test_a_photo_that_changed_is_not_passed_off_as_the_old_one(photos, tmp_path, shield, sample_paths):
+    run(photos, tmp_path / "out", shield)
+    shutil.copy(sample_paths[-1], photos / "a.jpg")
+    summary = run(photos, tmp_path / "out", shield)
+    assert summary.skipped == 2
+    assert len(summary.failures) == 1
+
+
+def test_a_foreign_sidecar_is_left_alone(photos, tmp_path, shield):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a-1.json").write_text("my shopping list")
+    summary = run(photos, tmp_path / "out", shield)
+    assert "is no sidecar of this program" in summary.failures[0]
+    assert (tmp_path / "out" / "a-1.json").read_text() == "my shopping list"
+
+
+@pytest.mark.parametrize("moment", range(6))
+def test_stopped_before_any_write_nothing_is_lost_or_half_there(photos, tmp_path, shield, monkeypatch, moment):
+    written = []
+    real = local.write_whole
+
+    def stop(path, data):
+        if len(written) == moment:
+            raise KeyboardInterrupt
+        written.append(path)
+        real(path, data)
+
+    monkeypatch.setattr(local, "write_whole", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, tmp_path / "out", shield, batch_size=1)
+    monkeypatch.undo()
+    assert len(files(tmp_path / "out")) == moment
+    summary = run(photos, tmp_path / "out", shield)
+    assert (summary.skipped, summary.done, summary.failures) == (moment // 2, 3 - moment // 2, [])
+    assert len(files(tmp_path / "out")) == 6
+
+
+def test_a_shield_on_one_photo(sample_photo, shield):
+    restored, faces = shield.purify(sample_photo, seeds=[3])
+    assert len(faces) == 1
+    assert restored.shape == sample_photo.shape
+    again, _ = shield.purify(sample_photo, seeds=[3])
+    np.testing.assert_array_equal(restored, again)
+    with pytest.raises(NoFaceError):
+        shield.purify(np.zeros((100, 100, 3), np.uint8))
+
+
+def test_items_may_be_named_freely(photos, tmp_path, shield):
+    purify_files([Item(photos / "a.jpg", tmp_path / "x" / "y")], shield, Options())
+    assert files(tmp_path / "x") == ["y-1.json", "y.png"]
