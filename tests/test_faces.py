@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from facesieve.errors import NoFaceError
-from facesieve.faces import TEMPLATE, Detector, Face, align, alignment, inside, paste, warp
+from facesieve.faces import TEMPLATE, Detector, Face, align, alignment, paste, warp
 from facesieve.images import read_photo, to_tensor
 
 DETECTOR = Detector()
@@ -60,7 +60,9 @@ def test_alignment_is_the_least_squares_similarity():
 
 
 def test_the_template_is_arcface_at_112_pixels():
-    matrix = alignment(np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]), 112)
+    matrix = alignment(
+        np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]), 112
+    )
     np.testing.assert_allclose(matrix, [[1, 0, 0], [0, 1, 0]], atol=1e-9)
 
 
@@ -92,14 +94,6 @@ def test_a_large_face_does_not_alias():
     stripes[:, ::2] = 255  # far above what a 128-pixel crop of 1,000 pixels can hold
     crop = align(stripes, face_at((512, 512), 1000), 128)
     assert float((crop[:, 8:-8, 8:-8] - 0.5).abs().max()) < 0.1
-
-
-def test_inside_says_which_pixels_the_photo_covers():
-    face = face_at((0, 63.5), 128)  # half of the face lies left of the photo
-    mask = inside((128, 128, 3), alignment(face.landmarks, 128), 128)
-    assert set(np.unique(mask)) == {0, 1}
-    assert mask[:, :62].max() == 0
-    assert mask[:, 66:].min() == 1
 
 
 def test_beyond_the_border_pixels_are_repeated():

@@ -69,8 +69,13 @@ class Detector:
 
     @cached_property
     def _net(self) -> Any:
-        with as_file(files("facesieve") / "weights" / "yunet-2023mar.onnx") as path:
-            return cv2.FaceDetectorYN.create(str(path), "", (320, 320), self.threshold, 0.3, 5000)
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns of a target that nobody asked for
+        try:
+            with as_file(files("facesieve") / "weights" / "yunet-2023mar.onnx") as path:
+                return cv2.FaceDetectorYN.create(str(path), "", (320, 320), self.threshold, 0.3, 5000)
+        finally:
+            cv2.utils.logging.setLogLevel(level)
 
     def detect(self, photo: Photo) -> list[Face]:
         """All faces in ``photo``, largest first; an empty list if there is none."""
@@ -186,12 +191,6 @@ def warp(photo: Photo, matrix: NDArray[np.float64], size: int) -> Photo:
         matrix[:, 2] += matrix[:, :2] @ (0.5 * ratio - 0.5)
         matrix[:, :2] *= ratio
     return cv2.warpAffine(photo, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
-
-
-def inside(shape: tuple[int, ...], matrix: NDArray[np.float64], size: int) -> NDArray[np.float32]:
-    """Which pixels of the crop lie inside the photo of ``shape``: (size, size), 1 inside, 0 outside."""
-    ones = np.ones(shape[:2], np.float32)
-    return cv2.warpAffine(ones, matrix, (size, size), flags=cv2.INTER_NEAREST)  # type: ignore[return-value]
 
 
 def align(photo: Photo, face: Face, size: int) -> Tensor:

@@ -103,9 +103,9 @@ def test_a_path_that_holds_nothing(tmp_path, make, message):
 def test_each_photo_gets_a_picture_and_each_face_a_sidecar(photos, tmp_path, shield):
     summary = run(photos, tmp_path / "out", shield)
     assert (summary.done, summary.skipped, summary.failures) == (3, 0, [])
-    assert files(tmp_path / "out") == ["a-1.json", "a.png", "b-1.json", "b.png", "deep/c-1.json", "deep/c.png"]
+    assert files(tmp_path / "out") == ["a.face1.json", "a.png", "b.face1.json", "b.png", "deep/c.face1.json", "deep/c.png"]
     before, after = read_photo(photos / "a.jpg"), read_photo(tmp_path / "out" / "a.png")
-    record = json.loads((tmp_path / "out" / "a-1.json").read_text())
+    record = json.loads((tmp_path / "out" / "a.face1.json").read_text())
     x, y, width, height = record["box"]
     changed = np.argwhere((before != after).any(2))
     assert len(changed) > 1000
@@ -142,8 +142,15 @@ def test_without_a_seed_two_runs_differ(photos, tmp_path, shield):
 
 def test_crops_instead_of_photos(photos, tmp_path, shield):
     run(photos, tmp_path / "out", shield, paste=False)
-    assert files(tmp_path / "out") == ["a-1.json", "a-1.png", "b-1.json", "b-1.png", "deep/c-1.json", "deep/c-1.png"]
-    assert read_photo(tmp_path / "out" / "a-1.png").shape == (128, 128, 3)
+    assert files(tmp_path / "out") == [
+        "a.face1.json",
+        "a.face1.png",
+        "b.face1.json",
+        "b.face1.png",
+        "deep/c.face1.json",
+        "deep/c.face1.png",
+    ]
+    assert read_photo(tmp_path / "out" / "a.face1.png").shape == (128, 128, 3)
 
 
 def test_several_faces_in_one_photo(sample_photos, tmp_path, shield):
@@ -152,8 +159,8 @@ def test_several_faces_in_one_photo(sample_photos, tmp_path, shield):
     write_photo(tmp_path / "two.png", np.hstack([p[:height] for p in photos]))
     summary = run(tmp_path / "two.png", tmp_path / "out", shield)
     assert summary.faces == 2
-    assert files(tmp_path / "out") == ["two-1.json", "two-2.json", "two.png"]
-    boxes = [json.loads((tmp_path / "out" / f"two-{n}.json").read_text())["box"] for n in (1, 2)]
+    assert files(tmp_path / "out") == ["two.face1.json", "two.face2.json", "two.png"]
+    boxes = [json.loads((tmp_path / "out" / f"two.face{n}.json").read_text())["box"] for n in (1, 2)]
     assert boxes[0][2] * boxes[0][3] >= boxes[1][2] * boxes[1][3]  # largest first
 
 
@@ -164,7 +171,7 @@ def test_aligned_crops_are_taken_as_they_are(tmp_path, shield):
     items = plan([tmp_path / "crop.png"], tmp_path / "out")
     purify_files(items, shield, Options(aligned=True), keep=lambda crops, _: kept.append(crops))
     torch.testing.assert_close(kept[0][0], to_tensor(crop))
-    record = json.loads((tmp_path / "out" / "crop-1.json").read_text())
+    record = json.loads((tmp_path / "out" / "crop.face1.json").read_text())
     assert "box" not in record
     assert read_photo(tmp_path / "out" / "crop.png").shape == (128, 128, 3)
 
@@ -172,7 +179,9 @@ def test_aligned_crops_are_taken_as_they_are(tmp_path, shield):
 def test_an_aligned_crop_must_be_square(tmp_path, shield):
     write_photo(tmp_path / "wide.png", np.zeros((100, 140, 3), np.uint8))
     summary = run(tmp_path / "wide.png", tmp_path / "out", shield, aligned=True)
-    assert summary.failures == [f"{tmp_path / 'wide.png'}: an aligned crop is square, this image is 140 x 100; leave --aligned out to find its face"]
+    assert summary.failures == [
+        f"{tmp_path / 'wide.png'}: an aligned crop is square, this image is 140 x 100; leave --aligned out to find its face"
+    ]
 
 
 # --- failures ----------------------------------------------------------------------------------
@@ -249,10 +258,10 @@ def test_a_photo_that_changed_is_not_passed_off_as_the_old_one(photos, tmp_path,
 
 def test_a_foreign_sidecar_is_left_alone(photos, tmp_path, shield):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "a-1.json").write_text("my shopping list")
+    (tmp_path / "out" / "a.face1.json").write_text("my shopping list")
     summary = run(photos, tmp_path / "out", shield)
     assert "is no sidecar of this program" in summary.failures[0]
-    assert (tmp_path / "out" / "a-1.json").read_text() == "my shopping list"
+    assert (tmp_path / "out" / "a.face1.json").read_text() == "my shopping list"
 
 
 @pytest.mark.parametrize("moment", range(6))
@@ -288,4 +297,4 @@ def test_a_shield_on_one_photo(sample_photo, shield):
 
 def test_items_may_be_named_freely(photos, tmp_path, shield):
     purify_files([Item(photos / "a.jpg", tmp_path / "x" / "y")], shield, Options())
-    assert files(tmp_path / "x") == ["y-1.json", "y.png"]
+    assert files(tmp_path / "x") == ["y.face1.json", "y.png"]

@@ -156,7 +156,9 @@ def test_the_published_schedule_has_its_reference_values(saved):
     assert_close(alphas_bar[[0, 10, 100, 250, 500, 990]], expected, rtol=1e-4, atol=1e-8)
 
 
-@pytest.mark.parametrize(("old", "target"), [({}, "epsilon"), ({"predict_epsilon": True}, "epsilon"), ({"predict_epsilon": False}, "sample")])
+@pytest.mark.parametrize(
+    ("old", "target"), [({}, "epsilon"), ({"predict_epsilon": True}, "epsilon"), ({"predict_epsilon": False}, "sample")]
+)
 def test_a_target_that_is_not_named_is_the_noise(old, target, saved):
     edit(saved / "scheduler_config.json", prediction_type=..., **old)
     assert load_prior(saved).prediction == target
@@ -272,7 +274,10 @@ def test_a_network_of_other_than_colour_images_is_refused(channels, out_channels
     ("changes", "match"),
     [
         ({"beta_schedule": "no such"}, "NotImplementedError"),
-        ({"beta_schedule": ..., "beta_start": ..., "trained_betas": ..., "_class_name": "FlowScheduler"}, "FlowScheduler has no betas"),
+        (
+            {"beta_schedule": ..., "beta_start": ..., "trained_betas": ..., "_class_name": "FlowScheduler"},
+            "FlowScheduler has no betas",
+        ),
         ({"rescale_betas_zero_snr": True}, "zero-SNR"),
         ({"prediction_type": "flow"}, "'flow'"),
         ({"trained_betas": [0.1, "x"]}, "scheduler_config.json: "),
@@ -357,11 +362,11 @@ def test_code_in_pickled_weights_is_not_run(protocol, saved, tmp_path):
     if protocol == "torch":
         torch.save(evil, saved / PICKLED)
     else:
-        (saved / PICKLED).write_bytes(pickle.dumps({"evil": Touches(tmp_path / "touched")}))
+        (saved / PICKLED).write_bytes(pickle.dumps(evil, protocol=2))
     refused(saved, "code in it, which is not run")
     assert not (tmp_path / "touched").exists()
-    with pytest.raises(PriorError):
-        load_prior(saved)
+    pickle.loads(pickle.dumps(evil["evil"]))
+    assert (tmp_path / "touched").exists()  # it would have run
 
 
 @pytest.mark.parametrize("content", [[torch.ones(1)], {"step": 3}, torch.ones(1)])

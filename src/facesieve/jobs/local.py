@@ -199,7 +199,9 @@ def _is_done(item: Item, made_from: dict[str, Any]) -> bool:
     first = _record_at(_sidecar(item, 0))
     if first is None:
         if _image(item, None).exists():
-            raise InputError(f"{_image(item, None)} exists, but no sidecar says how it was made; use another folder or --overwrite")
+            raise InputError(
+                f"{_image(item, None)} exists, but no sidecar says how it was made; use another folder or --overwrite"
+            )
         return False
     records = [first, *(_record_at(_sidecar(item, number)) for number in range(1, first["faces"]))]
     wanted = json.loads(json.dumps(made_from))
@@ -226,11 +228,11 @@ def _holds(item: Item, record: dict[str, Any]) -> bool:
 
 
 def _sidecar(item: Item, number: int) -> Path:
-    return item.target.with_name(f"{item.target.name}-{number + 1}.json")
+    return item.target.with_name(f"{item.target.name}.face{number + 1}.json")
 
 
 def _image(item: Item, number: int | None) -> Path:
-    return item.target.with_name(f"{item.target.name}.png" if number is None else f"{item.target.name}-{number + 1}.png")
+    return item.target.with_name(f"{item.target.name}.png" if number is None else f"{item.target.name}.face{number + 1}.png")
 
 
 def _finish(photo: _Photo, shield: Shield, options: Options, summary: Summary) -> None:

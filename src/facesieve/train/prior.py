@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facesieve.errors import InputError, SettingError
-from facesieve.faces import Detector, Points, alignment, inside, warp
+from facesieve.faces import Detector, Points, alignment, warp
 from facesieve.hardware import choose_path
-from facesieve.images import Photo, read_photo
+from facesieve.images import Photo, read_photo, to_tensor
 from facesieve.priors.network import NetworkPrior
 from facesieve.priors.schedule import Schedule
 from facesieve.train.export import export_prior, write_sheets
@@ -83,7 +83,7 @@ def build_network(settings: PriorTraining) -> nn.Module:
         layers_per_block=settings.layers,
         down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
-        attention_head_dim=64,
+        attention_head_dim=math.gcd(64, settings.channels[-1]),
         norm_num_groups=16,
     )
     return network
@@ -108,11 +108,9 @@ class FaceFolder:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def crop(self, index: int, size: int, zoom: float = 1.0) -> tuple[Photo, Any]:
-        """The crop (size, size, 3) uint8 and its (size, size) mask of pixels that the photo covers."""
-        photo = read_photo(self.paths[index])
-        matrix = alignment(self.landmarks[index], size, zoom=zoom)
-        return warp(photo, matrix, size), inside(photo.shape, matrix, size)
+    def crop(self, index: int, size: int, zoom: float = 1.0) -> Photo:
+        """The crop (size, size, 3) uint8; beyond the photo its border pixels are repeated."""
+        return warp(read_photo(self.paths[index]), alignment(self.landmarks[index], size, zoom=zoom), size)
 
 
 def _find_landmarks(folder: Path, paths: list[Path], cache: Path) -> None:
@@ -138,24 +136,22 @@ class _Batches:
         self.held_out, self.train = order[:held_out], order[held_out:]
         self.faces, self.settings, self.schedule = faces, settings, schedule
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Images, masks, noise and noise levels: (B, 3, H, W), (B, 1, H, W), (B, 3, H, W), (B,)."""
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, noise and noise levels: (B, 3, H, W), (B, 3, H, W), (B,)."""
         rng = np.random.default_rng((self.settings.seed, step))
         count = self.settings.batch
         per_epoch = len(self.train) // count
         shuffled = np.random.default_rng((self.settings.seed, 1, step // per_epoch)).permutation(self.train)
         start = step % per_epoch * count
-        crops, masks = [], []
+        crops = []
         for index in shuffled[start : start + count]:
             zoom = rng.uniform(1, self.settings.max_zoom) if rng.random() < 0.5 else 1.0
-            crop, mask = self.faces.crop(int(index), self.settings.size, zoom)
-            flip = slice(None, None, -1 if rng.random() < 0.5 else 1)
-            crops.append(crop[:, flip])
-            masks.append(mask[:, flip])
-        images, mask = _tensors(crops, masks)
+            crop = self.faces.crop(int(index), self.settings.size, zoom)
+            crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
+        images = _tensor(crops)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         noise = torch.randn(images.shape, generator=generator)
-        return images, mask, noise, self._noise_levels(generator)
+        return images, noise, self._noise_levels(generator)
 
     def _noise_levels(self, generator: torch.Generator) -> Tensor:
         count = self.settings.batch
@@ -167,36 +163,33 @@ class _Batches:
         sigmas = torch.where(uniform, self.schedule.sigmas[steps], log_sigma.exp())
         return sigmas.clamp(self.schedule.sigmas[0], self.schedule.sigmas[-1]).float()
 
-    def held_out_images(self, count: int) -> tuple[Tensor, Tensor]:
-        pairs = [self.faces.crop(int(index), self.settings.size) for index in self.held_out[:count]]
-        return _tensors([crop for crop, _ in pairs], [mask for _, mask in pairs])
+    def held_out_images(self, count: int) -> Tensor:
+        return _tensor([self.faces.crop(int(index), self.settings.size) for index in self.held_out[:count]])
 
 
-def _tensors(crops: list[Any], masks: list[Any]) -> tuple[Tensor, Tensor]:
-    images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return images.contiguous(), torch.from_numpy(np.stack(masks))[:, None]
+def _tensor(crops: list[Photo]) -> Tensor:
+    return torch.stack([to_tensor(crop) for crop in crops]) * 2 - 1
 
 
-def v_loss(prior: NetworkPrior, images: Tensor, mask: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
-    """Mean squared error of v = sqrt(abar) eps - sqrt(1 - abar) x0 for each image, inside the mask: (B,)."""
+def v_loss(prior: NetworkPrior, images: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
+    """Mean squared error of v = sqrt(abar) eps - sqrt(1 - abar) x0 for each image: (B,)."""
     scale = (1 + sigmas**2).rsqrt()[:, None, None, None]  # sqrt(abar)
     rest = sigmas[:, None, None, None] * scale  # sqrt(1 - abar)
     output = prior.output(scale * images + rest * noise, prior.schedule.time(sigmas.cpu()).to(sigmas.device))
-    error = functional.mse_loss(output, scale * noise - rest * images, reduction="none").mean(1, keepdim=True)
-    return (error * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)
+    return functional.mse_loss(output, scale * noise - rest * images, reduction="none").mean((1, 2, 3))
 
 
 @torch.no_grad()
 def held_out_loss(prior: NetworkPrior, batches: _Batches, count: int) -> dict[float, float]:
     """The v-loss on held-out faces at each of ``HELD_OUT_SIGMAS``, with the same noise every time."""
     device = next(prior.parameters()).device
-    images, mask = (part.to(device) for part in batches.held_out_images(count))
+    images = batches.held_out_images(count).to(device)
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1)).to(device)
     losses = {}
     for sigma in HELD_OUT_SIGMAS:
         parts = [
             v_loss(prior, *chunk, torch.full((len(chunk[0]),), sigma, device=device))
-            for chunk in zip(torch.split(images, 16), torch.split(mask, 16), torch.split(noise, 16), strict=True)
+            for chunk in zip(torch.split(images, 16), torch.split(noise, 16), strict=True)
         ]
         losses[sigma] = float(torch.cat(parts).mean())
     return losses
@@ -243,7 +236,7 @@ def train_prior(
             run.save(step + 1)
             with run.averaged() as prior:
                 held_out = held_out_loss(prior, run.batches, 64 if step + 1 < total else settings.held_out)
-                write_sheets(prior, run.batches.held_out_images(6)[0].to(run.path.device), out / "sheets", step + 1)
+                write_sheets(prior, run.batches.held_out_images(6).to(run.path.device), out / "sheets", step + 1)
             _append(out / "held-out.csv", ["step", *held_out], [step + 1, *held_out.values()])
             report("held out  " + "  ".join(f"{sigma:g}: {loss:.4f}" for sigma, loss in held_out.items()))
             saved = shown = time.monotonic()

@@ -1,0 +1,192 @@
+"""The command line as a user meets it: what is printed, what is written, which exit code."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from facesieve import cli
+from facesieve.images import read_photo, write_photo
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def facesieve(monkeypatch, capfd):
+    """Run a command in this process, with the embedded prior."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["facesieve", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        return Outcome(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path, sample_paths):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for source in sample_paths[:2]:
+        shutil.copy(source, folder)
+    return folder
+
+
+def test_purify_a_folder(facesieve, photos, tmp_path, sample_paths):
+    done = facesieve("purify", photos, "-o", tmp_path / "out", "--steps", 2, "--grid")
+    assert done.code == 0, done.err
+    assert "2 photographs, 2 faces purified" in done.out
+    assert "fast on cpu" in done.out
+    stems = [path.stem for path in sample_paths[:2]]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
+        ["grid.png", *(f"{s}.png" for s in stems), *(f"{s}.face1.json" for s in stems)]
+    )
+    record = json.loads((tmp_path / "out" / f"{stems[0]}.face1.json").read_text())
+    assert record["made_from"]["preset"]["restorations"][0]["steps"] == 2
+    width = read_photo(tmp_path / "out" / "grid.png").shape[1]
+    assert width > 4 * 128  # input, what is left, result, difference
+
+    again = facesieve("purify", photos, "-o", tmp_path / "out", "--steps", 2)
+    assert (again.code, "2 there already" in again.out) == (0, True)
+
+    other = facesieve("purify", photos, "-o", tmp_path / "out", "--steps", 3)
+    assert other.code == 1
+    assert "other settings" in other.err
+
+
+def test_a_seed_repeats_a_result(facesieve, photos, tmp_path):
+    for name in "ab":
+        assert facesieve("purify", photos, "-o", tmp_path / name, "--steps", 1, "--seed", 5, "--no-paste").code == 0
+    names = sorted(p.name for p in (tmp_path / "a").glob("*.png"))
+    assert len(names) == 2
+    for name in names:
+        np.testing.assert_array_equal(read_photo(tmp_path / "a" / name), read_photo(tmp_path / "b" / name))
+
+
+def test_one_bad_file_is_reported_last_and_stops_nothing(facesieve, photos, tmp_path):
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff garbage")
+    done = facesieve("purify", photos, "-o", tmp_path / "out", "--steps", 1)
+    assert done.code == 1
+    assert "2 photographs, 2 faces purified" in done.out
+    assert "1 failed" in done.err
+    assert done.err.strip().splitlines()[-1].strip().startswith(str(photos / "broken.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.jpg"], "missing.jpg: no such file or folder"),
+        (["PHOTO", "--preset", "best"], "unknown preset 'best'; there are fast, fused"),
+        (["PHOTO", "--scale", "3"], "cannot be cut into blocks of 3"),
+        (["PHOTO", "--eta", "2"], "eta 2.0 must be between 0 and 1"),
+        (["PHOTO", "--precision", "fp8"], "precision 'fp8' is not one of auto, fp32, bf16"),
+        (["PHOTO", "--device", "toaster"], "device 'toaster' cannot be used here"),
+        (["PHOTO", "--prior", "nowhere"], "nowhere: not a folder"),
+        (["PHOTO", "--preset", "stage2", "--scale", "4"], "has no resolution scale to set"),
+        (["-", "PHOTO"], "exactly one photograph"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(facesieve, sample_paths, tmp_path, arguments, message):
+    arguments = [sample_paths[0] if a == "PHOTO" else a for a in arguments]
+    done = facesieve("purify", *arguments, "-o", tmp_path / "out")
+    assert done.code == 2
+    assert message in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_standard_input_to_standard_output(sample_paths):
+    command = [sys.executable, "-m", "facesieve.cli", "purify", "-", "-o", "-", "--steps", "1"]
+    done = subprocess.run(command, input=sample_paths[0].read_bytes(), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert read_photo(io.BytesIO(done.stdout)).shape == read_photo(sample_paths[0]).shape
+
+
+def test_an_empty_standard_input_is_a_mistake():
+    command = [sys.executable, "-m", "facesieve.cli", "purify", "-", "-o", "-"]
+    done = subprocess.run(command, input=b"", capture_output=True, check=False, text=False)
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert done.stderr.decode().strip() == "error: standard input: empty; copy or upload the image again"
+
+
+def test_aligned_crops(facesieve, tmp_path):
+    write_photo(tmp_path / "crop.png", np.random.default_rng(0).integers(0, 256, (150, 150, 3), np.uint8))
+    assert facesieve("purify", tmp_path / "crop.png", "-o", tmp_path / "out", "--aligned", "--steps", 1).code == 0
+    assert read_photo(tmp_path / "out" / "crop.png").shape == (128, 128, 3)
+
+
+def test_presets(facesieve):
+    table = facesieve("presets")
+    assert table.code == 0
+    for name in ("fast", "fused", "paper", "stage1", "stage2"):
+        assert name in table.out
+    data = json.loads(facesieve("presets", "--json").out)
+    assert [preset["name"] for preset in data] == ["fast", "fused", "paper", "stage1", "stage2"]
+
+
+def test_info(facesieve):
+    done = facesieve("info")
+    assert done.code == 0
+    assert [line.split()[0] for line in done.out.splitlines()] == [
+        "facesieve",
+        "python",
+        "torch",
+        "processor",
+        "cuda",
+        "path",
+        "prior",
+    ]
+
+
+def test_prior_show_prints_the_card(facesieve):
+    card = json.loads(facesieve("prior", "show").out)
+    assert len(card["sha256"]) == 64
+
+
+def test_prior_import_says_what_does_not_fit(facesieve, tmp_path):
+    (tmp_path / "x.ckpt").write_bytes(b"nothing")
+    done = facesieve("prior", "import", tmp_path / "x.ckpt", tmp_path / "out")
+    assert done.code == 2
+    assert "x.ckpt" in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["purify"], ["prior"], ["prior", "import"], ["train"], ["train", "prior"], ["presets"], ["info"]]
+)
+def test_every_command_explains_itself(facesieve, command):
+    done = facesieve(*command, "--help")
+    assert done.code == 0
+    assert "Usage" in done.out
+
+
+@pytest.mark.parametrize(
+    ("code", "forbidden"),
+    [
+        ("import facesieve", {"torch", "cv2", "diffusers", "typer", "numpy"}),
+        ("import facesieve.cli", {"torch", "cv2", "diffusers", "numpy"}),
+        ("import facesieve.purify, facesieve.shield", {"diffusers", "typer", "rich"}),
+    ],
+)
+def test_slow_imports_wait_until_they_are_needed(code, forbidden):
+    script = f"{code}\nimport sys\nprint(' '.join(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not forbidden & set(loaded)

@@ -1,0 +1,136 @@
+"""Training of a prior, on the samples and very small: it learns, it can be stopped, it can be loaded."""
+
+import csv
+import json
+import math
+
+import pytest
+import torch
+
+from facesieve.errors import InputError, SettingError
+from facesieve.priors.folder import load_prior
+from facesieve.train.prior import FaceFolder, PriorTraining, learning_rate_factor, parse_settings, train_prior, v_loss
+
+TINY = PriorTraining(
+    size=32, channels=(16, 32), attention_levels=0, images=24, batch=4, warmup_steps=1, learning_rate=2e-3, held_out=1
+)
+
+
+@pytest.fixture(scope="module")
+def samples(sample_paths):
+    return sample_paths[0].parent
+
+
+@pytest.fixture(scope="module")
+def trained(samples, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    lines = []
+    folder = train_prior(samples, out, TINY, report=lines.append, checkpoint_minutes=1e9)
+    return out, folder, lines
+
+
+def test_a_trained_prior_is_a_folder_that_loads(trained):
+    _, folder, _ = trained
+    prior = load_prior(folder)
+    assert prior.shape == (3, 32, 32)
+    assert torch.isfinite(prior(torch.zeros(1, 3, 32, 32), 1.0)).all()
+    card = json.loads((folder / "card.json").read_text())
+    assert card["training"]["images"] == 24
+    assert {float(s) for s in card["held_out_v_loss_by_sigma"]} == {0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20}
+
+
+def test_it_reports_progress_and_leaves_curves_and_sheets(trained):
+    out, _, lines = trained
+    assert "M parameters" in lines[0]
+    assert any("min left" in line for line in lines)
+    rows = list(csv.DictReader((out / "loss.csv").open()))
+    assert int(rows[-1]["step"]) == 6
+    assert math.isfinite(float(rows[-1]["loss"]))
+    assert {p.name for p in (out / "sheets").iterdir()} == {"denoised-000006.png", "sampled-000006.png"}
+
+
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(trained, samples, tmp_path):
+    out, _, _ = trained
+
+    class Stop(Exception):
+        pass
+
+    def stop_after_three(line):
+        if line.startswith("held out") and saves.append(line) is None and len(saves) == 3:
+            raise Stop
+
+    saves = []
+    with pytest.raises(Stop):
+        train_prior(samples, tmp_path, TINY, report=stop_after_three, checkpoint_minutes=0)
+    stopped_at = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"]
+    assert stopped_at == 3
+    train_prior(samples, tmp_path, TINY, report=lambda _: None, checkpoint_minutes=1e9)
+    whole, resumed = (torch.load(folder / "checkpoint.pt", weights_only=True)["network"] for folder in (out, tmp_path))
+    for name, weights in whole.items():
+        torch.testing.assert_close(resumed[name], weights, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_the_loss_is_zero_for_a_prior_that_knows_the_answer():
+    images, noise = torch.randn(2, 3, 8, 8, dtype=torch.float64), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    sigmas = torch.tensor([0.5, 3.0], dtype=torch.float64)
+    abar = (1 / (1 + sigmas**2))[:, None, None, None]
+
+    class Oracle:
+        schedule = type("S", (), {"time": staticmethod(lambda sigma: sigma)})
+
+        def output(self, x, time):
+            torch.testing.assert_close(x, abar.sqrt() * images + (1 - abar).sqrt() * noise)
+            return abar.sqrt() * noise - (1 - abar).sqrt() * images  # v, Salimans & Ho 2022
+
+    torch.testing.assert_close(v_loss(Oracle(), images, noise, sigmas), torch.zeros(2, dtype=torch.float64))
+
+
+def test_the_learning_rate_rises_stays_and_falls():
+    settings = PriorTraining(images=1600, batch=16, warmup_steps=10, decay_fraction=0.5)
+    rates = [learning_rate_factor(settings, step) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
+    assert set(rates[10:51]) == {1.0}
+    assert rates[50:] == pytest.approx([(100 - step) / 50 for step in range(50, 100)])
+
+
+def test_a_face_folder_leaves_out_what_has_no_face(sample_paths, tmp_path):
+    import numpy as np
+
+    from facesieve.images import read_photo, write_photo
+
+    write_photo(tmp_path / "in" / "face.png", read_photo(sample_paths[0]))
+    write_photo(tmp_path / "in" / "wall.png", np.full((200, 200, 3), 90, np.uint8))
+    faces = FaceFolder(tmp_path / "in", tmp_path / "cache.npz")
+    assert [p.name for p in faces.paths] == ["face.png"]
+    assert faces.crop(0, 64).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_folder_to_train_on_needs_faces(tmp_path, empty):
+    if not empty:
+        import numpy as np
+
+        from facesieve.images import write_photo
+
+        write_photo(tmp_path / "wall.png", np.full((200, 200, 3), 90, np.uint8))
+    with pytest.raises(InputError, match="no photographs found" if empty else "no face found in any of 1 photographs"):
+        FaceFolder(tmp_path, tmp_path / "cache.npz")
+
+
+def test_settings_as_text():
+    settings = parse_settings(["images=100", "channels=16,32", "seed=7"])
+    assert (settings.images, settings.channels, settings.seed) == (100, (16, 32), 7)
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("depth=3", "expected name=value"),
+        ("images", "expected name=value"),
+        ("images=many", "integer"),
+        ("batch=0", "greater than 0"),
+    ],
+)
+def test_wrong_settings_as_text(pair, message):
+    with pytest.raises(SettingError, match=message):
+        parse_settings([pair])
