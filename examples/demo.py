@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--paper-steps", type=int, default=100, help="steps of each published stage")
     args = parser.parse_args()
 
+    args.output.mkdir(parents=True, exist_ok=True)
     print("loading the detector and the prior ...")
     fast = load_shield("fast")
     paper = load_shield(preset("paper").changed(steps=args.paper_steps))

@@ -24,8 +24,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from facesieve.priors.folder import load_prior, prior_hash
-from facesieve.recognition.sface import load_sface
 from torch import Tensor
 from torch.nn import functional
 
@@ -35,6 +33,8 @@ from facesieve.hardware import choose_path
 from facesieve.images import read_photo
 from facesieve.noise import derive_seed, seeded_noise
 from facesieve.priors.embedded import embedded_prior_folder
+from facesieve.priors.folder import load_prior, prior_hash
+from facesieve.recognition.sface import load_sface
 
 SIZE, GALLERY, SEED = 128, 10, 0
 RESULTS = Path(__file__).parent.parent / "docs" / "results"

@@ -193,7 +193,7 @@ def test_a_face_cut_by_the_border_is_found(sample_photo):
 
 
 def test_a_photo_without_a_face_says_so():
-    with pytest.raises(NoFaceError, match="no face found.*--aligned"):
+    with pytest.raises(NoFaceError, match=r"no face found.*--aligned"):
         DETECTOR.detect_largest(np.full((200, 300, 3), 90, np.uint8))
 
 

@@ -103,7 +103,9 @@ def test_without_seeds_every_call_differs(quick):
 def test_stages_do_not_share_their_noise():
     class Recorder:
         name = "recorder"
-        drawn: list = []
+
+        def __init__(self):
+            self.drawn = []
 
         def __call__(self, images, noise):
             self.drawn.append(noise())

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -52,15 +53,15 @@ def test_it_reports_progress_and_leaves_curves_and_sheets(trained):
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(trained, samples, tmp_path):
     out, _, _ = trained
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop_after_three(line):
         if line.startswith("held out") and saves.append(line) is None and len(saves) == 3:
-            raise Stop
+            raise StopError
 
     saves = []
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train_prior(samples, tmp_path, TINY, report=stop_after_three, checkpoint_minutes=0)
     stopped_at = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"]
     assert stopped_at == 3
@@ -68,6 +69,14 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(trained, samples, tmp
     whole, resumed = (torch.load(folder / "checkpoint.pt", weights_only=True)["network"] for folder in (out, tmp_path))
     for name, weights in whole.items():
         torch.testing.assert_close(resumed[name], weights, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_a_run_goes_on_with_more_images_but_with_no_other_setting(trained, samples, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run")
+    folder = train_prior(samples, tmp_path / "run", TINY.model_copy(update={"images": 28}), report=lambda _: None)
+    assert folder.name == "prior-000007"
+    with pytest.raises(SettingError, match="this run has learning_rate 0.002, not 0.1; use another folder"):
+        train_prior(samples, tmp_path / "run", TINY.model_copy(update={"learning_rate": 0.1}), report=lambda _: None)
 
 
 def test_the_loss_is_zero_for_a_prior_that_knows_the_answer():
@@ -98,6 +107,7 @@ def test_a_face_folder_leaves_out_what_has_no_face(sample_paths, tmp_path):
 
     from facesieve.images import read_photo, write_photo
 
+    (tmp_path / "in").mkdir()
     write_photo(tmp_path / "in" / "face.png", read_photo(sample_paths[0]))
     write_photo(tmp_path / "in" / "wall.png", np.full((200, 200, 3), 90, np.uint8))
     faces = FaceFolder(tmp_path / "in", tmp_path / "cache.npz")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import facesieve
-
 
 def embedded_prior_folder() -> Path:
     """Its folder; ``load_prior`` reads it, ``card.json`` in it says what it is and where its limits lie."""
-    return Path(facesieve.__file__).parent / "weights" / "prior-128"
+    return Path(__file__).parent.parent / "weights" / "prior-128"

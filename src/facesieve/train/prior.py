@@ -213,8 +213,9 @@ def train_prior(
     """Train, or go on with, the prior in ``out``; returns the folder with the finished prior.
 
     ``out`` receives ``checkpoint.pt`` (everything needed to go on), ``loss.csv``, ``held-out.csv``,
-    sheets of denoised and sampled faces, and at the end ``prior/`` in the folder format of
-    ``diffusers`` with a card.
+    sheets of denoised and sampled faces, and at the end ``prior-STEPS/`` in the folder format of
+    ``diffusers`` with a card. Raises ``InputError`` for a folder without faces, ``SettingError``
+    where the run in ``out`` was begun with other settings; ``images`` alone may change.
     """
     out.mkdir(parents=True, exist_ok=True)
     run = _Run(FaceFolder(data, out / "landmarks.npz"), settings, out / "checkpoint.pt")
@@ -241,9 +242,12 @@ def train_prior(
             report("held out  " + "  ".join(f"{sigma:g}: {loss:.4f}" for sigma, loss in held_out.items()))
             saved = shown = time.monotonic()
             losses = []
+    folder = out / f"prior-{total:06d}"
+    if folder.exists():
+        return folder
     with run.averaged() as prior:
         held_out = held_out_loss(prior, run.batches, settings.held_out)
-        return export_prior(prior, out / "prior", settings, held_out, run.seconds, len(run.batches.train))
+        return export_prior(prior, folder, settings, held_out, run.seconds, len(run.batches.train))
 
 
 class _Run:
@@ -291,6 +295,7 @@ class _Run:
     def save(self, step: int) -> None:
         state = {
             "step": step,
+            "settings": self.settings.model_dump(mode="json"),
             "seconds": self.seconds,
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -302,6 +307,11 @@ class _Run:
 
     def _load(self) -> None:
         state = torch.load(self.checkpoint, map_location=self.path.device, weights_only=True)
+        for name, value in self.settings.model_dump(mode="json").items():
+            if name != "images" and state["settings"][name] != value:
+                raise SettingError(
+                    f"{self.checkpoint}: this run has {name} {state['settings'][name]}, not {value}; use another folder"
+                )
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.ema.load_state_dict(state["ema"])
