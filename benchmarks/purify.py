@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable
 
 import torch
-from facesieve.priors.folder import load_prior
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from facesieve.hardware import choose_path, summary
 from facesieve.priors.embedded import embedded_prior_folder
+from facesieve.priors.folder import load_prior
 from facesieve.priors.network import NetworkPrior
 from facesieve.purify import PRESETS, preset
 
