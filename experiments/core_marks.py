@@ -123,6 +123,9 @@ def interval(right: np.ndarray, people: int) -> tuple[float, float]:
     return round(float(low), 2), round(float(high), 2)
 
 
+Size = tuple[int, int]  # people, and probes of each
+
+
 # --- purification, kept on disk ---------------------------------------------------------------
 
 
@@ -141,12 +144,11 @@ class Bench:
         self.args = args
         self.attacked = self.attack()
 
-    def set_of(self, name: str, each: int) -> tuple[Tensor, Tensor]:
-        """Probes, ``each`` a person, with their labels; ``name`` is ``clean`` or ``adversarial``."""
-        images, labels = self.people.probes[:, :each].flatten(0, 1), torch.arange(len(self.people.probes)).repeat_interleave(each)
-        if name == "clean":
-            return images, labels
-        return self.attacked[:, :each].flatten(0, 1), labels
+    def set_of(self, name: str, size: Size) -> tuple[Tensor, Tensor]:
+        """Probes with their labels, person by person; ``name`` is ``clean`` or ``adversarial``."""
+        people, each = size
+        source = self.people.probes if name == "clean" else self.attacked
+        return source[:people, :each].flatten(0, 1), torch.arange(people).repeat_interleave(each)
 
     def attack(self) -> Tensor:
         """All probes under PGD-40 at eps 8/255, person by person: the attack sees the recogniser alone."""
@@ -164,12 +166,12 @@ class Bench:
             np.save(path, (make() * 255).round().byte().numpy())
         return torch.from_numpy(np.load(path)).float() / 255
 
-    def purified(self, preset: purify.Preset, name: str, each: int) -> Tensor:
+    def purified(self, preset: purify.Preset, name: str, size: Size) -> Tensor:
         """The purified set, batch by batch from the disk where it is there already."""
-        images, _ = self.set_of(name, each)
+        images, _ = self.set_of(name, size)
         purifier, parts = preset.with_prior(self.prior), []
         for number, part in enumerate(images.split(15)):
-            key = json.dumps([preset.as_dict(), self.prior_hash, str(self.path.dtype), name, each, number])
+            key = json.dumps([preset.as_dict(), self.prior_hash, str(self.path.dtype), name, size, number])
             seeds = [derive_seed(SEED, name, number, i) for i in range(len(part))]
 
             def make(part: Tensor = part, seeds: list[int] = seeds) -> Tensor:
@@ -194,12 +196,12 @@ class Bench:
             parts.append(self.cached(key, make))
         return torch.cat(parts)
 
-    def accuracy(self, label: str, preset: purify.Preset | None, name: str, each: int) -> dict[str, object]:
-        images, labels = self.set_of(name, each)
+    def accuracy(self, label: str, preset: purify.Preset | None, name: str, size: Size) -> dict[str, object]:
+        images, labels = self.set_of(name, size)
         begun = time.perf_counter()
-        result = self.purified(preset, name, each) if preset else images
+        result = self.purified(preset, name, size) if preset else images
         right = self.identifier.right(result, labels)
-        low, high = interval(right, len(self.people.probes))
+        low, high = interval(right, size[0])
         row = {"value": round(100 * float(right.mean()), 2), "low": low, "high": high, "n": len(right)}
         print(
             f"{label:34s} {name:12s} {row['value']:6.2f} % [{low}, {high}]  n {len(right)}  {time.perf_counter() - begun:.0f} s",
@@ -214,18 +216,20 @@ class Bench:
 
 def identity(bench: Bench) -> list[dict[str, object]]:
     """Accuracy on clean and attacked probes, for every preset; paper at three scales."""
-    many, few = bench.args.probes, bench.args.paper_probes
-    for each in sorted({many, few}):
+    many: Size = (len(bench.people.probes), bench.args.probes)
+    few: Size = (bench.args.paper_people, 1)
+    raw = {}
+    for size in (many, few):
         for name in ("clean", "adversarial"):
-            bench.accuracy(f"none ({each} a person)", None, name, each)
-    raw_many, raw_few = (float(str(bench.rows[f"none ({each} a person), clean"]["value"])) for each in (many, few))
+            row = bench.accuracy(f"none, {size[0]} people", None, name, size)
+            raw[size, name] = float(str(row["value"]))
+    raw_many, raw_few = raw[many, "clean"], raw[few, "clean"]
     kept = {name: bench.accuracy("fast", purify.preset("fast"), name, many) for name in ("clean", "adversarial")}
-    for label in ("paper", "fused"):
-        for name in ("clean", "adversarial"):
+    for name in ("adversarial", "clean"):
+        for label in ("paper", "fused"):
             kept[f"{label} {name}"] = bench.accuracy(label, purify.preset(label), name, few)
     for scale in (4, 8):
-        for name in ("adversarial", "clean"):
-            bench.accuracy(f"paper, scale {scale}", purify.preset("paper").changed(scale=scale), name, few)
+        bench.accuracy(f"paper, scale {scale}", purify.preset("paper").changed(scale=scale), "adversarial", few)
     lost = {
         key: round(raw - float(str(row["value"])), 2)
         for key, raw, row in (
@@ -328,17 +332,17 @@ def perceptual(bench: Bench, a: Tensor, b: Tensor) -> float:
 
 def speed(bench: Bench) -> list[dict[str, object]]:
     """Time a face of ``paper`` over that of ``fast``, alternating in one run, same precision."""
-    images = bench.people.probes[:8, 0]
+    images = bench.people.probes[:4, 0]
     seconds: dict[str, list[float]] = {"fast": [], "paper": []}
-    for _ in range(3):
+    for _ in range(2):
         for name, times in seconds.items():
             begun = time.perf_counter()
             with torch.inference_mode():
-                purify.preset(name).with_prior(bench.prior)(images, seeds=range(8))
+                purify.preset(name).with_prior(bench.prior)(images, seeds=range(len(images)))
             times.append((time.perf_counter() - begun) / len(images))
     fast, paper = (float(np.median(seconds[name])) for name in ("fast", "paper"))
     print(f"fast {1000 * fast:.0f} ms a face, paper {1000 * paper:.0f} ms a face, ratio {paper / fast:.1f}", flush=True)
-    return [{"mark": f"time a face, paper over fast ({bench.path})", "wanted": ">= 20", "value": round(paper / fast, 1), "n": 3}]
+    return [{"mark": f"time a face, paper over fast ({bench.path})", "wanted": ">= 20", "value": round(paper / fast, 1), "n": 2}]
 
 
 MEASUREMENTS = {"identity": identity, "consistency": consistency, "super_resolution": super_resolution, "speed": speed}
@@ -351,7 +355,7 @@ def main() -> None:
     parser.add_argument("--prior", type=Path, help="a prior's folder; the embedded prior if not given")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--probes", type=int, default=2, help="probes a person for the fast preset")
-    parser.add_argument("--paper-probes", type=int, default=1, help="probes a person for the presets of 100 steps and more")
+    parser.add_argument("--paper-people", type=int, default=105, help="people, one probe each, for presets of 100 steps and more")
     parser.add_argument("--sr-faces", type=int, default=32)
     parser.add_argument("--only", nargs="*", choices=MEASUREMENTS, default=list(MEASUREMENTS))
     args = parser.parse_args()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from facesieve import __version__
 from facesieve.errors import FacesieveError, InputError
@@ -28,7 +29,7 @@ app.add_typer(prior_app, name="prior")
 app.add_typer(train_app, name="train")
 
 console = Console(stderr=True, highlight=False)
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def main() -> None:
@@ -37,14 +38,11 @@ def main() -> None:
         app()
     except FacesieveError as error:
         fail(str(error))
-    except KeyboardInterrupt:
-        console.print("stopped; what was finished is kept")
-        sys.exit(130)
 
 
 def fail(message: str) -> NoReturn:
     """Print one line and leave."""
-    console.print(f"[bold red]error:[/] {message}", markup=True, soft_wrap=True)
+    console.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
     sys.exit(2)
 
 
@@ -97,7 +95,7 @@ def purify(
     options = Options(aligned, paste, overwrite, seed, batch_size)
     chosen = preset_named(preset).changed(scale=scale, steps=steps, eta=eta, sigma_y=sigma_y)
     if "-" in inputs or output == "-":
-        _check_stream(inputs, output, grid)
+        _check_stream(inputs, grid)
         _purify_stream(inputs[0], output, _shield(chosen, prior, device, precision), options)
         return
     items = plan([Path(text) for text in inputs], Path(output))
@@ -114,11 +112,13 @@ def _shield(chosen: Preset, prior: Path | None, device: str, precision: str) -> 
     return load_shield(chosen, prior=prior, device=device, precision=precision)
 
 
-def _check_stream(inputs: list[str], output: str, grid: bool) -> None:
+def _check_stream(inputs: list[str], grid: bool) -> None:
     if len(inputs) != 1 or Path(inputs[0]).is_dir():
         raise InputError("with - for standard input or output, exactly one photograph is purified")
-    if output == "-" and grid:
-        raise InputError("--grid writes a file; it needs a folder for -o, not standard output")
+    if grid:
+        raise InputError("--grid goes with files and folders, not with standard input or output")
+    if inputs[0] != "-" and not Path(inputs[0]).exists():
+        raise InputError(f"{inputs[0]}: no such file or folder")
 
 
 def _purify_stream(source: str, output: str, shield: Shield, options: Options) -> None:

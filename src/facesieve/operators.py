@@ -1,6 +1,6 @@
 """Degradations ``A`` with their pseudo-inverses: what a restoration throws away before it rebuilds.
 
-Every operator obeys ``A Ap A = A``, and ``Ap A`` is an orthogonal projection (METHOD law 1):
+Every operator obeys ``A Ap A = A``, and ``Ap A`` is an orthogonal projection (law 1 in docs/concepts.md):
 block means and channel means have one single non-zero singular value each, so the transpose
 scaled by it is the pseudo-inverse and no SVD is needed.
 """

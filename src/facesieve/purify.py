@@ -17,7 +17,7 @@ from torch import Tensor
 
 from facesieve.errors import SettingError
 from facesieve.noise import Noise, derive_seed, seeded_noise
-from facesieve.operators import Compose, Grey, MeanPool, grey_mean_pool
+from facesieve.operators import Compose, Grey, MeanPool, Operator, grey_mean_pool
 from facesieve.priors import Prior
 from facesieve.sampling import Step, consistent_with, karras_sigmas, last, published_sigmas, sample, time_travel
 
@@ -178,19 +178,25 @@ class Preset:
 
 
 def _rescaled(restoration: Restoration, scale: int | None) -> Restoration:
-    if scale is None or isinstance(restoration.operator, Grey):
+    operator = restoration.operator
+    if scale is None or isinstance(operator, Grey):
         return restoration
-    fused = isinstance(restoration.operator, Compose)
-    return replace(restoration, operator=grey_mean_pool(scale) if fused else MeanPool(scale))
+    if isinstance(operator, MeanPool):
+        return replace(restoration, operator=MeanPool(scale))
+    if isinstance(operator.outer, Grey) and isinstance(operator.inner, MeanPool):
+        return replace(restoration, operator=grey_mean_pool(scale))
+    raise SettingError(f"{describe(operator)} has no resolution scale that can be set")
 
 
-def describe(operator: MeanPool | Grey | Compose) -> str:
-    """An operator in words: ``grey of 4 x 4 block mean``."""
+def describe(operator: Operator) -> str:
+    """An operator in words: ``grey of 4 x 4 block mean``; one of your own by its ``repr``."""
     if isinstance(operator, MeanPool):
         return f"{operator.scale} x {operator.scale} block mean"
     if isinstance(operator, Grey):
         return "grey"
-    return f"{describe(operator.outer)} of {describe(operator.inner)}"  # type: ignore[arg-type]
+    if isinstance(operator, Compose):
+        return f"{describe(operator.outer)} of {describe(operator.inner)}"
+    return repr(operator)
 
 
 def _plain(restoration: Restoration) -> dict[str, Any]:
@@ -205,13 +211,13 @@ PRESETS: dict[str, Preset] = {
     for preset in (
         Preset(
             "fast",
-            "one restoration of the grey block mean, from the noised observation; the default",
-            (Restoration("fused", grey_mean_pool(4), steps=5, eta=0.85, start_sigma=1.0),),
+            "one restoration of the grey block mean, from the noised observation, not trusting it in full; the default",
+            (Restoration("fused", grey_mean_pool(2), steps=5, eta=0.0, sigma_y=0.42, start_sigma=10.0, end_sigma=0.42),),
         ),
         Preset(
             "fused",
             "one restoration of the grey block mean from pure noise; half the work of paper",
-            (Restoration("fused", grey_mean_pool(2)),),
+            (Restoration("fused", grey_mean_pool(2), eta=0.0),),
         ),
         Preset("paper", "the published defence: super-resolution, then colorization", (SUPER_RESOLUTION, COLORIZATION)),
         Preset("stage1", "the published first stage alone: super-resolution", (SUPER_RESOLUTION,)),

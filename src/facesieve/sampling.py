@@ -171,8 +171,7 @@ def published_sigmas(steps: int = 100) -> list[float]:
     total = len(schedule.sigmas)
     if not 1 <= steps <= total:
         raise SettingError(f"steps {steps} must be between 1 and {total}")
-    stride = total // steps
-    return [float(schedule.sigmas[stride * index]) for index in reversed(range(steps))] + [0.0]
+    return [float(schedule.sigmas[total * index // steps]) for index in reversed(range(steps))] + [0.0]
 
 
 def karras_sigmas(steps: int, start: float, end: float = 0.02, *, rho: float = 7.0) -> list[float]:
@@ -182,7 +181,8 @@ def karras_sigmas(steps: int, start: float, end: float = 0.02, *, rho: float = 7
     if steps == 1:
         return [start, 0.0]
     ends = start ** (1 / rho), end ** (1 / rho)
-    return [(ends[0] + (ends[1] - ends[0]) * i / (steps - 1)) ** rho for i in range(steps)] + [0.0]
+    between = [(ends[0] + (ends[1] - ends[0]) * i / (steps - 1)) ** rho for i in range(1, steps - 1)]
+    return [start, *between, end, 0.0]
 
 
 def time_travel(sigmas: Sequence[float], length: int, repeat: int) -> list[float]:

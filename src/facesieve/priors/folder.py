@@ -40,13 +40,14 @@ _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 # --- reading -----------------------------------------------------------------------------------
 
 
-def load_prior(folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> NetworkPrior:
+def load_prior(folder: Path | str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> NetworkPrior:
     """The prior in a folder, on ``device``, its weights in ``dtype`` and fixed; its ``shape`` is (3, H, W).
 
     A ``card.json`` with a ``sha256`` is held against the weights. Raises ``PriorError`` for a file
     that is missing or damaged, a network or a schedule that is not a denoiser of colour images over
     betas, and weights that do not fit the network or are not finite.
     """
+    folder = Path(folder)
     weights = weights_file(folder)
     config = _json(_first(folder, CONFIG, f"unet/{CONFIG}"))
     schedule, prediction = _read_schedule(_first(folder, SCHEDULER, f"scheduler/{SCHEDULER}"))

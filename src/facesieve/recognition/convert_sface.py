@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from facesieve.errors import InputError
+from facesieve.errors import InputError, MissingExtraError
 from facesieve.images import write_whole
 from facesieve.recognition.sface import SFace
 
@@ -35,7 +35,10 @@ def read_original(path: Path) -> bytes:
 
 def convert(onnx_file: bytes) -> dict[str, Tensor]:
     """The state of ``SFace``, fp16, from the initialisers of the graph; each is used exactly once."""
-    import onnx  # an optional dependency, for this command only
+    try:
+        import onnx  # an optional dependency, for this command only
+    except ImportError as error:
+        raise MissingExtraError("converting an ONNX file", "evaluate") from error
 
     graph = onnx.load_model_from_string(onnx_file).graph
     found = {value.name: torch.from_numpy(onnx.numpy_helper.to_array(value).copy()) for value in graph.initializer}

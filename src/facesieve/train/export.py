@@ -52,8 +52,8 @@ def export_prior(
     card: dict[str, object] = {
         "name": f"facesieve face prior {settings.size}",
         "what": "an unconditional diffusion prior of aligned, tightly cropped faces; images in [-1, 1]",
-        "data": f"{faces} photographs of adults' faces (UTKFace), aligned to the template of facesieve.faces",
-        "terms": "UTKFace is for non-commercial research only; the weights carry the same limit",
+        "data": f"{faces} photographs of faces, aligned to the template of facesieve.faces",
+        "terms": "the weights carry whatever limits the photographs carry",
         "training": settings.model_dump(),
         "training_hours": round(seconds / 3600, 2),
         "held_out_v_loss_by_sigma": {f"{sigma:g}": round(loss, 5) for sigma, loss in held_out.items()},

@@ -133,6 +133,8 @@ class _Batches:
     def __init__(self, faces: FaceFolder, settings: PriorTraining, schedule: Schedule) -> None:
         order = np.random.default_rng(settings.seed).permutation(len(faces))
         held_out = min(settings.held_out, len(faces) // 4)
+        if len(faces) - held_out < settings.batch:
+            raise InputError(f"{len(faces)} faces are too few for batches of {settings.batch}; use more, or --set batch=1")
         self.held_out, self.train = order[:held_out], order[held_out:]
         self.faces, self.settings, self.schedule = faces, settings, schedule
 
