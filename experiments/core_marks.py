@@ -32,6 +32,7 @@ from facesieve.faces import Detector, align
 from facesieve.hardware import choose_path
 from facesieve.images import read_photo
 from facesieve.noise import derive_seed, seeded_noise
+from facesieve.operators import grey_mean_pool
 from facesieve.priors.embedded import embedded_prior_folder
 from facesieve.priors.folder import load_prior, prior_hash
 from facesieve.recognition.sface import load_sface
@@ -181,12 +182,12 @@ class Bench:
             parts.append(self.cached(key, make))
         return torch.cat(parts)
 
-    def restored(self, stage: purify.RestorationStage, images: Tensor, seed: int) -> Tensor:
+    def restored(self, stage: purify.RestorationStage, images: Tensor, seed: int, name: str = "") -> Tensor:
         """One restoration of the images, from the disk where it is there already."""
         parts = []
         for number, part in enumerate(images.split(8)):
             data = purify.Preset("", "", (stage.restoration,)).as_dict()
-            key = json.dumps(["restored", data, self.prior_hash, str(self.path.dtype), seed, number])
+            key = json.dumps(["restored", data, self.prior_hash, str(self.path.dtype), seed, number, name])
 
             def make(part: Tensor = part, number: int = number) -> Tensor:
                 seeds = [derive_seed(seed, number, i) for i in range(len(part))]
@@ -276,6 +277,27 @@ def consistency(bench: Bench) -> list[dict[str, object]]:
     ]
 
 
+def tune(bench: Bench) -> list[dict[str, object]]:
+    """Candidates for the fast preset, on tuning probes of 60 people that no other figure is made from."""
+    clean, labels = bench.people.tuning[:60, 0], torch.arange(60)
+    parts = [
+        bench.cached(f"tuning, pgd-40, eps 8/255, {number}", partial(pgd, bench.identifier, x, y, 8 / 255))
+        for number, (x, y) in enumerate(zip(clean.split(15), labels.split(15), strict=True))
+    ]
+    attacked, rows = torch.cat(parts), []
+    for scale, steps, start, sigma_y, end in CANDIDATES:
+        operator = grey_mean_pool(scale)
+        candidate = purify.Restoration("fused", operator, steps=steps, eta=0.0, sigma_y=sigma_y, start_sigma=start, end_sigma=end)
+        stage = purify.RestorationStage(bench.prior, candidate)
+        right = [100 * float(bench.identifier.right(bench.restored(stage, x, 0, name), labels).mean())
+                 for name, x in (("tuning clean", clean), ("tuning attacked", attacked))]  # fmt: skip
+        row = {"scale": scale, "steps": steps, "start_sigma": start, "sigma_y": sigma_y, "end_sigma": end}
+        rows.append({**row, "clean": round(right[0], 1), "attacked": round(right[1], 1)})
+        print(rows[-1], flush=True)
+    write(RESULTS / "tuning.json", {"prior": bench.prior_hash, "path": str(bench.path), "n": 60, "rows": rows})
+    return []
+
+
 def super_resolution(bench: Bench) -> list[dict[str, object]]:
     """PSNR of the posterior mean (eta 0, mean over seeds) and perceptual distance of one restoration, against bicubic."""
     images = bench.people.probes[: bench.args.sr_faces, 1]
@@ -345,7 +367,30 @@ def speed(bench: Bench) -> list[dict[str, object]]:
     return [{"mark": f"time a face, paper over fast ({bench.path})", "wanted": ">= 20", "value": round(paper / fast, 1), "n": 2}]
 
 
-MEASUREMENTS = {"identity": identity, "consistency": consistency, "super_resolution": super_resolution, "speed": speed}
+# scale, steps, start sigma, sigma_y, end sigma; eta is 0
+CANDIDATES = (
+    (2, 5, 10.0, 0.42, 0.42),
+    (2, 5, 10.0, 0.4, 0.4),
+    (2, 5, 30.0, 0.4, 0.4),
+    (2, 2, 1.0, 0.4, 0.4),
+    (2, 5, 1.0, 0.5, 0.5),
+    (2, 5, 1.0, 0.3, 0.3),
+    (2, 5, 0.7, 0.2, 0.1),
+    (2, 5, 1.0, 0.0, 0.02),
+    (2, 1, 0.4, 0.4, 0.4),
+    (4, 5, 1.0, 0.0, 0.02),
+    (4, 5, 1.0, 0.0, 0.1),
+    (4, 5, 2.0, 0.0, 0.3),
+    (8, 5, 2.0, 0.0, 0.05),
+)
+
+MEASUREMENTS = {
+    "tune": tune,
+    "identity": identity,
+    "consistency": consistency,
+    "super_resolution": super_resolution,
+    "speed": speed,
+}
 
 
 def main() -> None:

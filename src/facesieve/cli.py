@@ -263,7 +263,7 @@ def train_prior_command(
         Path, typer.Option("-o", "--output", help="Folder for checkpoints, curves, sheets and the finished prior.")
     ],
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting as name=value, as in `--set images=48000`.")
+        list[str] | None, typer.Option("--set", help="A setting as name=value, as in `--set images=60000`.")
     ] = None,
     checkpoint_minutes: Annotated[float, typer.Option(help="How often to save and to draw sheets.")] = 5.0,
 ) -> None:
