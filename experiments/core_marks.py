@@ -378,6 +378,8 @@ CANDIDATES = (
     (2, 5, 0.7, 0.2, 0.1),
     (2, 5, 1.0, 0.0, 0.02),
     (2, 1, 0.4, 0.4, 0.4),
+    (4, 8, 10.0, 0.0, 0.05),
+    (4, 8, 30.0, 0.1, 0.1),
     (4, 5, 1.0, 0.0, 0.02),
     (4, 5, 1.0, 0.0, 0.1),
     (4, 5, 2.0, 0.0, 0.3),
@@ -408,7 +410,8 @@ def main() -> None:
     marks: list[dict[str, object]] = []
     for name in args.only:
         marks += MEASUREMENTS[name](bench)
-    command = "python experiments/core_marks.py " + " ".join(sys.argv[1:])
+    words = ["WORK" if Path(word) == args.work else word for word in sys.argv[1:]]
+    command = "python experiments/core_marks.py " + " ".join(words)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     marks = [{"issue": "A", **entry, "command": command, "commit": commit} for entry in marks]
     write(RESULTS / "marks.json", merge(RESULTS / "marks.json", marks))
