@@ -55,7 +55,7 @@ What these say, as far as so few probes can:
 def table(head: list[str], rows: list[list[object]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in lines) + "\n"
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in lines) + "\n"
 
 
 def read(name: str) -> Any:
@@ -90,7 +90,7 @@ def main() -> None:
     page += table(names, [[row[name] for name in names] for row in tuning["rows"]]) + READING
     speed = DOCS / "results" / "speed.md"
     if speed.exists():
-        page += "\n## Speed\n\n`" + "python benchmarks/purify.py --presets fast fused` printed:\n\n" + speed.read_text()
+        page += "\n## Speed\n\n`python benchmarks/purify.py --presets fast stage1 --repeats 2` printed:\n\n" + speed.read_text()
     (DOCS / "results.md").write_text(page)
 
 
