@@ -6,6 +6,8 @@
     │   ├── NoFaceError       a photograph without a face that can be found
     │   └── SettingError      a setting outside its range, or two that contradict
     ├── PriorError            a prior's folder or checkpoint that does not fit
+    ├── EmbedderError         a recogniser's weights that do not fit, or that cannot do what is asked
+    ├── GalleryError          a gallery that cannot serve what is asked of it
     └── MissingExtraError     a feature whose optional dependency is not installed
 
 All messages are one line: what was wrong, where, and what to do about it.
@@ -34,6 +36,14 @@ class SettingError(InputError):
 
 class PriorError(FacesieveError):
     """A prior's folder or checkpoint that is missing, damaged or of another architecture."""
+
+
+class EmbedderError(FacesieveError):
+    """A recogniser's weights that are missing, damaged or of another architecture, or that cannot do what is asked."""
+
+
+class GalleryError(FacesieveError):
+    """A gallery that cannot serve what is asked of it: empty, unknown or known person, another embedder."""
 
 
 class MissingExtraError(FacesieveError):

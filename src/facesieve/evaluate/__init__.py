@@ -1,0 +1,1 @@
+"""Data protocol and metrics: how well people are identified, measured."""
