@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 SIDE = 112
 
@@ -101,4 +102,13 @@ def load_sface(device: torch.device | str = "cpu", dtype: torch.dtype = torch.fl
     with torch.device("meta"):  # no time, and none of the global random numbers, for weights that are replaced
         network = SFace()
     network.load_state_dict({name: value.to(device, dtype) for name, value in weights.items()}, assign=True)
-    return network.eval().requires_grad_(False)
+    return _folded(network.eval()).requires_grad_(False)
+
+
+def _folded(network: SFace) -> SFace:
+    """The normalisations of a network that no longer learns, inside its convolutions: the same function in half the time."""
+    for unit in network.features.children():
+        assert isinstance(unit, nn.Sequential)
+        unit.conv2d = fuse_conv_bn_eval(unit.conv2d, unit.batchnorm)  # type: ignore[arg-type, type-var]
+        unit.batchnorm = nn.Identity()
+    return network

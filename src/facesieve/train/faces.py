@@ -1,0 +1,95 @@
+"""Training images of faces: aligned crops on disk, and how they are varied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from facesieve.images import Photo
+from facesieve.recognition import Embedder
+from facesieve.train.prior import FaceFolder
+
+Crops = NDArray[np.uint8]  # (N, S, S, 3), RGB, aligned to the template
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledCrops:
+    """Crops with the people they show: ``labels[i]`` indexes ``people``."""
+
+    images: Crops
+    labels: NDArray[np.int64]
+    people: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def unlabelled_crops(folder: Path, work: Path, size: int) -> Crops:
+    """The crops of every face in a folder of photographs, made once and kept in ``work``; memory-mapped."""
+    path = work / f"unlabelled-{size}.npy"
+    if not path.exists():
+        faces = FaceFolder(folder, work / "landmarks.npz")
+        partial = path.with_suffix(".partial")
+        crops = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(faces), size, size, 3))
+        for index in range(len(faces)):
+            crops[index] = faces.crop(index, size)
+        crops.flush()
+        partial.replace(path)
+    loaded: Crops = np.load(path, mmap_mode="r")
+    return loaded
+
+
+@torch.inference_mode()
+def teacher_rows(teacher: Embedder, crops: Sequence[Crops], path: Path) -> Tensor:
+    """The teacher's embedding (N, D) of every crop of all sets, one after the other; kept at ``path``."""
+    if not path.exists():
+        parts = []
+        for images in crops:
+            for start in range(0, len(images), 32):
+                batch = torch.from_numpy(np.ascontiguousarray(images[start : start + 32]))
+                parts.append(teacher.embed(batch.permute(0, 3, 1, 2).float() / 255).numpy())
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, np.concatenate(parts))
+        partial.replace(path)
+    return torch.from_numpy(np.load(path))
+
+
+def vary(crop: Photo, size: int, rng: np.random.Generator) -> Photo:
+    """A training view (size, size, 3) of a crop: mirrored or not, moved, turned, blurred, lit a little differently."""
+    side = crop.shape[0]
+    zoom, turn = rng.uniform(0.92, 1.12), rng.uniform(-8, 8)
+    matrix = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), turn, zoom)
+    matrix[:, 2] += rng.uniform(-0.04, 0.04, 2) * side
+    matrix[:, 2] += 0.5 * (1 - side / size)  # pixel centres: (x + 1/2) size / side - 1/2
+    matrix *= size / side
+    mirrored = crop[:, ::-1] if rng.random() < 0.5 else crop
+    source = np.ascontiguousarray(mirrored)
+    if rng.random() < 0.2:  # a photograph of few pixels
+        few = int(rng.uniform(0.3, 0.7) * side)
+        source = cv2.resize(cv2.resize(source, (few, few), interpolation=cv2.INTER_AREA), (side, side))  # type: ignore[assignment]
+    elif size < side:
+        source = cv2.blur(source, (2, 2))  # type: ignore[assignment]  # a cheap guard against aliasing
+    view = cv2.warpAffine(source, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    gain, shift = rng.uniform(0.75, 1.25), rng.uniform(-20, 20)
+    return cv2.convertScaleAbs(np.clip(view.astype(np.float32) * gain + shift, 0, 255))  # type: ignore[return-value]
+
+
+def to_batch(crops: Sequence[Photo] | Crops) -> Tensor:
+    """Crops as (B, 3, S, S) in [0, 1], the layout that convolutions like best."""
+    batch = torch.from_numpy(np.ascontiguousarray(np.stack(list(crops)))).permute(0, 3, 1, 2)
+    return (batch.float() / 255).contiguous(memory_format=torch.channels_last)
+
+
+def resized(batch: Tensor, size: int) -> Tensor:
+    """The batch at another size, antialiased."""
+    if batch.shape[-1] == size:
+        return batch
+    return functional.interpolate(batch, (size, size), mode="bilinear", align_corners=False, antialias=True)
