@@ -1,0 +1,192 @@
+"""Any recogniser in an ONNX file (ArcFace and its kin), through ONNX Runtime: for identification only.
+
+ONNX Runtime computes no gradients, so no attack can be aimed through such a recogniser; SFace and
+FaceNet are PyTorch modules and can.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from facesieve.errors import EmbedderError, MissingExtraError, SettingError
+
+Channels = Literal["rgb", "bgr"]
+
+SIDE = 112  # where the graph does not say
+
+_TYPES: dict[str, type[np.floating[Any]]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxEmbedder:
+    """An ``Embedder`` on the processor, without gradients. It is made by ``load_onnx_embedder``."""
+
+    name: str
+    dimensions: int
+    mean: float
+    std: float
+    channels: Channels
+    _graph: _Graph = field(repr=False)
+    _together: bool = field(repr=False)  # whether the graph takes a batch; otherwise crops go one by one
+
+    def embed(self, crops: Tensor) -> Tensor:
+        """``crops`` (B, 3, S, S), RGB in [0, 1], aligned to the template, any S; returns unit rows (B, D).
+
+        The rows have the type and the device of the crops. Raises ``EmbedderError`` for crops that want
+        gradients and for embeddings that have no direction, ``ValueError`` for another shape.
+        """
+        if crops.requires_grad:
+            raise EmbedderError(f"{self.name} runs in ONNX Runtime and gives no gradients; use SFace or FaceNet")
+        if crops.ndim != 4 or crops.shape[1] != 3 or crops.shape[2] != crops.shape[3]:
+            raise ValueError(f"aligned crops have shape (B, 3, S, S), not {tuple(crops.shape)}")
+        rows = torch.empty(len(crops), self.dimensions, dtype=torch.float64)
+        if len(crops):
+            parts = [self._graph.run(part) for part in self._inputs(crops)]
+            if any(part.shape[1] != self.dimensions for part in parts):
+                raise EmbedderError(f"{self.name} gives {self.dimensions} dimensions for one face and others for more")
+            rows = torch.from_numpy(np.concatenate(parts).astype(np.float64))
+        lengths = rows.norm(dim=1, keepdim=True)
+        if not bool((lengths.isfinite() & (lengths > 0)).all()):
+            raise EmbedderError(f"{self.name} gave an embedding that is zero or not finite: wrong mean or std, or a damaged file")
+        unit: Tensor = rows / lengths
+        return unit.to(crops.device, crops.dtype)
+
+    def _inputs(self, crops: Tensor) -> Iterator[NDArray[np.float32]]:
+        """The crops at the graph's side (B, 3, side, side), as it wants their numbers: all together, or one by one."""
+        crops, side = crops.detach().to("cpu", torch.float32), self._graph.side
+        if crops.shape[-1] != side:  # without antialiasing, pixels of a larger crop would be passed over
+            crops = functional.interpolate(crops, (side, side), mode="bilinear", align_corners=False, antialias=True)
+        if self.channels == "bgr":
+            crops = crops.flip(1)
+        pixels = ((255 * crops - self.mean) / self.std).numpy()
+        return iter(np.split(pixels, 1 if self._together else len(pixels)))
+
+
+def load_onnx_embedder(
+    path: Path | str, *, mean: float = 127.5, std: float = 127.5, channels: Channels = "rgb", name: str | None = None
+) -> OnnxEmbedder:
+    """The recogniser in the ONNX file ``path``: one input of images, one output of vectors.
+
+    The graph is fed (x - ``mean``) / ``std`` of pixels x in 0..255, ``channels`` in that order. The
+    defaults are ArcFace's (insightface; w600k and glint360k). Others: 127.5 and 128 for older ones
+    after CosFace and SphereFace; 0 and 1 for graphs that normalise by themselves, such as SFace's
+    and MXNet's. That is not detected. A wrong choice is not an error: it recognises worse.
+
+    Layout (NCHW or NHWC), side (112 where it is left open) and batch are read from the graph. It runs on
+    the processor, with as many threads as torch has now.
+
+    A gallery remembers embedders by ``name``. By default it is the file's name without suffix, eight
+    digits of its SHA-256 and the settings that are not the defaults: with them it is another embedder.
+
+    Raises ``EmbedderError`` for a file that is no such graph, ``SettingError`` for settings that are
+    none, ``MissingExtraError`` without ONNX Runtime.
+    """
+    if not math.isfinite(mean) or not math.isfinite(std) or std <= 0:
+        raise SettingError(f"mean {mean} and std {std}: both are finite, std above 0")
+    if channels not in get_args(Channels):
+        raise SettingError(f"channels {channels!r} is not one of {', '.join(get_args(Channels))}")
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise EmbedderError(f"{path}: cannot be read: {error.strerror}") from error
+    graph = _open(path, data)
+    dimensions, together = _dimensions(graph)
+    if name is None:
+        settings = ["" if std == mean == 127.5 else f"-mean{mean:g}-std{std:g}", "" if channels == "rgb" else f"-{channels}"]
+        name = f"{path.stem}-{hashlib.sha256(data).hexdigest()[:8]}{''.join(settings)}"
+    return OnnxEmbedder(name, dimensions, mean, std, channels, graph, together)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """An ONNX Runtime session and the form of its one input."""
+
+    path: Path
+    session: Any
+    input_name: str
+    input_type: type[np.floating[Any]]
+    channels_last: bool  # NHWC rather than NCHW
+    side: int
+    one_by_one: bool  # its batch is fixed to 1
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+        """The vectors (B, D), not normalised, of images (B, 3, side, side)."""
+        if self.channels_last:
+            images = images.transpose(0, 2, 3, 1)
+        feed = np.ascontiguousarray(images, self.input_type)
+        try:
+            (rows,) = self.session.run([self.session.get_outputs()[0].name], {self.input_name: feed})
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise EmbedderError(f"{self.path}: ONNX Runtime cannot run it: {_line(error)}") from error
+        shape = np.shape(rows)
+        if shape[:1] != (len(images),) or not (len(shape) == 2 or (len(shape) == 4 and shape[2:] == (1, 1))) or 0 in shape:
+            raise EmbedderError(
+                f"{self.path}: a recogniser gives a vector for each face; of {len(images)} this gives shape {shape}"
+            )
+        vectors: NDArray[np.floating[Any]] = rows.reshape(shape[:2])
+        return vectors
+
+
+def _open(path: Path, data: bytes) -> _Graph:
+    try:
+        import onnxruntime  # an optional dependency, and slow to import
+    except ImportError as error:
+        raise MissingExtraError("ONNX recognisers", "onnx") from error
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    # Weights in a second file are refused, wherever we are: the hash in the name would not cover them. A file is no folder.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path))
+    options.log_severity_level = 3  # some files list their weights as inputs, which warns once for each
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        if "xternal data" in str(error):
+            raise EmbedderError(f"{path}: its weights lie in a second file; save it as one, without external data") from error
+        raise EmbedderError(f"{path}: ONNX Runtime cannot open it: {_line(error)}") from error
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        raise EmbedderError(f"{path}: a recogniser has one input, of images; this has {len(inputs)}")
+    kind, shape = inputs[0].type, inputs[0].shape
+    if kind not in _TYPES or len(shape) != 4 or 3 not in (shape[1], shape[3]):
+        raise EmbedderError(
+            f"{path}: the input is {kind} of shape {shape}, not floating-point images (B, 3, S, S) or (B, S, S, 3)"
+        )
+    channels_last = shape[1] != 3
+    batch, sides = shape[0], shape[1:3] if channels_last else shape[2:]
+    known = {side for side in sides if isinstance(side, int)}  # an axis that is left open is a name or None
+    if len(known) > 1 or (isinstance(batch, int) and batch != 1):
+        raise EmbedderError(f"{path}: images of shape {shape} do not serve: they are square, and one at a time or any number")
+    return _Graph(path, session, inputs[0].name, _TYPES[kind], channels_last, known.pop() if known else SIDE, batch == 1)
+
+
+def _dimensions(graph: _Graph) -> tuple[int, bool]:
+    """The length of the vector of a blank face, and whether two faces at once give two of them."""
+    blank = np.zeros((2, 3, graph.side, graph.side), np.float32)
+    dimensions = graph.run(blank[:1]).shape[1]
+    if graph.one_by_one:
+        return dimensions, False
+    try:  # the input may say that it takes any number while a step inside is made for one
+        return dimensions, graph.run(blank).shape[1] == dimensions
+    except EmbedderError:
+        return dimensions, False
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
