@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -28,6 +31,12 @@ class Shield:
     prior_sha256: str
     path: hardware.Path
     detector: Detector = field(default_factory=Detector)
+
+    @cached_property
+    def label(self) -> str:
+        """What a gallery remembers this purifier by: the preset's name, and a hash of all its settings and its prior."""
+        made_from = json.dumps([self.preset.as_dict()["restorations"], self.prior_sha256], sort_keys=True)
+        return f"{self.preset.name}-{hashlib.sha256(made_from.encode()).hexdigest()[:12]}"
 
     def faces(self, photo: Photo) -> list[Face]:
         """The faces in a photo, largest first. Raises ``NoFaceError`` if there is none."""

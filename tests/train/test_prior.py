@@ -10,7 +10,8 @@ import torch
 
 from facesieve.errors import InputError, SettingError
 from facesieve.priors.folder import load_prior
-from facesieve.train.prior import FaceFolder, PriorTraining, learning_rate_factor, parse_settings, train_prior, v_loss
+from facesieve.train.prior import FaceFolder, PriorTraining, learning_rate_factor, train_prior, v_loss
+from facesieve.train.settings import parse_settings
 
 TINY = PriorTraining(
     size=32, channels=(16, 32), attention_levels=0, images=24, batch=4, warmup_steps=1, learning_rate=2e-3, held_out=1
@@ -128,7 +129,7 @@ def test_a_folder_to_train_on_needs_faces(tmp_path, empty):
 
 
 def test_settings_as_text():
-    settings = parse_settings(["images=100", "channels=16,32", "seed=7"])
+    settings = parse_settings(PriorTraining, ["images=100", "channels=16,32", "seed=7"])
     assert (settings.images, settings.channels, settings.seed) == (100, (16, 32), 7)
 
 
@@ -143,4 +144,4 @@ def test_settings_as_text():
 )
 def test_wrong_settings_as_text(pair, message):
     with pytest.raises(SettingError, match=message):
-        parse_settings([pair])
+        parse_settings(PriorTraining, [pair])

@@ -13,6 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from facesieve import __version__
+from facesieve.cli.gallery import gallery_app
+from facesieve.cli.identify import enrol, identify, verify
+from facesieve.cli.train import train_app
 from facesieve.errors import FacesieveError, InputError
 
 if TYPE_CHECKING:
@@ -24,9 +27,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 prior_app = typer.Typer(no_args_is_help=True, help="Face priors: import public checkpoints, look at one.")
-train_app = typer.Typer(no_args_is_help=True, help="Train a prior of your own.")
 app.add_typer(prior_app, name="prior")
 app.add_typer(train_app, name="train")
+app.add_typer(gallery_app, name="gallery")
+app.command()(enrol)
+app.command()(identify)
+app.command()(verify)
 
 console = Console(stderr=True, highlight=False)
 out = Console(highlight=False, soft_wrap=True, markup=False)
@@ -254,28 +260,3 @@ def prior_show(
     from facesieve.priors.folder import read_card
 
     out.print_json(json.dumps(read_card(folder or embedded_prior_folder())))
-
-
-@train_app.command("prior")
-def train_prior_command(
-    data: Annotated[Path, typer.Option(help="Folder of photographs with one face each.")],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for checkpoints, curves, sheets and the finished prior.")
-    ],
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting as name=value, as in `--set images=60000`.")
-    ] = None,
-    checkpoint_minutes: Annotated[float, typer.Option(help="How often to save and to draw sheets.")] = 5.0,
-) -> None:
-    """Train a face prior, or go on with one that was stopped; the defaults made the embedded one."""
-    import cv2
-
-    from facesieve.train.prior import parse_settings, train_prior
-
-    cv2.setNumThreads(1)  # crops are small; the threads belong to the network
-    folder = train_prior(data, output, parse_settings(settings or []), report=out.print, checkpoint_minutes=checkpoint_minutes)
-    out.print(f"finished prior in {folder}")
-
-
-if __name__ == "__main__":
-    main()

@@ -48,14 +48,10 @@ def unlabelled_crops(folder: Path, work: Path, size: int) -> Crops:
 
 
 @torch.inference_mode()
-def teacher_rows(teacher: Embedder, crops: Sequence[Crops], path: Path) -> Tensor:
-    """The teacher's embedding (N, D) of every crop of all sets, one after the other; kept at ``path``."""
+def teacher_rows(teacher: Embedder, crops: Crops, path: Path) -> Tensor:
+    """The teacher's embedding (N, D) of every crop; kept at ``path``."""
     if not path.exists():
-        parts = []
-        for images in crops:
-            for start in range(0, len(images), 32):
-                batch = torch.from_numpy(np.ascontiguousarray(images[start : start + 32]))
-                parts.append(teacher.embed(batch.permute(0, 3, 1, 2).float() / 255).numpy())
+        parts = [teacher.embed(to_batch(crops[start : start + 32])).numpy() for start in range(0, len(crops), 32)]
         partial = path.with_suffix(".partial.npy")
         np.save(partial, np.concatenate(parts))
         partial.replace(path)
@@ -79,12 +75,13 @@ def vary(crop: Photo, size: int, rng: np.random.Generator) -> Photo:
         source = cv2.blur(source, (2, 2))  # type: ignore[assignment]  # a cheap guard against aliasing
     view = cv2.warpAffine(source, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     gain, shift = rng.uniform(0.75, 1.25), rng.uniform(-20, 20)
-    return cv2.convertScaleAbs(np.clip(view.astype(np.float32) * gain + shift, 0, 255))  # type: ignore[return-value]
+    lit: Photo = np.rint(np.clip(view.astype(np.float32) * gain + shift, 0, 255)).astype(np.uint8)
+    return lit
 
 
 def to_batch(crops: Sequence[Photo] | Crops) -> Tensor:
     """Crops as (B, 3, S, S) in [0, 1], the layout that convolutions like best."""
-    batch = torch.from_numpy(np.ascontiguousarray(np.stack(list(crops)))).permute(0, 3, 1, 2)
+    batch = torch.from_numpy(np.stack(list(crops))).permute(0, 3, 1, 2)
     return (batch.float() / 255).contiguous(memory_format=torch.channels_last)
 
 

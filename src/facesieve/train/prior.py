@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -52,21 +52,6 @@ class PriorTraining(BaseModel):
     uniform_time_fraction: float = 0.15  # the rest of the noise levels: uniform over the steps
     held_out: int = 256
     seed: int = 0
-
-
-def parse_settings(pairs: list[str]) -> PriorTraining:
-    """Settings from ``name=value`` texts. Raises ``SettingError`` for one that does not exist or fit."""
-    given: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or name not in PriorTraining.model_fields:
-            raise SettingError(f"--set {pair}: expected name=value with a name of {', '.join(PriorTraining.model_fields)}")
-        given[name] = value.split(",") if name == "channels" else value
-    try:
-        return PriorTraining.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise SettingError(f"--set {first['loc'][0]}={first['input']}: {first['msg'].lower()}") from error
 
 
 def build_network(settings: PriorTraining) -> nn.Module:
@@ -345,4 +330,4 @@ def _append(path: Path, header: list[Any], row: list[Any]) -> None:
         writer.writerow(row)
 
 
-__all__ = ["FaceFolder", "PriorTraining", "build_network", "held_out_loss", "parse_settings", "train_prior", "v_loss"]
+__all__ = ["FaceFolder", "PriorTraining", "build_network", "held_out_loss", "train_prior", "v_loss"]

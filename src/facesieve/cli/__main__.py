@@ -1,0 +1,6 @@
+"""`python -m facesieve.cli`."""
+
+from facesieve.cli import main
+
+if __name__ == "__main__":
+    main()

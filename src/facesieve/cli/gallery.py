@@ -1,0 +1,129 @@
+"""The commands under `gallery`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from facesieve.cli.identifying import (
+    AsJson,
+    Embedding,
+    Location,
+    Scale,
+    Seed,
+    ShieldName,
+    errors,
+    everyone_in,
+    load_identifier,
+    opened,
+    out,
+)  # fmt: skip
+from facesieve.errors import GalleryError, InputError
+
+if TYPE_CHECKING:
+    from facesieve.identification import Identifier
+    from facesieve.recognition.gallery import Rows
+
+gallery_app = typer.Typer(no_args_is_help=True, help="Galleries of known people: list, remove, export, calibrate, index.")
+
+
+@gallery_app.command("list")
+def list_(gallery: Location = "gallery", json_: AsJson = False) -> None:
+    """Everyone in a gallery, with the number of their templates."""
+    with opened(gallery) as store:
+        people = store.people()
+        if json_:
+            entries = [{"person": entry.person, "templates": dict(entry.templates)} for entry in people]
+            calibrations = [vars(calibration) for calibration in store.calibrations()]
+            out.print_json(json.dumps({"embedder": store.embedder, "people": entries, "calibrations": calibrations}))
+            return
+        for entry in people:
+            out.print(f"{entry.person}: " + ", ".join(f"{count} {label}" for label, count in entry.templates.items()))
+        out.print(f"{len(people)} people, templates by {store.embedder}")
+        for known in store.calibrations():
+            out.print(
+                f"threshold {known.threshold:.3f} for probes {known.purifier}, false-accept rate {known.false_accept_rate:g}"
+            )
+
+
+@gallery_app.command()
+def remove(person: Annotated[str, typer.Argument(help="The person's name.")], gallery: Location = "gallery") -> None:
+    """Remove a person with all templates."""
+    with opened(gallery) as store:
+        out.print(f"{person}: {store.remove(person)} templates removed")
+
+
+@gallery_app.command()
+def export(
+    target: Annotated[Path, typer.Argument(help="A .jsonl file; one template a line.")], gallery: Location = "gallery"
+) -> None:
+    """Write every template to a file, one JSON object a line: person, purifier, row."""
+    from facesieve.images import write_whole
+
+    with opened(gallery) as store:
+        lines = [
+            json.dumps({"person": t.person, "purifier": t.purifier, "embedder": store.embedder, "row": t.row.tolist()})
+            for t in store.export()
+        ]
+    write_whole(target, "".join(line + "\n" for line in lines).encode())
+    out.print(f"{len(lines)} templates written to {target}")
+
+
+@gallery_app.command()
+def calibrate(
+    probes: Annotated[Path, typer.Argument(help="A folder with one folder a person: photographs that are not enrolled.")],
+    far: Annotated[float, typer.Option(min=0, max=1, help="The false-accept rate wanted.")] = 0.01,
+    gallery: Location = "gallery",
+    shield: ShieldName = "fast",
+    scale: Scale = None,
+    embedder: Embedding = "sface",
+    seed: Seed = None,
+) -> None:
+    """Choose the threshold under which a face is unknown, from photographs of known people."""
+    import numpy as np
+
+    from facesieve.evaluate.calibration import calibrate_threshold
+    from facesieve.recognition.gallery import Calibration
+
+    identifier = load_identifier(embedder, shield, scale)
+    everyone = everyone_in(str(probes), [], folders=True)
+    with opened(gallery, identifier) as store:
+        names = [entry.person for entry in store.people()]
+        templates = [store.templates_of(name, purifier=identifier.purifier) for name in names]
+        if not templates:
+            raise GalleryError(f"{gallery}: nobody is enrolled; enrol people first")
+        rows, people = _probe_rows(identifier, everyone, seed)
+        owners = [name for name, own in zip(names, templates, strict=True) for _ in own]
+        found = calibrate_threshold(rows, people, np.concatenate(templates), owners, far)
+        store.calibrate(Calibration(float(found.threshold.value), far, identifier.purifier, len(rows)))
+    out.print(
+        f"threshold {found.threshold} for probes {identifier.purifier}, from {len(rows)} photographs of {len(everyone)} people"
+    )
+    out.print(
+        f"false accepts {found.reached}" + ("" if found.dir is None else f"; known people named {found.dir}, refused {found.frr}")
+    )
+
+
+def _probe_rows(identifier: Identifier, everyone: dict[str, list[Path]], seed: int | None) -> tuple[Rows, list[str]]:
+    """An embedding of every photograph that can be used, and whose it is; the others are said."""
+    import numpy as np
+
+    from facesieve.images import read_photo
+    from facesieve.noise import derive_seed
+
+    rows, people = [], []
+    for name, files in everyone.items():
+        for number, path in enumerate(files):
+            try:
+                photo = read_photo(path)
+                face = [identifier.one_face(photo)]
+                rows.append(identifier.rows(photo, face, None if seed is None else [derive_seed(seed, name, number)]))
+                people.append(name)
+            except InputError as error:
+                errors.print(f"  {path} left out: {error}")
+    if not rows:
+        raise InputError("none of the photographs can be used")
+    return np.concatenate(rows), people

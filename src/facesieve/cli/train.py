@@ -1,0 +1,91 @@
+"""The commands under `train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+train_app = typer.Typer(no_args_is_help=True, help="Train a prior or a recogniser of your own.")
+out = Console(highlight=False, soft_wrap=True, markup=False)
+
+Settings = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value, as in `--set batch=32`.")]
+Minutes = Annotated[float, typer.Option(help="How often to save.")]
+
+
+@train_app.command("prior")
+def train_prior_command(
+    data: Annotated[Path, typer.Option(help="Folder of photographs with one face each.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for checkpoints, curves, sheets and the finished prior.")
+    ],
+    settings: Settings = None,
+    checkpoint_minutes: Minutes = 5.0,
+) -> None:
+    """Train a face prior, or go on with one that was stopped; the defaults made the embedded one."""
+    import cv2
+
+    from facesieve.train.prior import PriorTraining, train_prior
+    from facesieve.train.settings import parse_settings
+
+    cv2.setNumThreads(1)  # crops are small; the threads belong to the network
+    folder = train_prior(
+        data, output, parse_settings(PriorTraining, settings or []), report=out.print, checkpoint_minutes=checkpoint_minutes
+    )
+    out.print(f"finished prior in {folder}")
+
+
+@train_app.command("distil")
+def distil_command(
+    unlabelled: Annotated[Path, typer.Option(help="Folder of photographs with one face each.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for the checkpoint, the curve and the finished network.")
+    ],
+    teacher: Annotated[str, typer.Option(help="The embedder to learn from: sface, or a FaceNet or ONNX file.")] = "sface",
+    settings: Settings = None,
+    checkpoint_minutes: Minutes = 5.0,
+) -> None:
+    """Teach FaceNet what another embedder knows, over faces of nobody in particular: a warm start for `recogniser`."""
+    import cv2
+
+    from facesieve.train.batches import Distilling
+    from facesieve.train.finish import distil
+    from facesieve.train.settings import parse_settings
+
+    cv2.setNumThreads(1)
+    chosen = parse_settings(Distilling, settings or [])
+    folder = distil(unlabelled, output, teacher, chosen, report=out.print, checkpoint_minutes=checkpoint_minutes)
+    out.print(f"finished network in {folder}")
+
+
+@train_app.command("recogniser")
+def recogniser_command(
+    manifest: Annotated[Path, typer.Option(help="What `facesieve data select` wrote.")],
+    source: Annotated[Path, typer.Option(help="The data that the manifest was made from.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for the checkpoint, the curve and the finished network.")
+    ],
+    start: Annotated[
+        Path | None, typer.Option(help="Warm start: a FaceNet folder, as of `train distil`, or a published .pt file.")
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="An embedder to learn from beside the labels: sface, say.")] = None,
+    settings: Settings = None,
+    checkpoint_minutes: Minutes = 5.0,
+) -> None:
+    """Train FaceNet to tell the people of a data set apart, or go on with a training that was stopped."""
+    import cv2
+
+    from facesieve.train.batches import Classifying
+    from facesieve.train.finish import classify
+    from facesieve.train.settings import parse_settings
+
+    cv2.setNumThreads(1)
+    chosen = parse_settings(Classifying, settings or [])
+    report = out.print
+    folder, test = classify(
+        manifest, source, output, chosen, start=start, teacher=teacher, report=report, checkpoint_minutes=checkpoint_minutes
+    )
+    out.print(f"top-1 on the test images {test}")
+    out.print(f"finished network in {folder}")
