@@ -1,11 +1,14 @@
 """What several tests share: the one list of operators, and priors whose denoisers are exact, all in float64."""
 
 import math
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
+from facesieve import cli
 from facesieve.images import read_photo
 from facesieve.operators import Compose, Grey, MeanPool, grey_mean_pool
 from facesieve.priors import Schedule
@@ -134,3 +137,30 @@ class WhitePrior:
 def white_prior():
     """``WhitePrior`` at 128 pixels."""
     return WhitePrior()
+
+
+# --- the command line --------------------------------------------------------------------------
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def facesieve(monkeypatch, capfd):
+    """Run a command in this process, with the embedded prior."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["facesieve", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        return Outcome(code, *capfd.readouterr())
+
+    return run

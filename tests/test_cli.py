@@ -5,37 +5,11 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from facesieve import cli
 from facesieve.images import read_photo, write_photo
-
-
-@dataclass
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def facesieve(monkeypatch, capfd):
-    """Run a command in this process, with the embedded prior."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["facesieve", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        return Outcome(code, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture

@@ -160,7 +160,8 @@ def test_foreign_files_are_one_clear_line(small, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"), [("nowhere", "no embedder 'nowhere'"), ("{net}?mean=0", "go with .onnx"), ("{onnx}?median=1", "no setting 'median'")]
+    ("spec", "said"),
+    [("nowhere", "no embedder 'nowhere'"), ("{net}?mean=0", "go with .onnx"), ("{onnx}?median=1", "no setting 'median'")],
 )
 def test_an_embedder_that_is_none_is_one_clear_line(small, tmp_path, spec, said):
     save_facenet(small, tmp_path / "net", {"name": "x"})

@@ -20,6 +20,7 @@ import numpy as np
 from facesieve.errors import GalleryError, MissingExtraError
 from facesieve.recognition import gallery as shared
 from facesieve.recognition.gallery import INDEX_FROM, RAW, Calibration, Entry, Match, Rows, Template, Templates
+from facesieve.recognition.gallery_sql import LABEL_SETS, TABLES, Search
 from facesieve.recognition.open_gallery import Address
 
 try:
@@ -33,55 +34,13 @@ FORMAT = 1
 CREATION = 0x666163657369  # the advisory lock that those who make galleries wait for
 INLINE = 1900  # dimensions: up to here a row fits a page, and is kept there rather than in a side table
 
-TABLES = """
-CREATE TABLE about (
-    one int PRIMARY KEY DEFAULT 1 CHECK (one = 1), format int NOT NULL, embedder text NOT NULL, dimensions int NOT NULL
-);
-CREATE TABLE people (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    person text COLLATE "C" NOT NULL UNIQUE,
-    labels text COLLATE "C" NOT NULL  -- every purifier label that this person has
-);
-CREATE INDEX ON people (labels);
-CREATE TABLE templates (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    person_id bigint NOT NULL REFERENCES people ON DELETE CASCADE,
-    purifier text NOT NULL,
-    row vector({dimensions}) NOT NULL
-);
-CREATE INDEX ON templates (person_id);
-CREATE TABLE calibrations (
-    purifier text PRIMARY KEY, threshold float8 NOT NULL, false_accept_rate float8 NOT NULL, pairs bigint NOT NULL
-);
-"""
-
-# Each different set of labels with somebody who has it: from one to the next larger through the index,
-# since reading everybody would take longer than the search.
-LABEL_SETS = """
-WITH RECURSIVE sets AS (
-    (SELECT labels FROM people ORDER BY labels LIMIT 1)
-    UNION ALL
-    SELECT (SELECT p.labels FROM people p WHERE p.labels > sets.labels ORDER BY p.labels LIMIT 1) FROM sets
-    WHERE sets.labels IS NOT NULL
-)
-SELECT labels, (SELECT person FROM people p WHERE p.labels = sets.labels LIMIT 1) FROM sets WHERE labels IS NOT NULL
-"""
-
-# <#> is the negative inner product, of unit rows the negative cosine. The index has 16 bits a
-# dimension; what it finds is compared again by the rows themselves.
-NEAREST = """
-SELECT p.person, -(near.row <#> %(probe)s) AS cosine
-FROM (SELECT person_id, row FROM templates {where} ORDER BY row{cast} <#> %(probe)s{cast} LIMIT %(limit)s) near
-JOIN people p ON p.id = near.person_id ORDER BY cosine DESC
-"""
-
 
 @dataclass(frozen=True)
 class PostgresSettings:
     """How the IVFFlat index is built and searched."""
 
     rows_per_list: int = 2500  # templates; the index has as many lists as that gives
-    probes: float = 0.1  # share of the lists that are searched; more of them are where too few people were found
+    probes: float = 0.9  # share of the lists that are searched; more of them are where too few people were found
     build_memory: str = "1GB"  # maintenance_work_mem while building
 
 
@@ -243,7 +202,7 @@ class PostgresGallery:
         with self._transaction() as run:
             run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # one state of the gallery for all that follows
             every = shared.check_usable(self._where, dict(run(LABEL_SETS).fetchall()), purifier)
-            search = _Search(run, None if every else [RAW, purifier], self._index(run))
+            search = Search(run, None if every else [RAW, purifier], self._index(run))
             return [shared.best_people(partial(search.nearest, row), count) for row in rows]
 
     def _index(self, run: Any) -> str:
@@ -254,6 +213,7 @@ class PostgresGallery:
         lists = int(dict(option.split("=") for option in options)["lists"])
         probes = min(lists, max(1, math.ceil(lists * self.settings.probes)))
         run("SELECT set_config('ivfflat.probes', %s, true)", [str(probes)])
+        run("SET LOCAL enable_seqscan = off")  # for many probes the planner takes reading the table to be as good; it is not
         run("SET LOCAL ivfflat.iterative_scan = relaxed_order")  # goes on to other lists if a filter leaves too few
         return f"::halfvec({self.dimensions})"
 
@@ -282,7 +242,10 @@ class PostgresGallery:
 
     def export(self) -> Iterator[Template]:
         """See ``Gallery``. Read through a cursor of a connection of its own, so that this one stays free."""
-        query = "SELECT p.person, t.purifier, t.row::real[] FROM templates t JOIN people p ON p.id = t.person_id ORDER BY p.person, t.id"
+        query = (
+            "SELECT p.person, t.purifier, t.row::real[] FROM templates t "
+            "JOIN people p ON p.id = t.person_id ORDER BY p.person, t.id"
+        )
         own = PostgresGallery.open(self._address.location)
         with closing(own), own._transaction(), own._connection.cursor(name="export") as cursor:
             for person, purifier, row in cursor.execute(query):
@@ -311,21 +274,3 @@ class PostgresGallery:
             yield
         except psycopg.Error as error:
             raise GalleryError(f"{self._where}: the server refused ({self._address.clean(error)})") from None
-
-
-@dataclass(frozen=True)
-class _Search:
-    """Inside one transaction: the templates nearest to a probe."""
-
-    run: Any
-    labels: Sequence[str] | None  # purifiers to look at; None: all
-    cast: str  # the type that the index is over; without an index the empty string, and the search is exact
-
-    def nearest(self, probe: Rows, limit: int) -> list[tuple[str, float]]:
-        """The ``limit`` best as (person, cosine); exactly, where the index finds too few."""
-        where = "WHERE purifier = ANY(%(labels)s)" if self.labels else ""
-        values = {"probe": probe, "limit": limit, "labels": self.labels}
-        found: list[tuple[str, float]] = self.run(NEAREST.format(where=where, cast=self.cast), values).fetchall()
-        if self.cast and len(found) < limit:
-            found = self.run(NEAREST.format(where=where, cast=""), values).fetchall()
-        return found

@@ -1,0 +1,42 @@
+"""Processes that enrol people without end and print each name once ``enrol`` has returned; made to be killed.
+
+This one imports what is slow, once. For each line ``LOCATION PREFIX`` on its input (tab between) it forks
+one that enrols, prints ``pid NUMBER``, and when that one has ended, ``end``.
+"""
+
+import os
+import sys
+from itertools import count
+
+import numpy as np
+
+import facesieve.images  # noqa: F401
+
+TEMPLATES = {"raw": 3, "toy": 2}
+
+
+def enrol(location, prefix):
+    from facesieve.recognition import gallery_lance  # after the fork: LanceDB has threads
+    from facesieve.recognition.open_gallery import open_gallery
+
+    gallery_lance.FILES = 3  # merged often, so that the kill meets that as well
+    gallery = open_gallery(location)
+    rows = np.eye(5, gallery.dimensions, dtype=np.float32)
+    for number in count():
+        name = f"{prefix}-{number}"
+        gallery.enrol(name, {"raw": rows[:3], "toy": rows[3:]})
+        print(name, flush=True)
+
+
+def main():
+    for line in sys.stdin:
+        child = os.fork()
+        if not child:
+            enrol(*line.rstrip("\n").split("\t"))
+        print(f"pid {child}", flush=True)
+        os.waitpid(child, 0)
+        print("end", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Enrol, identify, verify and the gallery's commands, as a user meets them."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from facesieve.images import write_photo
+
+
+@pytest.fixture
+def people(tmp_path, sample_paths):
+    """A folder a person, and one photograph apart."""
+    folder = tmp_path / "people"
+    for path in sample_paths:
+        name = path.stem.split("-")[0]
+        if path.stem != "obama-3":
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder / name)
+    return folder
+
+
+@pytest.fixture
+def probe(sample_paths):
+    return next(path for path in sample_paths if path.stem == "obama-3")
+
+
+@pytest.fixture
+def gallery(facesieve, people, tmp_path):
+    folder = tmp_path / "gallery"
+    done = facesieve("enrol", people, "--folders", "--gallery", folder)
+    assert done.code == 0, done.err
+    return folder
+
+
+def one_line(outcome, code=2):
+    assert outcome.code == code
+    assert "Traceback" not in outcome.err
+    (line,) = outcome.err.strip().splitlines()
+    return line
+
+
+def test_enrol_list_identify_verify_remove(facesieve, gallery, probe):
+    listed = json.loads(facesieve("gallery", "list", "--gallery", gallery, "--json").out)
+    assert {entry["person"]: entry["templates"] for entry in listed["people"]} == {
+        "biden": {"raw": 1}, "collins": {"raw": 1}, "hopper": {"raw": 1}, "obama": {"raw": 2},
+    }  # fmt: skip
+    for shield in ("none", "fast"):
+        done = facesieve("identify", probe, "--gallery", gallery, "--shield", shield, "--seed", 1, "--json")
+        assert done.code == 0, done.err
+        ((found,),) = json.loads(done.out).values()
+        assert found["matches"][0]["person"] == "obama"
+        assert (found["unshielded"] is None) == (shield == "none")
+    assert facesieve("verify", probe, "--person", "obama", "--gallery", gallery, "--shield", "none", "--threshold", 0.4).code == 0
+    assert (
+        facesieve("verify", probe, "--person", "hopper", "--gallery", gallery, "--shield", "none", "--threshold", 0.4).code == 1
+    )
+    undecided = facesieve("verify", probe, "--person", "obama", "--gallery", gallery, "--shield", "none")
+    assert undecided.code == 3
+    assert "gallery calibrate" in undecided.out
+    assert "2 templates removed" in facesieve("gallery", "remove", "obama", "--gallery", gallery).out
+    done = facesieve("identify", probe, "--gallery", gallery, "--shield", "none", "--json")
+    assert json.loads(done.out)[str(probe)][0]["matches"][0]["person"] != "obama"
+
+
+def test_identify_prints_names_and_what_the_shield_changed(facesieve, gallery, probe):
+    done = facesieve("identify", probe, "--gallery", gallery, "--seed", 1)
+    assert done.code == 0, done.err
+    for text in ("obama?", "without the shield", "/255", "gallery calibrate"):
+        assert text in done.out
+    named = facesieve("identify", probe, "--gallery", gallery, "--shield", "none", "--threshold", 0.3)
+    assert "obama" in named.out
+    assert "obama?" not in named.out
+    unknown = facesieve("identify", probe, "--gallery", gallery, "--shield", "none", "--threshold", 0.99)
+    assert "unknown" in unknown.out
+
+
+def test_calibrate_sets_the_threshold_that_identify_uses(facesieve, gallery, people, probe):
+    done = facesieve("gallery", "calibrate", people, "--far", 0.25, "--gallery", gallery, "--shield", "none")
+    assert done.code == 0, done.err
+    assert "threshold" in done.out
+    (kept,) = json.loads(facesieve("gallery", "list", "--gallery", gallery, "--json").out)["calibrations"]
+    assert kept["purifier"] == "raw"
+    assert kept["false_accept_rate"] == 0.25
+    ((found,),) = json.loads(facesieve("identify", probe, "--gallery", gallery, "--shield", "none", "--json").out).values()
+    assert found["threshold"] == pytest.approx(kept["threshold"])
+    assert found["person"] == "obama"
+    few = facesieve("gallery", "calibrate", people, "--far", 0.0001, "--gallery", gallery, "--shield", "none")
+    assert "10,000" in one_line(few) or "10000" in one_line(few)
+
+
+def test_export_writes_templates_and_no_photograph(facesieve, gallery, tmp_path):
+    assert facesieve("gallery", "export", tmp_path / "all.jsonl", "--gallery", gallery).code == 0
+    lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    assert len(lines) == 5
+    assert all(len(line["row"]) == 128 and line["embedder"] == "sface-2021dec" for line in lines)
+    assert np.linalg.norm(lines[0]["row"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_enrolling_both_kinds_of_templates(facesieve, people, probe, tmp_path):
+    folder = tmp_path / "both"
+    photo = people / "obama" / "obama-1.jpg"
+    done = facesieve("enrol", "Obama", photo, "--gallery", folder, "--templates", "both", "--seed", 3)
+    assert done.code == 0, done.err
+    assert "2 templates from 1 photographs" in done.out
+    assert "fast-" in facesieve("gallery", "list", "--gallery", folder).out
+
+
+def test_bad_photographs_are_listed_and_the_others_enrolled(facesieve, people, tmp_path):
+    (people / "obama" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    write_photo(people / "hopper" / "blank.png", np.full((120, 120, 3), 127, np.uint8))
+    (people / "empty").mkdir()
+    done = facesieve("enrol", people, "--folders", "--gallery", tmp_path / "g")
+    assert done.code == 1
+    for text in ("broken.jpg", "blank.png", "empty: not enrolled"):
+        assert text in done.err
+    listed = json.loads(facesieve("gallery", "list", "--gallery", tmp_path / "g", "--json").out)
+    assert {entry["person"] for entry in listed["people"]} == {"biden", "collins", "hopper", "obama"}
+
+
+def test_mistakes_are_one_line(facesieve, gallery, people, probe, tmp_path, sample_paths):
+    photo = people / "obama" / "obama-1.jpg"
+    twice = facesieve("enrol", "obama", photo, "--gallery", gallery)
+    assert twice.code == 1
+    assert "obama" in twice.err
+    assert "no photographs of nobody" in one_line(facesieve("enrol", "nobody", "--gallery", gallery))
+    nowhere = tmp_path / "nowhere"
+    assert "gallery" in one_line(facesieve("identify", probe, "--gallery", nowhere, "--shield", "none"))
+    assert not nowhere.exists()
+    assert "no embedder" in one_line(facesieve("identify", probe, "--gallery", gallery, "--embedder", "arc"))
+    assert "unknown preset" in one_line(facesieve("identify", probe, "--gallery", gallery, "--shield", "strong"))
+    assert "either" in one_line(facesieve("verify", probe, "--gallery", gallery))
+    assert "either" in one_line(facesieve("verify", probe, probe, "--person", "obama", "--gallery", gallery))
+    assert "Nobody" in one_line(facesieve("verify", probe, "--person", "Nobody", "--gallery", gallery, "--shield", "none"))
+    assert "missing.jpg" in facesieve("identify", "missing.jpg", "--gallery", gallery, "--shield", "none").err
+    assert "--folders expects" in one_line(facesieve("enrol", people / "obama", "--folders", "--gallery", gallery))
