@@ -1,14 +1,17 @@
 """Processes that enrol people without end and print each name once ``enrol`` has returned; made to be killed.
 
-This one imports what is slow, once. For each line ``LOCATION PREFIX`` on its input (tab between) it forks
-one that enrols, prints ``pid NUMBER``, and when that one has ended, ``end``.
+This one imports what is slow, once. For each line ``LOCATION PREFIX`` on its input (tab between) it
+forks one that enrols, prints ``pid NUMBER``, and when that one has ended, ``end``.
 """
 
 import os
 import sys
 from itertools import count
 
+import lance_namespace  # noqa: F401  most of what LanceDB imports
 import numpy as np
+import psycopg  # noqa: F401
+import pyarrow  # noqa: F401
 
 import facesieve.images  # noqa: F401
 
@@ -16,10 +19,12 @@ TEMPLATES = {"raw": 3, "toy": 2}
 
 
 def enrol(location, prefix):
-    from facesieve.recognition import gallery_lance  # after the fork: LanceDB has threads
-    from facesieve.recognition.open_gallery import open_gallery
+    from facesieve.recognition.open_gallery import open_gallery  # after the fork: LanceDB has threads
 
-    gallery_lance.FILES = 3  # merged often, so that the kill meets that as well
+    if "://" not in location:
+        from facesieve.recognition import gallery_lance
+
+        gallery_lance.FILES = 3  # merged often, so that the kill meets that as well
     gallery = open_gallery(location)
     rows = np.eye(5, gallery.dimensions, dtype=np.float32)
     for number in count():
