@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from facesieve import __version__
+from facesieve.cli.data import data_app
 from facesieve.cli.gallery import gallery_app
 from facesieve.cli.identify import enrol, identify, verify
 from facesieve.cli.train import train_app
@@ -30,6 +31,7 @@ prior_app = typer.Typer(no_args_is_help=True, help="Face priors: import public c
 app.add_typer(prior_app, name="prior")
 app.add_typer(train_app, name="train")
 app.add_typer(gallery_app, name="gallery")
+app.add_typer(data_app, name="data")
 app.command()(enrol)
 app.command()(identify)
 app.command()(verify)

@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from facesieve.errors import InputError
 from facesieve.evaluate.intervals import Estimate, bootstrap
+from facesieve.evaluate.manifest import load_manifest
 from facesieve.evaluate.metrics import mean, right_probability
+from facesieve.evaluate.protocol import aligned_crops
+from facesieve.evaluate.sources import open_source
 from facesieve.recognition.embedders import load_embedder
 from facesieve.recognition.facenet import SIDE, FaceNet
 from facesieve.recognition.facenet_file import read_card, save_facenet
@@ -81,7 +85,17 @@ def classify(
 
 def labelled_crops(manifest: Path, source: Path, cache: Path) -> tuple[LabelledCrops, LabelledCrops]:
     """The training and the test crops of a manifest, aligned, at the network's size."""
-    raise NotImplementedError
+    listed = load_manifest(manifest)
+    images = aligned_crops(listed, open_source(source), cache, SIDE)
+    label = {person: number for number, person in enumerate(listed.people)}
+    parts = []
+    for role in ("train", "test"):
+        chosen = [number for number, image in enumerate(listed.images) if image.role == role]
+        if not chosen:
+            raise InputError(f"{manifest}: holds no {role} images; select some")
+        labels = np.array([label[listed.images[number].person] for number in chosen])
+        parts.append(LabelledCrops(images[chosen], labels, listed.people))
+    return parts[0], parts[1]
 
 
 def _card(name: str, run: Run, settings: Optimising, data: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+"""The commands under `data`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+data_app = typer.Typer(no_args_is_help=True, help="Labelled photographs: choose people and images by the published protocol.")
+out = Console(highlight=False, soft_wrap=True, markup=False)
+
+
+@data_app.callback()
+def _data() -> None:
+    """Keeps `select` a command of its own name while it is the only one."""
+
+
+@data_app.command()
+def select(
+    source: Annotated[
+        Path,
+        typer.Argument(help="A folder with one folder a person, train.rec with train.idx, or a saved Hugging Face data set."),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The manifest, a .json file.")],
+    config: Annotated[Path | None, typer.Option(help="A TOML file with a [data] table, as in experiments/.")] = None,
+    minimum: Annotated[int | None, typer.Option(help="Images that a person must have.")] = None,
+    people: Annotated[int | None, typer.Option(help="How many people, at random.")] = None,
+    train: Annotated[int | None, typer.Option(help="Training images of each.")] = None,
+    test: Annotated[int | None, typer.Option(help="Test images of each.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed chooses the same.")] = None,
+    aligned: Annotated[bool | None, typer.Option(help="The images are aligned face crops already.")] = None,
+) -> None:
+    """Choose people and images at random; write every file, its hash and its role into a manifest."""
+    import cv2
+
+    from facesieve.evaluate.manifest import save_manifest
+    from facesieve.evaluate.protocol import read_selection
+    from facesieve.evaluate.protocol import select as choose
+    from facesieve.evaluate.sources import open_source
+
+    cv2.setNumThreads(1)
+    given: dict[str, Any] = {
+        "minimum": minimum, "people": people, "train": train, "test": test, "seed": seed, "aligned": aligned,
+    }  # fmt: skip
+    selection = read_selection(config, {name: value for name, value in given.items() if value is not None})
+    manifest = choose(open_source(source), selection, progress=_counting())
+    save_manifest(output, manifest)
+    whole = sum(entry.ref is None for entry in manifest.replaced)
+    out.print(f"{len(manifest.people)} people, {len(manifest.of('train'))} images to train, {len(manifest.of('test'))} to test")
+    if manifest.replaced:
+        out.print(f"{len(manifest.replaced) - whole} images and {whole} people could not be used; the manifest lists them")
+    out.print(f"manifest {manifest.sha256[:16]} in {output}")
+
+
+def _counting() -> Any:
+    from rich.console import Console as Terminal
+
+    status = Terminal(stderr=True)
+
+    def show(done: int, wanted: int) -> None:
+        if status.is_terminal or done % 50 == 0 or done == wanted:
+            status.print(f"{done} of {wanted} people", end="\r" if status.is_terminal and done < wanted else "\n")
+
+    return show

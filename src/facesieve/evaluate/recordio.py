@@ -1,0 +1,86 @@
+"""InsightFace's RecordIO: how CASIA-WebFace and its kin are passed round (``train.rec`` and ``train.idx``).
+
+A record is the magic number, a word with a 3-bit continuation flag and a 29-bit length, the data,
+and padding to four bytes (dmlc-core, ``recordio.h``; a magic number inside the data splits it into
+parts, and is left out between them). The data begins with a header: flag, label, two ids
+(``IfQQ``); with a flag above 0 that many float32 labels follow. What is left is the image file.
+The record of key 0 may be a table of contents: its two labels are the first key after the images
+and the last key of the file.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from facesieve.errors import InputError
+
+MAGIC = 0xCED7230A
+_HEADER = struct.Struct("<IfQQ")
+_WORDS = struct.Struct("<II")
+
+
+class RecordFile:
+    """A record file with its index, which lies beside it under the same name. Raises ``InputError`` for other files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        index = path.with_suffix(".idx")
+        try:
+            lines = index.read_text().splitlines()
+            self.offsets = {int(key): int(offset) for key, offset in (line.split("\t")[:2] for line in lines if line.strip())}
+            with path.open("rb") as file:
+                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise InputError(f"{index}: not an index of {path.name}: lines of a key, a tab and an offset are expected") from error
+
+    def labels(self) -> Iterator[tuple[int, int]]:
+        """Every image's key and label, in the order of the keys. Raises ``InputError`` for a damaged file."""
+        end = self._end_of_images()
+        for key in sorted(self.offsets):
+            if end is None or 0 < key < end:
+                yield key, int(self._unpack(key)[0][0])
+
+    def image(self, key: int) -> bytes:
+        """The image file in a record. Raises ``InputError`` for a key that is not there, or a damaged record."""
+        if key not in self.offsets:
+            raise InputError(f"{self.path}: has no record {key}")
+        return self._unpack(key)[1]
+
+    def _end_of_images(self) -> int | None:
+        """The first key after the images, where record 0 says so."""
+        if 0 not in self.offsets:
+            return None
+        labels, rest = self._unpack(0)
+        return int(labels[0]) if len(labels) == 2 and not rest else None
+
+    def _unpack(self, key: int) -> tuple[tuple[float, ...], bytes]:
+        record = self._record(key)
+        try:
+            flag, label, _, _ = _HEADER.unpack_from(record)
+            if flag == 0:
+                return (label,), record[_HEADER.size :]
+            labels = struct.unpack_from(f"<{flag}f", record, _HEADER.size)
+        except struct.error as error:
+            raise InputError(f"{self.path}: record {key} is damaged") from error
+        return labels, record[_HEADER.size + 4 * flag :]
+
+    def _record(self, key: int) -> bytes:
+        position, parts = self.offsets[key], []
+        while True:
+            try:
+                magic, word = _WORDS.unpack_from(self.data, position)
+            except struct.error as error:
+                raise InputError(f"{self.path}: ends before record {key} does") from error
+            flag, length = word >> 29, word & 0x1FFFFFFF
+            start = position + _WORDS.size
+            if magic != MAGIC or start + length > len(self.data):
+                raise InputError(f"{self.path}: no record {key} at {position}; the index and the file do not belong together")
+            parts.append(self.data[start : start + length])
+            if flag in {0, 3}:  # whole, or the last part
+                return struct.pack("<I", MAGIC).join(parts)
+            position = start + (length + 3) // 4 * 4
