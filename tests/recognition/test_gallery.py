@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -148,7 +149,23 @@ def test_with_an_index_new_templates_are_found_and_removed_ones_are_not(gallery,
         assert_exact(gallery, people, probes, purifier, 5)
 
 
-def test_probes_by_the_thousand_and_none(gallery):
+def test_settings_that_search_little_still_find_everyone_who_is_asked_for(gallery):
+    """Of an index of many parts one is searched; where it holds too few people, the others are too."""
+    rng = np.random.default_rng(4)
+    people = random_people(rng, 300)
+    if isinstance(gallery, gallery_lance.LanceGallery):
+        gallery.settings = replace(gallery.settings, nprobes=1)
+    else:
+        gallery.settings = replace(gallery.settings, probes=0.01, rows_per_list=20)
+    gallery.enrol_all(people)
+    gallery.build_index(at_least=1)
+    own = np.stack([templates[RAW][0] for templates in people.values()])[:5]
+    for found, person in zip(gallery.search(own, count=3), people, strict=False):
+        assert found[0].person == person
+    assert_exact(gallery, people, own, RAW, 300)
+
+
+def test_no_probes_and_probes_of_another_type(gallery):
     gallery.enrol("Ada", {RAW: np.eye(1, DIMENSIONS, dtype=np.float32)})
     assert gallery.search(np.empty((0, DIMENSIONS), np.float32)) == []
     [[match]] = gallery.search(np.eye(1, DIMENSIONS))  # float64 is taken too

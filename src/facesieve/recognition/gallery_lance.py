@@ -32,6 +32,7 @@ from facesieve.recognition.gallery_folder import locked, read_about, write_about
 
 TABLE = "templates"
 FILES = 64  # each enrolment adds one; from here on they are merged
+ALL = 2**31 - 1  # more parts than an index has
 KEEP_VERSIONS = timedelta(hours=1)  # searches that are under way still read them
 
 
@@ -153,14 +154,21 @@ class LanceGallery:
             return [shared.best_people(partial(self._nearest, row, labels), count) for row in rows]
 
     def _nearest(self, probe: Rows, labels: str | None, limit: int) -> list[tuple[str, float]]:
-        """The ``limit`` best templates as (person, cosine); rows that are not indexed yet are among them."""
-        query = self._table.search(probe, vector_column_name="row").distance_type("dot").refine_factor(self.settings.refine)
-        query = query.minimum_nprobes(self.settings.nprobes or 2**31 - 1).maximum_nprobes(0)  # 0: go on until `limit` are found
-        if labels:
-            query = query.where(labels, prefilter=True)
-        table = query.select(["person", "_distance"]).limit(limit).to_arrow()
-        cosines = 1 - table["_distance"].to_numpy()
-        return list(zip(table["person"].to_pylist(), cosines.tolist(), strict=True))
+        """The ``limit`` best templates as (person, cosine), from all parts where some parts hold too few.
+
+        Rows that are not indexed yet are among them.
+        """
+        found: list[tuple[str, float]] = []
+        for nprobes in {self.settings.nprobes or ALL: None, ALL: None}:
+            query = self._table.search(probe, vector_column_name="row").distance_type("dot")
+            query = query.nprobes(nprobes).refine_factor(self.settings.refine)
+            if labels:
+                query = query.where(labels, prefilter=True)
+            table = query.select(["person", "_distance"]).limit(limit).to_arrow()
+            found = list(zip(table["person"].to_pylist(), (1 - table["_distance"].to_numpy()).tolist(), strict=True))
+            if len(found) == limit:
+                break
+        return found
 
     def _label_sets(self) -> dict[str, str]:
         """Each set of labels that people have, with one of them; kept until the table changes."""

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from facesieve.errors import SettingError
 from facesieve.hardware import choose_path
+from facesieve.noise import derive_seed
 from facesieve.recognition.facenet import SIDE, FaceNet
 from facesieve.recognition.facenet_file import read_state
 from facesieve.train.batches import Batch, Batches, Classifying, ClassifyingBatches, Indices, Optimising
@@ -91,6 +92,7 @@ class Run:
     def advance(self) -> dict[str, float]:
         """One step of the optimiser; returns the losses."""
         begun, device = time.monotonic(), self.path.device
+        torch.manual_seed(derive_seed(self.settings.seed, self.step))  # for dropout: a run that goes on must draw the same
         warm = min(1.0, (self.step + 1) / max(self.settings.warmup_steps, 1))
         for group in self.optimiser.param_groups:
             group["lr"] = self.settings.learning_rate * warm * self.batches.rate(self.step)
