@@ -1,0 +1,174 @@
+"""Measure identification: closed and open set, verification, and what templates the shield should be given.
+
+    python experiments/identification_marks.py --manifest JSON --data DIR --work DIR --facenet DIR [--only NAME ...]
+
+``metrics``: on the 105-person protocol, probes are the test images, the gallery is the first ten
+training images of each person, each a template; a person's score is their best template's. An
+unknown probe is one whose own person is left out of the gallery. ``templates``: SFace behind the
+``fast`` preset, with raw, purified or both kinds of templates, on clean probes and on those of
+``core_marks.py`` under PGD-40 at eps 8/255 (its people are chosen anew there). The figures go to
+``docs/results/identification.json`` and, where a mark is set, to ``marks.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from core_marks import RESULTS, SEED, Bench, interval, merge, write
+from torch import Tensor
+
+from facesieve import purify
+from facesieve.evaluate.calibration import best_scores, calibrate_threshold
+from facesieve.evaluate.intervals import Estimate, bootstrap
+from facesieve.evaluate.metrics import eer, mean, ranks, right_probability, tar_at_far
+from facesieve.noise import derive_seed
+from facesieve.recognition import Embedder
+from facesieve.recognition.facenet_file import load_facenet, read_card
+from facesieve.recognition.sface import load_sface
+from facesieve.train.faces import LabelledCrops, to_batch
+from facesieve.train.finish import labelled_crops
+from facesieve.train.recogniser import logits
+
+GALLERY, FAR_OPEN, FAR_PAIRS = 10, 0.01, 0.001
+
+Record = dict[str, object]
+
+
+def record(estimate: Estimate) -> Record:
+    """In percent, for the tables."""
+    value, low, high = (round(100 * number, 2) for number in (estimate.value, estimate.low, estimate.high))
+    return {"value": value, "low": low, "high": high, "n": estimate.n}
+
+
+@torch.inference_mode()
+def embed(embedder: Embedder, crops: LabelledCrops) -> np.ndarray:
+    """Unit rows (N, D)."""
+    parts = np.array_split(np.arange(len(crops)), max(len(crops) // 32, 1))
+    return np.concatenate([embedder.embed(to_batch(crops.images[part])).numpy() for part in parts])
+
+
+def open_set(embedder: Embedder, trained: LabelledCrops, test: LabelledCrops) -> dict[str, Record]:
+    """Top-1, top-5, DIR and FRR at FAR, TAR at FAR, EER."""
+    first = np.concatenate([np.flatnonzero(trained.labels == person)[:GALLERY] for person in range(len(trained.people))])
+    gallery = LabelledCrops(trained.images[first], trained.labels[first], trained.people)
+    rows, probes = embed(embedder, gallery), embed(embedder, test)
+    # (N, people): the best of each person's templates
+    scores = (probes @ rows.T).reshape(len(probes), len(gallery.people), GALLERY).max(2)
+    places = ranks(scores, test.labels)
+    names = [[crops.people[label] for label in crops.labels] for crops in (gallery, test)]
+    found = calibrate_threshold(probes, names[1], rows, names[0], FAR_OPEN)
+    pairs, owners = (
+        scores.ravel(),
+        np.stack([np.repeat(test.labels, scores.shape[1]), np.tile(np.arange(scores.shape[1]), len(test))], 1),
+    )
+    order = np.argsort(-pairs)
+    pairs, owners = pairs[order], owners[order]
+    genuine = owners[:, 0] == owners[:, 1]
+    assert found.dir is not None
+    assert found.frr is not None
+    return {
+        "top-1": record(bootstrap(lambda w: mean(places <= 1, w), test.labels)),
+        "top-5": record(bootstrap(lambda w: mean(places <= 5, w), test.labels)),
+        f"DIR at FAR {FAR_OPEN:.0%}": record(found.dir),
+        f"FRR at FAR {FAR_OPEN:.0%}": record(found.frr),
+        f"1:1, TAR at FAR {FAR_PAIRS:.1%}": record(
+            bootstrap(lambda w: tar_at_far(pairs, genuine, FAR_PAIRS, w), owners, draws=300)
+        ),
+        "1:1, EER": record(bootstrap(lambda w: eer(pairs, genuine, w), owners, draws=300)),
+    }
+
+
+def metrics(args: argparse.Namespace) -> tuple[Record, list[Record]]:
+    """Both recognisers on the protocol's test images."""
+    trained, test = labelled_crops(args.manifest, args.data, args.work)
+    rows: dict[str, dict[str, Record]] = {"SFace": open_set(load_sface(), trained, test)}
+    network = load_facenet(args.facenet)
+    rows["FaceNet"] = open_set(network, trained, test)
+    scores = logits(network, test).numpy()
+    right = (scores.argmax(1) == test.labels).astype(float)
+    probability = right_probability(scores, test.labels)
+    rows["FaceNet"]["closed set, top-1"] = record(bootstrap(lambda w: mean(right, w), test.labels))
+    rows["FaceNet"]["closed set, probability of the right person"] = record(
+        bootstrap(lambda w: mean(probability, w), test.labels)
+    )
+    for name, values in rows.items():
+        for what, value in values.items():
+            print(f"{name:8s} {what:46s} {value['value']:6.2f} [{value['low']}, {value['high']}]", flush=True)
+    name = read_card(args.facenet)["name"]
+    marks: list[Record] = [
+        {
+            "mark": f"top-1 of the closed-set head on clean test images, {name}",
+            "wanted": ">= 93",
+            **rows["FaceNet"]["closed set, top-1"],
+        }
+    ]
+    return {"metrics": rows, "facenet": name}, marks
+
+
+def templates(args: argparse.Namespace) -> tuple[Record, list[Record]]:
+    """SFace behind the fast preset: raw, purified or both kinds of templates."""
+    args.precision, args.prior, args.data = "auto", None, args.data
+    bench = Bench(args)
+    fast, people = purify.preset("fast"), len(bench.people.gallery)
+    gallery = bench.people.gallery.flatten(0, 1)
+    purifier = fast.with_prior(bench.prior)
+
+    def restored(part: Tensor, number: int) -> Tensor:
+        with torch.inference_mode():
+            return purifier(part, seeds=[derive_seed(SEED, "gallery", number, i) for i in range(len(part))])
+
+    key = f"templates, {fast.as_dict()['restorations']}, {bench.prior_hash}, {bench.path.dtype}"
+    made = [bench.cached(f"{key}, {n}", lambda p=p, n=n: restored(p, n)) for n, p in enumerate(gallery.split(15))]  # type: ignore[misc]
+    with torch.inference_mode():
+        raw, purified = (bench.identifier.embed(images).numpy() for images in (gallery, torch.cat(made)))
+    owners = np.repeat(np.arange(people), GALLERY).astype(str)
+    kinds = {"raw": (raw, owners), "purified": (purified, owners)}
+    kinds["both"] = (np.concatenate([raw, purified]), np.concatenate([owners, owners]))
+    rows: dict[str, Record] = {}
+    for name in ("clean", "adversarial"):
+        images, labels = bench.set_of(name, (people, args.probes))
+        treated = {"none": images, "fast": bench.purified(fast, name, (people, args.probes))}
+        for shield, probes in treated.items():
+            with torch.inference_mode():
+                found = bench.identifier.embed(probes).numpy()
+            for kind, (rows_of, names) in kinds.items():
+                if shield == "none" and kind != "raw":
+                    continue
+                own, other = best_scores(found, labels.numpy().astype(str), rows_of, names)
+                low, high = interval(own > other, people)
+                value = round(100 * float((own > other).mean()), 2)
+                rows[f"shield {shield}, {kind} templates, {name}"] = {"value": value, "low": low, "high": high, "n": len(own)}
+                print(f"shield {shield}, {kind} templates, {name}: {value} [{low}, {high}]", flush=True)
+    return {"templates": rows, "prior": bench.prior_hash, "path": str(bench.path)}, []
+
+
+MEASUREMENTS = {"metrics": metrics, "templates": templates}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--manifest", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--facenet", type=Path, required=True)
+    parser.add_argument("--probes", type=int, default=2, help="probes a person for the templates")
+    parser.add_argument("--only", nargs="*", choices=MEASUREMENTS, default=list(MEASUREMENTS))
+    args = parser.parse_args()
+    words = ["WORK" if Path(word) == args.work else word for word in sys.argv[1:]]
+    command = "python experiments/identification_marks.py " + " ".join(words)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    for name in args.only:
+        result, marks = MEASUREMENTS[name](args)
+        path = RESULTS / f"identification-{name}.json"
+        write(path, {**result, "command": command, "commit": commit})
+        marks = [{"issue": "B", **entry, "command": command, "commit": commit} for entry in marks]
+        write(RESULTS / "marks.json", merge(RESULTS / "marks.json", marks))
+
+
+if __name__ == "__main__":
+    main()
