@@ -10,8 +10,10 @@ exact search, by NumPy, that the gallery finds. Without ``--postgres`` a server 
 temporary folder, with PostgreSQL's settings as they are delivered.
 
 Each back end is filled by one process and searched by another, so that its memory is that of
-searching: private and shared resident memory, without what the system caches of files. The rows go
-to ``docs/results/gallery.json`` and ``docs/results/marks.json``.
+searching: resident memory, without what the system caches of files; ``opened_MiB`` is that of the
+libraries before the first search. ``processor_ms`` is the processor time of a search, of the server
+too, which other work on the machine hardly changes. The rows go to ``docs/results/gallery.json``
+and ``docs/results/marks.json``.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 import shutil
 import subprocess
@@ -27,7 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,21 +83,24 @@ def search(work: Path, location: str, settings: dict[str, float], limit: int, se
     queries, best = np.load(work / "queries.npy")[:limit], np.load(work / "best.npy")
     gallery: Any = open_gallery(location)
     gallery.settings = replace(gallery.settings, **settings)
+    opened = peak_memory()
     gallery.search(queries[:3], count=10)  # what is read once
-    hits, times = [], []
+    hits, times, busy = [], [], processor_seconds(server)
     for query, wanted in zip(queries, best, strict=False):
         begun = time.perf_counter()
         [found] = gallery.search(query[None], count=10)
         times.append(1000 * (time.perf_counter() - begun))
         people = [int(match.person[1:]) for match in found]
         hits.append((float(people[0] == wanted[0]), len({*people} & {*wanted.tolist()}) / 10))
+    busy = processor_seconds(server) - busy
     row: dict[str, float] = {"n": len(hits)}
     for name, values in zip(("recall_at_1", "recall_at_10"), np.array(hits).T, strict=True):
         draws = values[np.random.default_rng(SEED).integers(len(values), size=(2000, len(values)))].mean(1)
         low, high = np.percentile(draws, [2.5, 97.5])
         row |= {name: round(values.mean(), 4), f"{name}_low": round(low, 4), f"{name}_high": round(high, 4)}
     row |= {"ms_p50": round(np.percentile(times, 50), 1), "ms_p95": round(np.percentile(times, 95), 1)}
-    return row | {"process_MiB": peak_memory()} | ({"server_MiB": server_memory(server)} if server else {})
+    row |= {"processor_ms": round(1000 * busy / len(times), 1), "opened_MiB": opened, "process_MiB": peak_memory()}
+    return row | ({"server_MiB": server_memory(server)} if server else {})
 
 
 def peak_memory() -> float:
@@ -102,17 +108,31 @@ def peak_memory() -> float:
 
 
 def server_memory(postmaster: int) -> float:
-    """Resident memory of the server and its children, with shared pages counted once, MiB; Linux only."""
+    """Resident memory of the server and its children, with shared pages counted once, MiB."""
     total = 0
+    for stat in server_processes(postmaster):
+        rollup = (stat.parent / "smaps_rollup").read_text()
+        total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    return round(total / 1024)
+
+
+def processor_seconds(postmaster: int | None) -> float:
+    """Processor time of this process and of the server so far: what a busy machine leaves as it is."""
+    ticks = 0
+    for stat in server_processes(postmaster) if postmaster else ():
+        ticks += sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13]))
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def server_processes(postmaster: int) -> list[Path]:
+    """``/proc/PID/stat`` of the server and its children; Linux only."""
+    found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
+        with suppress(OSError):  # ended in between
             parent = int(stat.read_text().rpartition(")")[2].split()[1])
             if postmaster in (parent, int(stat.parent.name)):
-                rollup = (stat.parent / "smaps_rollup").read_text()
-                total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
-        except OSError:  # ended in between
-            continue
-    return round(total / 1024)
+                found.append(stat)
+    return found
 
 
 def alone(function: Callable[..., dict[str, float]], *args: object) -> dict[str, float]:

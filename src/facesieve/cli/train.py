@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from facesieve.errors import InputError
+
 train_app = typer.Typer(no_args_is_help=True, help="Train a prior or a recogniser of your own.")
 out = Console(highlight=False, soft_wrap=True, markup=False)
 
@@ -44,6 +46,9 @@ def distil_command(
         Path, typer.Option("-o", "--output", help="Folder for the checkpoint, the curve and the finished network.")
     ],
     teacher: Annotated[str, typer.Option(help="The embedder to learn from: sface, or a FaceNet or ONNX file.")] = "sface",
+    manifest: Annotated[Path | None, typer.Option(help="Add the training images of a manifest, without their labels.")] = None,
+    source: Annotated[Path | None, typer.Option(help="The data that the manifest was made from.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Go on from a FaceNet folder or a published .pt file.")] = None,
     settings: Settings = None,
     checkpoint_minutes: Minutes = 5.0,
 ) -> None:
@@ -56,7 +61,13 @@ def distil_command(
 
     cv2.setNumThreads(1)
     chosen = parse_settings(Distilling, settings or [])
-    folder = distil(unlabelled, output, teacher, chosen, report=out.print, checkpoint_minutes=checkpoint_minutes)
+    if (manifest is None) != (source is None):
+        raise InputError("--manifest and --source go together")
+    also = None if manifest is None or source is None else (manifest, source)
+    report = out.print
+    folder = distil(
+        unlabelled, output, teacher, chosen, also=also, start=start, report=report, checkpoint_minutes=checkpoint_minutes
+    )
     out.print(f"finished network in {folder}")
 
 

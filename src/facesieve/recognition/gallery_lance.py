@@ -159,7 +159,7 @@ class LanceGallery:
         Rows that are not indexed yet are among them.
         """
         found: list[tuple[str, float]] = []
-        for nprobes in {self.settings.nprobes or ALL: None, ALL: None}:
+        for nprobes in dict.fromkeys([self.settings.nprobes or ALL, ALL]):  # once, where they are the same
             query = self._table.search(probe, vector_column_name="row").distance_type("dot")
             query = query.nprobes(nprobes).refine_factor(self.settings.refine)
             if labels:

@@ -25,21 +25,34 @@ TERMS = "the weights carry whatever limits the photographs carry"
 
 
 def distil(
-    unlabelled: Path, out: Path, teacher: str, settings: Distilling, *, report: Report = print, checkpoint_minutes: float = 5.0
+    unlabelled: Path,
+    out: Path,
+    teacher: str,
+    settings: Distilling,
+    *,
+    also: tuple[Path, Path] | None = None,
+    start: Path | None = None,
+    report: Report = print,
+    checkpoint_minutes: float = 5.0,
 ) -> Path:
     """FaceNet that learned a teacher's embedding over a folder of faces; returns its folder.
 
+    ``also`` is a manifest and its source, whose training images are added, without their labels.
     Raises ``InputError`` for a folder without faces, ``EmbedderError`` for an unknown teacher.
     """
     out.mkdir(parents=True, exist_ok=True)
     master = load_embedder(teacher)
     crops = unlabelled_crops(unlabelled, out, SIDE)
+    if also is not None:
+        crops = np.concatenate([crops, labelled_crops(*also, out)[0].images])
     report(f"{len(crops)} faces; embedding them with {master.name} ...")
     rows = teacher_rows(master, crops, out / f"rows-{master.name}.npy")
-    run = Run(new_network(None, settings), DistillingBatches(crops, rows, settings), settings, out, master.dimensions)
+    run = Run(new_network(None, settings, start), DistillingBatches(crops, rows, settings), settings, out, master.dimensions)
     report(f"on {run.path}")
     network = train(run, report=report, checkpoint_minutes=checkpoint_minutes)
-    card = _card(f"facenet-distilled-{master.name}", run, settings, {"teacher": master.name, "faces": len(crops)})
+    card = _card(
+        f"facenet-distilled-{master.name}", run, settings, {"teacher": master.name, "faces": len(crops), "start": _named(start)}
+    )
     return _finished(network, out, card)
 
 
@@ -74,7 +87,7 @@ def classify(
     data = {
         "manifest": manifest.name,
         "images": len(trained),
-        "start": None if start is None else read_card(start)["name"] if start.is_dir() else start.name,
+        "start": _named(start),
         "teacher": None if master is None else master.name,
         "held_out_top1": round(run.best, 4),
         "test_top1": {"value": round(top1.value, 4), "low": round(top1.low, 4), "high": round(top1.high, 4), "n": top1.n},
@@ -96,6 +109,10 @@ def labelled_crops(manifest: Path, source: Path, cache: Path) -> tuple[LabelledC
         labels = np.array([label[listed.images[number].person] for number in chosen])
         parts.append(LabelledCrops(images[chosen], labels, listed.people))
     return parts[0], parts[1]
+
+
+def _named(start: Path | None) -> str | None:
+    return None if start is None else str(read_card(start)["name"]) if start.is_dir() else start.name
 
 
 def _card(name: str, run: Run, settings: Optimising, data: dict[str, Any]) -> dict[str, Any]:
