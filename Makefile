@@ -19,6 +19,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py --output out/demo
+	$(BIN)/python examples/wrong_name.py --output out/demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not gpu"

@@ -82,7 +82,8 @@ def main() -> None:
         Column(titles[1], attacked),
         Column(titles[2], purified),
     ]
-    write_photo(args.output / "attacked.png", to_photo(attacked[0]))
+    for what, crop in (("probe", clean), ("attacked", attacked)):
+        write_photo(args.output / f"{what}.png", to_photo(crop[0]))
     picture = args.output / "wrong-name.png"
     write_photo(picture, sheet(shown, cell=256))
     gallery.close()

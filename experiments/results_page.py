@@ -52,6 +52,33 @@ What these say, as far as so few probes can:
 """
 
 
+IDENTIFICATION = """
+## Recognisers
+
+On the 105-person protocol (`experiments/identities-105.json`): the probes are the 420 test images, the
+gallery holds the first ten training images of each person, each a template, and a person's score is
+that of their best template. An unknown probe is one whose own person is left out of the gallery.
+Nothing is purified here. *Closed set* is the classifier's head.
+
+"""
+
+TEMPLATES = """
+## Templates
+
+Whether the gallery should be purified too: SFace, ten photographs a person, two probes each, nearest
+template; attacked as above.
+
+"""
+
+
+GALLERY = """
+## Galleries
+
+{count:,} synthetic templates of 128 numbers; one probe at a time. Recall is against exact search.
+
+"""
+
+
 def table(head: list[str], rows: list[list[object]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
@@ -72,6 +99,51 @@ def met(entry: dict[str, Any]) -> str:
     return "reached" if (entry["value"] <= bound if sign == "<=" else entry["value"] >= bound) else "**missed**"
 
 
+def identification() -> str:
+    """Recognisers and templates."""
+    text = ""
+    if (DOCS / "results" / "identification-metrics.json").exists():
+        data = read("identification-metrics.json")
+        names = list(data["metrics"])
+        figures = list(dict.fromkeys(what for values in data["metrics"].values() for what in values))
+        rows = [[what, *(percent(data["metrics"][name].get(what)) for name in names)] for what in figures]
+        text += IDENTIFICATION + table(["figure, %", *names], rows) + f"\nFaceNet is {data['facenet']}. `{data['command']}`\n"
+    if (DOCS / "results" / "identification-templates.json").exists():
+        data = read("identification-templates.json")
+        rows = [[what, percent(value), value["n"]] for what, value in data["templates"].items()]
+        text += (
+            TEMPLATES + table(["setting", "right, %", "probes"], rows) + f"\nPrior {data['prior'][:16]}. `{data['command']}`\n"
+        )
+    return text
+
+
+def gallery() -> str:
+    """Search times and recall of both back ends."""
+    if not (DOCS / "results" / "gallery.json").exists():
+        return ""
+    data = read("gallery.json")
+    head = ["back end", "search", "recall at 1", "recall at 10", "ms, median", "ms, 95 %", "process MiB", "server MiB", "index s"]
+    names = [
+        "back_end",
+        "search",
+        "recall_at_1",
+        "recall_at_10",
+        "ms_p50",
+        "ms_p95",
+        "process_MiB",
+        "server_MiB",
+        "index_seconds",
+    ]
+    rows = [[row.get(name, "") for name in names] for row in data]
+    text = GALLERY.format(count=data[0]["templates"]) + table(head, rows)
+    return text + "\n" + "".join(f"- `{command}`\n" for command in dict.fromkeys(row["command"] for row in data))
+
+
+def percent(row: dict[str, Any] | None) -> str:
+    """A value with its interval."""
+    return "" if row is None else f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+
+
 def main() -> None:
     core, marks, tuning = read("core.json"), read("marks.json"), read("tuning.json")
     page = HEAD + "\n## Identification\n\n"
@@ -88,6 +160,7 @@ def main() -> None:
     page += "\nCommands:\n\n" + "".join(f"- `{command}`\n" for command in dict.fromkeys(e["command"] for e in marks)) + TUNING
     names = list(tuning["rows"][0])
     page += table(names, [[row[name] for name in names] for row in tuning["rows"]]) + READING
+    page += identification() + gallery()
     speed = DOCS / "results" / "speed.md"
     if speed.exists():
         page += "\n## Speed\n\n`python benchmarks/purify.py --presets fast stage1 --repeats 2` printed:\n\n" + speed.read_text()

@@ -16,3 +16,18 @@ def test_the_demo_purifies_and_names_its_picture(tmp_path):
     assert read_photo(picture).shape[1] > 8 * 192  # input, two stages with what they began from, difference, fast twice
     assert len(list((tmp_path / "demo").glob("*.png"))) == 3
     assert "s a face" in done.stdout
+
+
+def test_the_recogniser_is_fooled_and_the_shield_brings_the_name_back(tmp_path):
+    command = [sys.executable, EXAMPLES / "wrong_name.py", "--output", tmp_path / "demo"]
+    for _ in range(2):  # the second time over what the first left
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    named = {
+        line.split(" is named ")[0].strip(): line.split(" is named ")[1].split()[0]
+        for line in done.stdout.splitlines()
+        if " is named " in line
+    }
+    assert named == {"the probe": "Obama", "perturbed": "Hopper", "purified": "Obama"}
+    assert read_photo(tmp_path / "demo" / "wrong-name.png").shape[1] > 4 * 256
+    clean, attacked = (read_photo(tmp_path / "demo" / f"{name}.png").astype(int) for name in ("probe", "attacked"))
+    assert 0 < abs(attacked - clean).max() <= 4  # eight-bit levels: what was claimed

@@ -127,3 +127,11 @@ def _probe_rows(identifier: Identifier, everyone: dict[str, list[Path]], seed: i
     if not rows:
         raise InputError("none of the photographs can be used")
     return np.concatenate(rows), people
+
+
+@gallery_app.command()
+def index(gallery: Location = "gallery") -> None:
+    """Make searches of a large gallery faster; what is enrolled later is found as well."""
+    with opened(gallery) as store:
+        indexed = store.build_index()
+    out.print(f"{gallery}: indexed" if indexed else f"{gallery}: too small to need an index; tidied up")
