@@ -12,210 +12,23 @@ them, to ``docs/results/marks.json``.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from bench import RESULTS, Bench, Record, Size, how, keep_marks, pgd, write
 from torch import Tensor
 from torch.nn import functional
 
 from facesieve import purify
-from facesieve.faces import Detector, align
-from facesieve.hardware import choose_path
-from facesieve.images import read_photo
-from facesieve.noise import derive_seed, seeded_noise
+from facesieve.noise import seeded_noise
 from facesieve.operators import grey_mean_pool
-from facesieve.priors.embedded import embedded_prior_folder
-from facesieve.priors.folder import load_prior, prior_hash
-from facesieve.recognition.sface import load_sface
-
-SIZE, GALLERY, SEED = 128, 10, 0
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
+from facesieve.sampling import last
 
 
-# --- data -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class People:
-    """Aligned crops in [0, 1]: ``templates`` are made from ``gallery``; the two probe sets are disjoint from it."""
-
-    gallery: Tensor  # (people, 10, 3, 128, 128)
-    tuning: Tensor  # (people, 2, 3, 128, 128)
-    probes: Tensor  # (people, 4, 3, 128, 128)
-
-
-def load_people(data: Path, work: Path) -> People:
-    """From each folder 16 photographs at random; one without a face is replaced by the next."""
-    cache = work / "people.npz"
-    if not cache.exists():
-        detector, people = Detector(), []
-        for folder in sorted(p for p in data.iterdir() if p.is_dir()):
-            files = sorted(folder.iterdir())
-            order = np.random.default_rng(derive_seed(SEED, folder.name)).permutation(len(files))
-            crops: list[Tensor] = []
-            for index in order:
-                photo = read_photo(files[index])
-                faces = detector.detect(photo)
-                if faces:
-                    crops.append((align(photo, faces[0], SIZE) * 255).round().byte())
-                if len(crops) == GALLERY + 6:
-                    break
-            people.append(torch.stack(crops))
-        work.mkdir(parents=True, exist_ok=True)
-        np.savez(cache, crops=torch.stack(people).numpy())
-    crops_all = torch.from_numpy(np.load(cache)["crops"]).float() / 255
-    return People(crops_all[:, :10], crops_all[:, 10:12], crops_all[:, 12:16])
-
-
-# --- identification ---------------------------------------------------------------------------
-
-
-class Identifier:
-    """SFace, nearest of the mean templates."""
-
-    def __init__(self, people: People) -> None:
-        self.sface = load_sface()
-        with torch.inference_mode():
-            rows = self.embed(people.gallery.flatten(0, 1)).view(len(people.gallery), GALLERY, -1)
-        self.templates = functional.normalize(rows.mean(1), dim=1).clone()
-
-    def embed(self, images: Tensor) -> Tensor:
-        return torch.cat([self.sface.embed(part) for part in images.split(32)])
-
-    @torch.inference_mode()
-    def right(self, images: Tensor, labels: Tensor) -> np.ndarray:
-        """For each image whether the nearest template is its person's: (N,) bool."""
-        return ((self.embed(images) @ self.templates.T).argmax(1) == labels).numpy()
-
-
-def pgd(
-    identifier: Identifier, images: Tensor, labels: Tensor, eps: float, *, step: float = 2 / 255, iterations: int = 40
-) -> Tensor:
-    """L-inf PGD that raises the best wrong cosine above the right one; saved as 8 bit, inside the ball."""
-    generator = torch.Generator().manual_seed(SEED)
-    out = []
-    for clean, wanted in zip(images.split(32), labels.split(32), strict=True):
-        x = (clean + eps * (2 * torch.rand(clean.shape, generator=generator) - 1)).clamp(0, 1)
-        own = functional.one_hot(wanted, len(identifier.templates)).bool()
-        for _ in range(iterations):
-            x.requires_grad_(True)
-            cosine = identifier.sface.embed(x) @ identifier.templates.T
-            loss = cosine.masked_fill(own, -2).amax(1) - cosine[own]
-            (gradient,) = torch.autograd.grad(loss.sum(), x)
-            x = torch.min(torch.max(x.detach() + step * gradient.sign(), clean - eps), clean + eps).clamp(0, 1)
-        out.append(torch.round(x * 255) / 255)
-    return torch.cat(out)
-
-
-def interval(right: np.ndarray, people: int) -> tuple[float, float]:
-    """95 % bootstrap interval over identities of a percentage; ``right`` is ordered by person."""
-    means = right.reshape(people, -1).mean(1)
-    draws = np.random.default_rng(SEED).integers(people, size=(2000, people))
-    low, high = np.percentile(100 * means[draws].mean(1), [2.5, 97.5])
-    return round(float(low), 2), round(float(high), 2)
-
-
-Size = tuple[int, int]  # people, and probes of each
-
-
-# --- purification, kept on disk ---------------------------------------------------------------
-
-
-class Bench:
-    """Everything that the measurements share."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.work: Path = args.work
-        self.people = load_people(args.data, args.work)
-        self.identifier = Identifier(self.people)
-        path = choose_path("cpu", args.precision)
-        self.path = path
-        folder = args.prior or embedded_prior_folder()
-        self.prior, self.prior_hash = load_prior(folder, dtype=path.dtype), prior_hash(folder)
-        self.rows: dict[str, dict[str, object]] = {}
-        self.args = args
-        self.attacked = self.attack()
-
-    def set_of(self, name: str, size: Size) -> tuple[Tensor, Tensor]:
-        """Probes with their labels, person by person; ``name`` is ``clean`` or ``adversarial``."""
-        people, each = size
-        source = self.people.probes if name == "clean" else self.attacked
-        return source[:people, :each].flatten(0, 1), torch.arange(people).repeat_interleave(each)
-
-    def attack(self) -> Tensor:
-        """All probes under PGD-40 at eps 8/255, person by person: the attack sees the recogniser alone."""
-        probes = self.people.probes[:, : self.args.probes]
-        parts = []
-        for number, part in enumerate(probes):
-            labels = torch.full((len(part),), number)
-            make = partial(pgd, self.identifier, part, labels, 8 / 255)
-            parts.append(self.cached(f"pgd-40, eps 8/255, {self.args.probes} probes, person {number}", make))
-        return torch.stack(parts)
-
-    def cached(self, key: str, make: Callable[[], Tensor]) -> Tensor:
-        path = self.work / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.npy"
-        if not path.exists():
-            np.save(path, (make() * 255).round().byte().numpy())
-        return torch.from_numpy(np.load(path)).float() / 255
-
-    def purified(self, preset: purify.Preset, name: str, size: Size) -> Tensor:
-        """The purified set, batch by batch from the disk where it is there already."""
-        images, _ = self.set_of(name, size)
-        purifier, parts = preset.with_prior(self.prior), []
-        for number, part in enumerate(images.split(15)):
-            key = json.dumps([preset.as_dict(), self.prior_hash, str(self.path.dtype), name, size, number])
-            seeds = [derive_seed(SEED, name, number, i) for i in range(len(part))]
-
-            def make(part: Tensor = part, seeds: list[int] = seeds) -> Tensor:
-                with torch.inference_mode():
-                    return purifier(part, seeds=seeds)
-
-            parts.append(self.cached(key, make))
-        return torch.cat(parts)
-
-    def restored(self, stage: purify.RestorationStage, images: Tensor, seed: int, name: str = "") -> Tensor:
-        """One restoration of the images, from the disk where it is there already."""
-        parts = []
-        for number, part in enumerate(images.split(8)):
-            data = purify.Preset("", "", (stage.restoration,)).as_dict()
-            key = json.dumps(["restored", data, self.prior_hash, str(self.path.dtype), seed, number, name])
-
-            def make(part: Tensor = part, number: int = number) -> Tensor:
-                seeds = [derive_seed(seed, number, i) for i in range(len(part))]
-                with torch.inference_mode():
-                    return stage(part, seeded_noise(seeds, tuple(part.shape[1:])))
-
-            parts.append(self.cached(key, make))
-        return torch.cat(parts)
-
-    def accuracy(self, label: str, preset: purify.Preset | None, name: str, size: Size) -> dict[str, object]:
-        images, labels = self.set_of(name, size)
-        begun = time.perf_counter()
-        result = self.purified(preset, name, size) if preset else images
-        right = self.identifier.right(result, labels)
-        low, high = interval(right, size[0])
-        row = {"value": round(100 * float(right.mean()), 2), "low": low, "high": high, "n": len(right)}
-        print(
-            f"{label:34s} {name:12s} {row['value']:6.2f} % [{low}, {high}]  n {len(right)}  {time.perf_counter() - begun:.0f} s",
-            flush=True,
-        )
-        self.rows[f"{label}, {name}"] = row
-        return row
-
-
-# --- the measurements -------------------------------------------------------------------------
-
-
-def identity(bench: Bench) -> list[dict[str, object]]:
+def identity(bench: Bench) -> list[Record]:
     """Accuracy on clean and attacked probes, for every preset; paper at three scales."""
     many: Size = (len(bench.people.probes), bench.args.probes)
     few: Size = (bench.args.paper_people, 1)
@@ -250,13 +63,13 @@ def identity(bench: Bench) -> list[dict[str, object]]:
     ]  # fmt: skip
 
 
-def mark(name: str, wanted: str, lost: float, row: dict[str, object], raw: float) -> dict[str, object]:
+def mark(name: str, wanted: str, lost: float, row: Record, raw: float) -> Record:
     """Points lost against the unpurified accuracy, with the interval of the purified one turned round."""
     low, high = round(raw - float(str(row["high"])), 2), round(raw - float(str(row["low"])), 2)
     return {"mark": name, "wanted": wanted, "value": lost, "low": low, "high": high, "n": row["n"]}
 
 
-def consistency(bench: Bench) -> list[dict[str, object]]:
+def consistency(bench: Bench) -> list[Record]:
     """The largest |A x - y| over faces and restorations, before clipping, in [-1, 1] units."""
     images, worst = bench.people.probes[:4, 0], 0.0
     restorations = {r: None for p in purify.PRESETS.values() for r in p.restorations if r.sigma_y == 0}
@@ -264,7 +77,7 @@ def consistency(bench: Bench) -> list[dict[str, object]]:
         noise = seeded_noise([1, 2, 3, 4], tuple(images.shape[1:]))
         with torch.inference_mode():
             y = restoration.observe(images)
-            x = purify.last(restoration.steps_from(bench.prior, y, noise))
+            x = last(restoration.steps_from(bench.prior, y, noise))
             worst = max(worst, float((restoration.operator(x) - y).abs().max()))
     bound = "1e-4" if bench.path.dtype == torch.float32 else "1e-2"
     return [
@@ -277,7 +90,7 @@ def consistency(bench: Bench) -> list[dict[str, object]]:
     ]
 
 
-def tune(bench: Bench) -> list[dict[str, object]]:
+def tune(bench: Bench) -> list[Record]:
     """Candidates for the fast preset, on tuning probes of 60 people that no other figure is made from."""
     clean, labels = bench.people.tuning[:60, 0], torch.arange(60)
     parts = [
@@ -288,8 +101,8 @@ def tune(bench: Bench) -> list[dict[str, object]]:
     for scale, steps, start, sigma_y, end in CANDIDATES:
         operator = grey_mean_pool(scale)
         candidate = purify.Restoration("fused", operator, steps=steps, eta=0.0, sigma_y=sigma_y, start_sigma=start, end_sigma=end)
-        stage = purify.RestorationStage(bench.prior, candidate)
-        right = [100 * float(bench.identifier.right(bench.restored(stage, x, 0, name), labels).mean())
+        preset = purify.Preset("", "", (candidate,))
+        right = [100 * float(bench.identifier.right(bench.purified(preset, x, name), labels).mean())
                  for name, x in (("tuning clean", clean), ("tuning attacked", attacked))]  # fmt: skip
         row = {"scale": scale, "steps": steps, "start_sigma": start, "sigma_y": sigma_y, "end_sigma": end}
         rows.append({**row, "clean": round(right[0], 1), "attacked": round(right[1], 1)})
@@ -298,22 +111,21 @@ def tune(bench: Bench) -> list[dict[str, object]]:
     return []
 
 
-def super_resolution(bench: Bench) -> list[dict[str, object]]:
-    """PSNR of the posterior mean (eta 0, mean over seeds) and perceptual distance of one restoration, against bicubic."""
+def super_resolution(bench: Bench) -> list[Record]:
+    """PSNR and perceptual distance of the posterior mean (eta 0, mean over seeds), against bicubic."""
     images = bench.people.probes[: bench.args.sr_faces, 1]
-    marks: list[dict[str, object]] = []
+    marks: list[Record] = []
     for scale in (2, 4):
-        restoration = purify.preset("stage1").changed(scale=scale, eta=0.0, steps=25).restorations[0]
-        stage = purify.RestorationStage(bench.prior, restoration)
-        runs = [bench.restored(stage, images, seed) for seed in range(4)]
+        preset = purify.preset("stage1").changed(scale=scale, eta=0.0, steps=25)
+        runs = [bench.purified(preset, images, "super-resolution", seed=seed) for seed in range(bench.args.sr_seeds)]
         small = functional.avg_pool2d(images, scale)
         bicubic = functional.interpolate(small, size=images.shape[-2:], mode="bicubic", align_corners=False).clamp(0, 1)
         mean = torch.stack(runs).mean(0)
         for name, ours, theirs, better in (
             ("PSNR of the posterior mean, dB", psnr(mean, images), psnr(bicubic, images), ">="),
             (
-                "perceptual distance (SFace features)",
-                perceptual(bench, runs[0], images),
+                "perceptual distance of the posterior mean (SFace features)",
+                perceptual(bench, mean, images),
                 perceptual(bench, bicubic, images),
                 "<=",
             ),
@@ -352,7 +164,7 @@ def perceptual(bench: Bench, a: Tensor, b: Tensor) -> float:
     return float(sum(((p - q) ** 2).sum(1).mean() for p, q in zip(*kept, strict=True)) / len(layers))
 
 
-def speed(bench: Bench) -> list[dict[str, object]]:
+def speed(bench: Bench) -> list[Record]:
     """Time a face of ``paper`` over that of ``fast``, alternating in one run, same precision."""
     images = bench.people.probes[:4, 0]
     seconds: dict[str, list[float]] = {"fast": [], "paper": []}
@@ -404,34 +216,19 @@ def main() -> None:
     parser.add_argument("--probes", type=int, default=2, help="probes a person for the fast preset")
     parser.add_argument("--paper-people", type=int, default=105, help="people, one probe each, for presets of 100 steps and more")
     parser.add_argument("--sr-faces", type=int, default=32)
+    parser.add_argument("--sr-seeds", type=int, default=8)
     parser.add_argument("--only", nargs="*", choices=MEASUREMENTS, default=list(MEASUREMENTS))
     args = parser.parse_args()
     bench = Bench(args)
-    marks: list[dict[str, object]] = []
+    marks: list[Record] = []
     for name in args.only:
         marks += MEASUREMENTS[name](bench)
-    words = ["WORK" if Path(word) == args.work else word for word in sys.argv[1:]]
-    command = "python experiments/core_marks.py " + " ".join(words)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    marks = [{"issue": "A", **entry, "command": command, "commit": commit} for entry in marks]
-    write(RESULTS / "marks.json", merge(RESULTS / "marks.json", marks))
+    keep_marks("A", marks, how(args.work))
     rows = {"prior": bench.prior_hash, "path": str(bench.path), "rows": bench.rows}
     if bench.rows:
         write(RESULTS / "core.json", rows)
     for entry in marks:
         print(f"{entry['mark']}: {entry['value']} (wanted {entry['wanted']})")
-
-
-def merge(path: Path, new: list[dict[str, object]]) -> list[dict[str, object]]:
-    """The list on disk with the entries of the same issue and mark replaced."""
-    old = json.loads(path.read_text()) if path.exists() else []
-    names = {(entry["issue"], entry["mark"]) for entry in new}
-    return [entry for entry in old if (entry["issue"], entry["mark"]) not in names] + new
-
-
-def write(path: Path, data: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

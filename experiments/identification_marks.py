@@ -13,20 +13,16 @@ unknown probe is one whose own person is left out of the gallery. ``templates``:
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from core_marks import RESULTS, SEED, Bench, interval, merge, write
-from torch import Tensor
+from bench import RESULTS, Bench, Record, how, interval, keep_marks, write
 
 from facesieve import purify
 from facesieve.evaluate.calibration import best_scores, calibrate_threshold
 from facesieve.evaluate.intervals import Estimate, bootstrap
 from facesieve.evaluate.metrics import eer, mean, ranks, right_probability, tar_at_far
-from facesieve.noise import derive_seed
 from facesieve.recognition import Embedder
 from facesieve.recognition.facenet_file import load_facenet, read_card
 from facesieve.recognition.sface import load_sface
@@ -35,8 +31,6 @@ from facesieve.train.finish import labelled_crops
 from facesieve.train.recogniser import logits
 
 GALLERY, FAR_OPEN, FAR_PAIRS = 10, 0.01, 0.001
-
-Record = dict[str, object]
 
 
 def record(estimate: Estimate) -> Record:
@@ -112,27 +106,20 @@ def metrics(args: argparse.Namespace) -> tuple[Record, list[Record]]:
 
 def templates(args: argparse.Namespace) -> tuple[Record, list[Record]]:
     """SFace behind the fast preset: raw, purified or both kinds of templates."""
-    args.precision, args.prior, args.data = "auto", None, args.data
+    args.precision, args.prior = "auto", None
     bench = Bench(args)
     fast, people = purify.preset("fast"), len(bench.people.gallery)
     gallery = bench.people.gallery.flatten(0, 1)
-    purifier = fast.with_prior(bench.prior)
-
-    def restored(part: Tensor, number: int) -> Tensor:
-        with torch.inference_mode():
-            return purifier(part, seeds=[derive_seed(SEED, "gallery", number, i) for i in range(len(part))])
-
-    key = f"templates, {fast.as_dict()['restorations']}, {bench.prior_hash}, {bench.path.dtype}"
-    made = [bench.cached(f"{key}, {n}", lambda p=p, n=n: restored(p, n)) for n, p in enumerate(gallery.split(15))]  # type: ignore[misc]
+    made = bench.purified(fast, gallery, "gallery")
     with torch.inference_mode():
-        raw, purified = (bench.identifier.embed(images).numpy() for images in (gallery, torch.cat(made)))
+        raw, purified = (bench.identifier.embed(images).numpy() for images in (gallery, made))
     owners = np.repeat(np.arange(people), GALLERY).astype(str)
     kinds = {"raw": (raw, owners), "purified": (purified, owners)}
     kinds["both"] = (np.concatenate([raw, purified]), np.concatenate([owners, owners]))
     rows: dict[str, Record] = {}
     for name in ("clean", "adversarial"):
         images, labels = bench.set_of(name, (people, args.probes))
-        treated = {"none": images, "fast": bench.purified(fast, name, (people, args.probes))}
+        treated = {"none": images, "fast": bench.purified(fast, images, f"{name} {(people, args.probes)}")}
         for shield, probes in treated.items():
             with torch.inference_mode():
                 found = bench.identifier.embed(probes).numpy()
@@ -159,15 +146,11 @@ def main() -> None:
     parser.add_argument("--probes", type=int, default=2, help="probes a person for the templates")
     parser.add_argument("--only", nargs="*", choices=MEASUREMENTS, default=list(MEASUREMENTS))
     args = parser.parse_args()
-    words = ["WORK" if Path(word) == args.work else word for word in sys.argv[1:]]
-    command = "python experiments/identification_marks.py " + " ".join(words)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    made = how(args.work)
     for name in args.only:
         result, marks = MEASUREMENTS[name](args)
-        path = RESULTS / f"identification-{name}.json"
-        write(path, {**result, "command": command, "commit": commit})
-        marks = [{"issue": "B", **entry, "command": command, "commit": commit} for entry in marks]
-        write(RESULTS / "marks.json", merge(RESULTS / "marks.json", marks))
+        write(RESULTS / f"identification-{name}.json", {**result, **made})
+        keep_marks("B", marks, made)
 
 
 if __name__ == "__main__":
