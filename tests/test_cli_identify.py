@@ -107,6 +107,16 @@ def test_enrolling_both_kinds_of_templates(facesieve, people, probe, tmp_path):
     assert "fast-" in facesieve("gallery", "list", "--gallery", folder).out
 
 
+def test_a_gallery_on_a_server(facesieve, people, probe, server):
+    url = f"{server}&gallery=cli"
+    assert facesieve("enrol", people, "--folders", "--gallery", url).code == 0
+    done = facesieve("identify", probe, "--gallery", url, "--shield", "none", "--json")
+    ((found,),) = json.loads(done.out).values()
+    assert found["matches"][0]["person"] == "obama"
+    nowhere = facesieve("identify", probe, "--gallery", "postgresql://me:secret@127.0.0.1:9/none", "--shield", "none")
+    assert "secret" not in one_line(nowhere)
+
+
 def test_bad_photographs_are_listed_and_the_others_enrolled(facesieve, people, tmp_path):
     (people / "obama" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     write_photo(people / "hopper" / "blank.png", np.full((120, 120, 3), 127, np.uint8))

