@@ -2,10 +2,13 @@
 
 import struct
 
+import cv2
 import numpy as np
 
+from facesieve.evaluate.manifest import Selection
 from facesieve.images import encode_photo, read_photo
 
+FEW = Selection(minimum=5, people=3, train=3, test=1)
 MAGIC = struct.pack("<I", 0xCED7230A)
 
 
@@ -15,9 +18,9 @@ def pictures(sample_paths, count):
     for path in sample_paths:
         person = path.stem.split("-")[0]
         if person not in people:
-            photo = read_photo(path)[:320]
+            photo = cv2.resize(read_photo(path)[:340], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)  # small is quick
             rng = np.random.default_rng(len(people))
-            shift = rng.permutation(24)[:count]
+            shift = rng.permutation(12)[:count]
             people[person] = [encode_photo(np.ascontiguousarray(photo[s:, s:]), "jpeg", quality=90) for s in shift]
     return people
 
@@ -30,12 +33,17 @@ def write_folders(root, people):
 
 
 def write_records(root, people, *, contents=True):
-    """InsightFace's layout by dmlc's description; a magic number inside a record parts it."""
+    """InsightFace's layout; people are their numbers."""
     records = [struct.pack("<IfQQ", 0, label, 0, 0) + data for label, person in enumerate(people) for data in people[person]]
     if contents:
         table = [struct.pack("<IfQQff", 2, 0, 0, 0, len(records) + 1, len(records) + len(people))]
         tails = [struct.pack("<IfQQff", 2, 0, 0, 0, 1, 2) for _ in people]  # a person's range of keys: no image
         records = [*table, *records, *tails]
+    write_record_file(root, records)
+
+
+def write_record_file(root, records):
+    """RecordIO by dmlc's description; a magic number inside a record parts it. The keys count from 0."""
     root.mkdir(parents=True)
     with (root / "train.rec").open("wb") as file, (root / "train.idx").open("w") as index:
         for key, record in enumerate(records):

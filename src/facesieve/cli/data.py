@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+
+from facesieve.errors import InputError
 
 data_app = typer.Typer(no_args_is_help=True, help="Labelled photographs: choose people and images by the published protocol.")
 out = Console(highlight=False, soft_wrap=True, markup=False)
@@ -41,6 +44,7 @@ def select(
     from facesieve.evaluate.sources import open_source
 
     cv2.setNumThreads(1)
+    _check_place(output)
     given: dict[str, Any] = {
         "minimum": minimum, "people": people, "train": train, "test": test, "seed": seed, "aligned": aligned,
     }  # fmt: skip
@@ -52,6 +56,12 @@ def select(
     if manifest.replaced:
         out.print(f"{len(manifest.replaced) - whole} images and {whole} people could not be used; the manifest lists them")
     out.print(f"manifest {manifest.sha256[:16]} in {output}")
+
+
+def _check_place(output: Path) -> None:
+    """Before the work: a selection may take an hour, and would be lost if it cannot be written."""
+    if output.is_dir() or not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        raise InputError(f"{output}: cannot be written; name a file in a folder that exists")
 
 
 def _counting() -> Any:

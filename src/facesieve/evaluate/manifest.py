@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from facesieve.errors import InputError
 from facesieve.images import write_whole
 
 Role = Literal["train", "test"]
+Landmarks = Annotated[tuple[tuple[FiniteFloat, FiniteFloat], ...], Field(min_length=5, max_length=5)]
 
 
 class Selection(BaseModel):
     """What is chosen from a source; the defaults are the published protocol's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)  # strict: people = true is no 1
 
     minimum: int = Field(44, ge=1)  # images that an identity must have
     people: int = Field(1000, ge=1)
@@ -26,6 +27,12 @@ class Selection(BaseModel):
     test: int = Field(4, ge=0)
     seed: int = 0
     aligned: bool = False  # the images are aligned face crops already
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.train + self.test == 0:
+            raise ValueError("train and test are both 0, which chooses no image")
+        return self
 
 
 class Image(BaseModel):
@@ -37,7 +44,7 @@ class Image(BaseModel):
     role: Role
     ref: str  # how the source calls the image
     sha256: str  # of its bytes
-    landmarks: tuple[tuple[float, float], ...] | None  # five (x, y), pixels; None for an aligned crop
+    landmarks: Landmarks | None  # five (x, y), pixels; None for an aligned crop
 
 
 class Replaced(BaseModel):

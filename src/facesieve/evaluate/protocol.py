@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
@@ -15,13 +17,12 @@ from pydantic import ValidationError
 from facesieve.errors import FacesieveError, InputError, SettingError
 from facesieve.evaluate.manifest import Image, Manifest, Replaced, Role, Selection
 from facesieve.evaluate.sources import Source
-from facesieve.faces import Detector, alignment, warp
+from facesieve.faces import Detector, Points, alignment, warp
 from facesieve.images import Photo, read_photo
 from facesieve.noise import derive_seed
 
 Progress = Callable[[int, int], None]  # people done, people wanted
 Crops = NDArray[np.uint8]  # (N, S, S, 3)
-
 
 TABLES = frozenset({"data", "recogniser", "attacks", "defences", "run"})  # of an experiment's file
 
@@ -32,24 +33,30 @@ def read_selection(config: Path | None, given: Mapping[str, Any]) -> Selection:
     Raises ``SettingError`` for a key that does not exist or does not fit, ``InputError`` for a file
     that cannot be read.
     """
-    data: dict[str, Any] = {}
-    if config is not None:
-        try:
-            tables = tomllib.loads(config.read_text())
-        except OSError as error:
-            raise InputError(f"{config}: cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise InputError(f"{config}: not a TOML file: {error}") from error
-        unknown = sorted(tables.keys() - TABLES)
-        if unknown:
-            raise SettingError(f"{config}: unknown table or key {unknown[0]!r}; there are {', '.join(sorted(TABLES))}")
-        data = tables.get("data", {})
     try:
-        return Selection.model_validate({**data, **given})
+        return Selection.model_validate({**({} if config is None else _data_table(config)), **given})
     except ValidationError as error:
         first = error.errors()[0]
-        where = f"{config}: " if config is not None and first["loc"][0] not in given else ""
-        raise SettingError(f"{where}{first['loc'][0]} = {first['input']!r}: {first['msg'].lower()}") from error
+        name = str(first["loc"][0]) if first["loc"] else None  # None: it is about several settings
+        where = f"{config}: " if config is not None and name not in given else ""
+        what = "" if name is None else f"{name} = {first['input']!r}: "
+        raise SettingError(f"{where}{what}{first['msg'].removeprefix('Value error, ').lower()}") from error
+
+
+def _data_table(config: Path) -> dict[str, Any]:
+    try:
+        tables = tomllib.loads(config.read_text())
+    except OSError as error:
+        raise InputError(f"{config}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{config}: not a TOML file: {error}") from error
+    unknown = sorted(tables.keys() - TABLES)
+    if unknown:
+        raise SettingError(f"{config}: unknown table or key {unknown[0]!r}; there are {', '.join(sorted(TABLES))}")
+    data = tables.get("data", {})
+    if not isinstance(data, dict):
+        raise SettingError(f"{config}: data is no table; write [data] and its settings below")
+    return data
 
 
 def select(source: Source, selection: Selection, *, progress: Progress | None = None) -> Manifest:
@@ -61,6 +68,8 @@ def select(source: Source, selection: Selection, *, progress: Progress | None = 
     """
     identities = source.identities()
     able = [name for name, refs in identities.items() if len(refs) >= selection.minimum]
+    if len(able) < selection.people:  # known before any image is read, which may take an hour
+        raise InputError(_too_few(selection, len(identities), len(able)))
     order = np.random.default_rng(derive_seed(selection.seed, "people")).permutation(len(able))
     chosen: dict[str, list[Image]] = {}
     replaced: list[Replaced] = []
@@ -74,17 +83,21 @@ def select(source: Source, selection: Selection, *, progress: Progress | None = 
             if progress is not None:
                 progress(len(chosen), selection.people)
     if len(chosen) < selection.people:
-        raise InputError(_too_few(selection, len(identities), len(able), len(chosen), replaced))
+        usable = f" and {len(chosen)} of them enough usable ones{_first_reason(replaced)}"
+        raise InputError(_too_few(selection, len(identities), len(able), usable))
     listed = tuple(image for name in sorted(chosen) for image in chosen[name])
     ordered = tuple(sorted(replaced, key=lambda entry: (entry.person, entry.ref or "")))
     return Manifest(source=source.kind, selection=selection, images=listed, replaced=ordered)
 
 
-def _too_few(selection: Selection, people: int, able: int, usable: int, replaced: Sequence[Replaced]) -> str:
-    wanted = f"{selection.people} people with {selection.train} + {selection.test} usable images"
-    text = f"{wanted} are asked for; of {people}, {able} have at least {selection.minimum} images and {usable} enough usable ones"
-    first = next((f" (first: {entry.ref}: {entry.reason})" for entry in replaced if entry.ref is not None), "")
-    return f"{text}{first}; ask for fewer people or images"
+def _too_few(selection: Selection, people: int, able: int, usable: str = "") -> str:
+    wanted = f"{selection.people} people with {selection.train} + {selection.test} usable images are asked for"
+    found = f"of {people}, {able} have at least {selection.minimum} images{usable}"
+    return f"{wanted}; {found}; ask for fewer people or images"
+
+
+def _first_reason(replaced: Sequence[Replaced]) -> str:
+    return next((f" (first: {entry.ref}: {entry.reason})" for entry in replaced if entry.ref is not None), "")
 
 
 def _choose(
@@ -97,6 +110,9 @@ def _choose(
 ) -> list[Image] | None:
     order = np.random.default_rng(derive_seed(selection.seed, "images", person)).permutation(len(refs))
     wanted, images = selection.train + selection.test, list[Image]()
+    if len(refs) < wanted:  # a minimum below what is wanted; none of them needs reading
+        replaced.append(Replaced(person=person, ref=None, reason=f"{len(refs)} images, {wanted} are needed"))
+        return None
     for index in order:
         if len(images) == wanted:
             break
@@ -115,40 +131,78 @@ def _usable(source: Source, person: str, ref: str, role: Role, detector: Detecto
     data = source.read(ref)
     photo = read_photo(data, name=ref)
     landmarks = None
-    if detector is not None:
-        faces = detector.detect(photo)
-        if not faces:
-            raise InputError("no face found")
+    if detector is None:
+        height, width = photo.shape[:2]
+        if abs(height - width) > 0.02 * max(height, width):
+            raise InputError(f"an aligned crop is square, this image is {width} x {height}")
+    else:
         # To a thousandth of a pixel: the file stays the same where the detector differs in the last bits.
-        landmarks = tuple((round(float(x), 3), round(float(y), 3)) for x, y in faces[0].landmarks)
+        landmarks = tuple((round(float(x), 3), round(float(y), 3)) for x, y in _face_in(photo, detector))
     return Image(person=person, role=role, ref=ref, sha256=hashlib.sha256(data).hexdigest(), landmarks=landmarks)
+
+
+def _face_in(photo: Photo, detector: Detector) -> Points:
+    """The landmarks (5, 2) of the largest face."""
+    try:
+        faces = detector.detect(photo)
+    except cv2.error:  # a strip of a thousand by one shrinks to nothing; one image must not end a long selection
+        faces = []
+    if not faces:
+        raise InputError("no face found")
+    return faces[0].landmarks
 
 
 def aligned_crops(manifest: Manifest, source: Source, cache: Path, size: int) -> Crops:
     """The crops (N, size, size, 3) of all images of a manifest, in its order; made once, then memory-mapped.
 
-    Every file's hash is held against the manifest first. Raises ``InputError`` for files that are
-    missing or changed, before anything is written.
+    Every file's hash is held against the manifest when the crops are made. Raises ``InputError``
+    for files that are missing or changed, before anything is written, and for a cache that cannot
+    be written or is damaged; ``SettingError`` for a size below 1.
     """
+    if size < 1:
+        raise SettingError(f"crops of {size} pixels: the size must be at least 1")
     path = cache / f"crops-{manifest.sha256[:16]}-{size}.npy"
     if not path.exists():
         verify(manifest, source)
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        try:
-            crops = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(manifest.images), size, size, 3))
-            for number, image in enumerate(manifest.images):
-                crops[number] = _crop(read_photo(source.read(image.ref), name=image.ref), image, size)
-            crops.flush()
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    loaded: Crops = np.load(path, mmap_mode="r")
+        _write_crops(path, manifest, source, size)
+    try:
+        loaded: Crops = np.load(path, mmap_mode="r")
+        fits = loaded.shape == (len(manifest.images), size, size, 3) and loaded.dtype == np.uint8
+    except (OSError, EOFError, ValueError):
+        fits = False
+    if not fits:
+        raise InputError(f"{path}: damaged; delete it, and the crops are made again")
     return loaded
 
 
+def _write_crops(path: Path, manifest: Manifest, source: Source, size: int) -> None:
+    """Whole or not at all. Written in a row, not through a map: a full disk is then an error and no crash."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(manifest.images), size, size, 3)}
+    partial = path.with_name(f".{secrets.token_hex(8)}.part")  # its own, where two runs share a cache
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("xb") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                for image in manifest.images:
+                    file.write(_crop(read_photo(source.read(image.ref), name=image.ref), image, size).tobytes())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{path.parent}: crops cannot be kept there: {error.strerror}; choose another place") from error
+
+
 def verify(manifest: Manifest, source: Source) -> None:
-    """Raises ``InputError`` if any file of a manifest is missing or changed; says the first and how many."""
+    """Hold every file against its hash in the manifest.
+
+    Raises ``InputError`` for a source of another kind, and if any file is missing or changed: it
+    names the first and says how many.
+    """
+    if source.kind != manifest.source:
+        raise InputError(
+            f"the manifest was made from a source of kind {manifest.source}, this one is {source.kind}; give that one"
+        )
     bad = []
     for image in manifest.images:
         try:
@@ -161,9 +215,8 @@ def verify(manifest: Manifest, source: Source) -> None:
         raise InputError(f"the data is not what the manifest says: {bad[0]}{more}; get it again, or select anew")
 
 
-def _crop(photo: Photo, image: Image, size: int) -> Any:
+def _crop(photo: Photo, image: Image, size: int) -> Photo:
     if image.landmarks is None:
-        import cv2
-
-        return cv2.resize(photo, (size, size), interpolation=cv2.INTER_AREA)
+        smooth = cv2.INTER_AREA if size < photo.shape[0] else cv2.INTER_LINEAR  # by area, enlarging makes blocks
+        return cv2.resize(photo, (size, size), interpolation=smooth)  # type: ignore[return-value]
     return warp(photo, alignment(np.array(image.landmarks), size), size)

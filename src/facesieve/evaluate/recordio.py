@@ -29,10 +29,12 @@ class RecordFile:
         self.path = path
         index = path.with_suffix(".idx")
         try:
-            lines = index.read_text().splitlines()
-            self.offsets = {int(key): int(offset) for key, offset in (line.split("\t")[:2] for line in lines if line.strip())}
+            if path.stat().st_size == 0:  # mmap refuses an empty file
+                raise InputError(f"{path}: empty; copy it again")
             with path.open("rb") as file:
                 self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            lines = index.read_text().splitlines()
+            self.offsets = {int(key): int(offset) for key, offset in (line.split("\t")[:2] for line in lines if line.strip())}
         except OSError as error:
             raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
         except ValueError as error:
@@ -43,12 +45,15 @@ class RecordFile:
         end = self._end_of_images()
         for key in sorted(self.offsets):
             if end is None or 0 < key < end:
-                yield key, int(self._unpack(key)[0][0])
+                labels, _ = self._unpack(key)
+                if not labels[0].is_integer():  # NaN and infinity are none either
+                    raise InputError(f"{self.path.name}: record {key} has the label {labels[0]}, which is no whole number")
+                yield key, int(labels[0])
 
     def image(self, key: int) -> bytes:
         """The image file in a record. Raises ``InputError`` for a key that is not there, or a damaged record."""
         if key not in self.offsets:
-            raise InputError(f"{self.path}: has no record {key}")
+            raise InputError(f"{self.path.name}: has no record {key}")
         return self._unpack(key)[1]
 
     def _end_of_images(self) -> int | None:
@@ -66,7 +71,7 @@ class RecordFile:
                 return (label,), record[_HEADER.size :]
             labels = struct.unpack_from(f"<{flag}f", record, _HEADER.size)
         except struct.error as error:
-            raise InputError(f"{self.path}: record {key} is damaged") from error
+            raise InputError(f"{self.path.name}: record {key} is damaged") from error
         return labels, record[_HEADER.size + 4 * flag :]
 
     def _record(self, key: int) -> bytes:
@@ -74,12 +79,14 @@ class RecordFile:
         while True:
             try:
                 magic, word = _WORDS.unpack_from(self.data, position)
-            except struct.error as error:
-                raise InputError(f"{self.path}: ends before record {key} does") from error
+            except (struct.error, OverflowError) as error:  # an offset beyond 2**63
+                raise InputError(f"{self.path.name}: ends before record {key} does") from error
             flag, length = word >> 29, word & 0x1FFFFFFF
             start = position + _WORDS.size
             if magic != MAGIC or start + length > len(self.data):
-                raise InputError(f"{self.path}: no record {key} at {position}; the index and the file do not belong together")
+                raise InputError(
+                    f"{self.path.name}: no record {key} at {position}; the index and the file do not belong together"
+                )
             parts.append(self.data[start : start + length])
             if flag in {0, 3}:  # whole, or the last part
                 return struct.pack("<I", MAGIC).join(parts)
