@@ -218,3 +218,8 @@ def test_to_tensor_and_align_agree_on_an_untouched_crop():
 
 def test_read_and_detect_by_name(sample_paths):
     assert DETECTOR.detect(read_photo(sample_paths[0]))
+
+
+@pytest.mark.parametrize("shape", [(16, 30_000, 3), (30_000, 16, 3), (1, 3_000, 3)])
+def test_a_strip_has_no_face_and_raises_nothing(shape):
+    assert Detector().detect(np.full(shape, 90, np.uint8)) == []

@@ -106,7 +106,9 @@ class Detector:
         return [_face(row) for row in sorted(_suppress(rows), key=lambda row: -row[2] * row[3])]
 
     def _detect_at(self, photo: Photo, scale: float) -> list[NDArray[np.float64]]:
-        small = photo if scale == 1 else cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        height, width = photo.shape[:2]
+        size = (max(round(width * scale), 1), max(round(height * scale), 1))  # a strip keeps a pixel of its thin side
+        small = photo if scale == 1 else cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
         margin = max(small.shape[:2]) // 4  # a face that touches the border needs room around it
         framed = cv2.copyMakeBorder(small, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
         height, width = framed.shape[:2]

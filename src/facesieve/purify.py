@@ -212,7 +212,7 @@ PRESETS: dict[str, Preset] = {
         Preset(
             "fast",
             "one restoration of the grey block mean, from the noised observation, not trusting it in full; the default",
-            (Restoration("fused", grey_mean_pool(2), steps=5, eta=0.0, sigma_y=0.42, start_sigma=10.0, end_sigma=0.42),),
+            (Restoration("fused", grey_mean_pool(2), steps=5, eta=0.0, sigma_y=0.36, start_sigma=10.0, end_sigma=0.36),),
         ),
         Preset(
             "fused",

@@ -40,7 +40,7 @@ class PriorTraining(BaseModel):
     channels: tuple[int, ...] = (48, 64, 128, 192)
     layers: int = 1
     attention_levels: int = 1  # self-attention at this many of the coarsest levels
-    images: int = Field(36_000, gt=0)  # seen in all; the learning rate falls over the last part
+    images: int = Field(79_000, gt=0)  # seen in all; the learning rate falls over the last part
     batch: int = Field(16, gt=0)
     learning_rate: float = Field(8e-4, gt=0)
     warmup_steps: int = 100
