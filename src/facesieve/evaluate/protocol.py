@@ -143,10 +143,7 @@ def _usable(source: Source, person: str, ref: str, role: Role, detector: Detecto
 
 def _face_in(photo: Photo, detector: Detector) -> Points:
     """The landmarks (5, 2) of the largest face."""
-    try:
-        faces = detector.detect(photo)
-    except cv2.error:  # a strip of a thousand by one shrinks to nothing; one image must not end a long selection
-        faces = []
+    faces = detector.detect(photo)
     if not faces:
         raise InputError("no face found")
     return faces[0].landmarks
