@@ -16,6 +16,7 @@ from facesieve.operators import Compose, Grey, MeanPool, grey_mean_pool
 from facesieve.priors import Schedule
 from facesieve.priors.analytic import FiniteSetPrior, GaussianPrior
 from facesieve.priors.network import NetworkPrior
+from white_prior import WhitePrior
 
 # Tensors are tiny: more threads would only wait for each other, for minutes where the machine is busy.
 torch.set_num_threads(1)
@@ -121,18 +122,6 @@ def sample_photos(sample_paths):
 def sample_photo(sample_photos):
     """The first of the samples: one face, upright."""
     return next(iter(sample_photos.values()))
-
-
-class WhitePrior:
-    """Images of independent Gaussian pixels of variance v: the exact denoiser is v u / (v + sigma^2)."""
-
-    variance = 0.01
-
-    def __init__(self, size=128):
-        self.shape = (3, size, size)
-
-    def __call__(self, u, sigma):
-        return self.variance * u / (self.variance + sigma**2)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ SMALL = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0), dty
 @pytest.fixture
 def quick():
     """Two published stages with few steps, over a closed-form prior of 16 x 16 images."""
-    from conftest import WhitePrior
+    from white_prior import WhitePrior
 
     return purify.preset("paper").changed(steps=5).with_prior(WhitePrior(16))
 
