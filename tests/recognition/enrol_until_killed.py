@@ -18,6 +18,11 @@ import facesieve.images  # noqa: F401
 TEMPLATES = {"raw": 3, "toy": 2}
 
 
+def say(text):
+    """One write, so that a kill leaves the whole line or none: an unbuffered ``print`` makes two."""
+    os.write(sys.stdout.fileno(), f"{text}\n".encode())
+
+
 def enrol(location, prefix):
     from facesieve.recognition.open_gallery import open_gallery  # after the fork: LanceDB has threads
 
@@ -30,7 +35,7 @@ def enrol(location, prefix):
     for number in count():
         name = f"{prefix}-{number}"
         gallery.enrol(name, {"raw": rows[:3], "toy": rows[3:]})
-        print(name, flush=True)
+        say(name)
 
 
 def main():
@@ -38,9 +43,9 @@ def main():
         child = os.fork()
         if not child:
             enrol(*line.rstrip("\n").split("\t"))
-        print(f"pid {child}", flush=True)
+        say(f"pid {child}")
         os.waitpid(child, 0)
-        print("end", flush=True)
+        say("end")
 
 
 if __name__ == "__main__":
