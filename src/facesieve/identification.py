@@ -70,7 +70,6 @@ class Identifier:
             raise InputError(f"{len(found)} faces found where one is meant; cut the photograph to the person")
         return found[0]
 
-    @torch.inference_mode()
     def raw_rows(self, photo: Photo, faces: Sequence[Face]) -> Rows:
         """Embeddings (N, D) of faces as they are."""
         return self._embed(torch.stack([align(photo, face, CROP) for face in faces]))
@@ -118,14 +117,15 @@ class Identifier:
         threshold: float | None = None,
         count: int = 5,
         seeds: Sequence[int] | None = None,
+        faces: Sequence[Face] | None = None,
     ) -> list[Identified]:
-        """Everyone in a photograph, largest face first.
+        """Everyone in a photograph, largest face first; ``faces`` where they were found already.
 
         ``threshold`` None takes the one that the gallery was calibrated to for this shield, if any.
         Raises ``NoFaceError``, or ``GalleryError`` for a gallery of another embedder.
         """
         self.check(gallery)
-        faces = self.faces(photo)
+        faces = self.faces(photo) if faces is None else faces
         threshold = self.threshold(gallery) if threshold is None else threshold
         raw = self.raw_rows(photo, faces)
         if self.shield is None:

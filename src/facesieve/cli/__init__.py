@@ -16,6 +16,7 @@ from facesieve import __version__
 from facesieve.cli.data import data_app
 from facesieve.cli.gallery import gallery_app
 from facesieve.cli.identify import enrol, identify, verify
+from facesieve.cli.terminal import out
 from facesieve.cli.train import train_app
 from facesieve.errors import FacesieveError, InputError
 
@@ -37,7 +38,6 @@ app.command()(identify)
 app.command()(verify)
 
 console = Console(stderr=True, highlight=False)
-out = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def main() -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from facesieve.cli.terminal import errors, out
 from facesieve.errors import InputError
 
 data_app = typer.Typer(no_args_is_help=True, help="Labelled photographs: choose people and images by the published protocol.")
-out = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 @data_app.callback()
@@ -65,12 +64,8 @@ def _check_place(output: Path) -> None:
 
 
 def _counting() -> Any:
-    from rich.console import Console as Terminal
-
-    status = Terminal(stderr=True)
-
     def show(done: int, wanted: int) -> None:
-        if status.is_terminal or done % 50 == 0 or done == wanted:
-            status.print(f"{done} of {wanted} people", end="\r" if status.is_terminal and done < wanted else "\n")
+        if errors.is_terminal or done % 50 == 0 or done == wanted:
+            errors.print(f"{done} of {wanted} people", end="\r" if errors.is_terminal and done < wanted else "\n")
 
     return show

@@ -15,12 +15,11 @@ from facesieve.cli.identifying import (
     Scale,
     Seed,
     ShieldName,
-    errors,
     everyone_in,
     load_identifier,
     opened,
-    out,
-)  # fmt: skip
+)
+from facesieve.cli.terminal import errors, out
 from facesieve.errors import GalleryError, InputError
 
 if TYPE_CHECKING:

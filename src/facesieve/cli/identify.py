@@ -18,12 +18,11 @@ from facesieve.cli.identifying import (
     Seed,
     ShieldName,
     Threshold,
-    errors,
     everyone_in,
     load_identifier,
     opened,
-    out,
-)  # fmt: skip
+)
+from facesieve.cli.terminal import errors, out
 from facesieve.errors import FacesieveError, InputError
 
 if TYPE_CHECKING:
@@ -119,9 +118,9 @@ def _identify_one(
     from facesieve.noise import derive_seed
 
     photo = read_photo(path)
-    # One seed a face; a photograph without a face raises in identify itself.
-    seeds = None if seed is None else [derive_seed(seed, n) for n in range(len(identifier.detector.detect(photo)))]
-    return identifier.identify(store, photo, threshold=threshold, count=count, seeds=seeds)
+    faces = identifier.faces(photo)
+    seeds = None if seed is None else [derive_seed(seed, n) for n in range(len(faces))]
+    return identifier.identify(store, photo, threshold=threshold, count=count, seeds=seeds, faces=faces)
 
 
 def _plain(face: Identified) -> dict[str, object]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from facesieve.errors import InputError
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from facesieve.recognition.gallery import Gallery
     from facesieve.shield import Shield
 
-out = Console(highlight=False, soft_wrap=True, markup=False)
-errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 Location = Annotated[
     str, typer.Option("--gallery", envvar="FACESIEVE_GALLERY", help="A gallery's folder, or postgresql://user@host/database.")

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from facesieve.cli.terminal import out
 from facesieve.errors import InputError
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a prior or a recogniser of your own.")
-out = Console(highlight=False, soft_wrap=True, markup=False)
 
 Settings = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value, as in `--set batch=32`.")]
 Minutes = Annotated[float, typer.Option(help="How often to save.")]

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from facesieve.errors import EmbedderError
+from facesieve.recognition.crops import check_crops, resized
+
 SIDE = 160
 
 Kernel = int | tuple[int, int]
@@ -29,24 +32,8 @@ class _Conv(nn.Module):
         return functional.relu(self.bn(self.conv(x)))
 
 
-class _Residual(nn.Module):
-    """Branches side by side, brought back to the width of the input, scaled and added to it."""
-
-    def __init__(self, width: int, scale: float, branches: list[nn.Module], joined: int, *, rectify: bool = True) -> None:
-        super().__init__()
-        self.scale, self.rectify, self.count = scale, rectify, len(branches)
-        for number, branch in enumerate(branches):
-            self.add_module(f"branch{number}", branch)
-        self.conv2d = nn.Conv2d(joined, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        joined = torch.cat([self.get_submodule(f"branch{number}")(x) for number in range(self.count)], 1)
-        x = x + self.scale * self.conv2d(joined)
-        return functional.relu(x) if self.rectify else x
-
-
-class _Reduction(nn.Module):
-    """Branches of stride 2 side by side."""
+class _Branches(nn.Module):
+    """Branches side by side: ``branch0``, ``branch1``, ..."""
 
     def __init__(self, branches: list[nn.Module]) -> None:
         super().__init__()
@@ -56,6 +43,19 @@ class _Reduction(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.get_submodule(f"branch{number}")(x) for number in range(self.count)], 1)
+
+
+class _Residual(_Branches):
+    """Branches brought back to the width of the input, scaled and added to it."""
+
+    def __init__(self, width: int, scale: float, branches: list[nn.Module], joined: int, *, rectify: bool = True) -> None:
+        super().__init__(branches)
+        self.scale, self.rectify = scale, rectify
+        self.conv2d = nn.Conv2d(joined, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.scale * self.conv2d(super().forward(x))
+        return functional.relu(x) if self.rectify else x
 
 
 def _block35() -> _Residual:
@@ -77,19 +77,19 @@ def _block8(scale: float = 0.20, *, rectify: bool = True) -> _Residual:
     return _Residual(1792, scale, [_Conv(1792, 192, 1), long], 384, rectify=rectify)
 
 
-def _mixed_6a() -> _Reduction:
+def _mixed_6a() -> _Branches:
     deep = nn.Sequential(_Conv(256, 192, 1), _Conv(192, 192, 3, padding=1), _Conv(192, 256, 3, 2))
-    return _Reduction([_Conv(256, 384, 3, 2), deep, nn.MaxPool2d(3, 2)])
+    return _Branches([_Conv(256, 384, 3, 2), deep, nn.MaxPool2d(3, 2)])
 
 
-def _mixed_7a() -> _Reduction:
+def _mixed_7a() -> _Branches:
     branches: list[nn.Module] = [
         nn.Sequential(_Conv(896, 256, 1), _Conv(256, 384, 3, 2)),
         nn.Sequential(_Conv(896, 256, 1), _Conv(256, 256, 3, 2)),
         nn.Sequential(_Conv(896, 256, 1), _Conv(256, 256, 3, padding=1), _Conv(256, 256, 3, 2)),
         nn.MaxPool2d(3, 2),
     ]
-    return _Reduction(branches)
+    return _Branches(branches)
 
 
 class FaceNet(nn.Module):
@@ -128,11 +128,8 @@ class FaceNet(nn.Module):
 
         Raises ``ValueError`` for another shape.
         """
-        if crops.ndim != 4 or crops.shape[1] != 3 or crops.shape[2] != crops.shape[3]:
-            raise ValueError(f"aligned crops have shape (B, 3, S, S), not {tuple(crops.shape)}")
-        if crops.shape[-1] != SIDE:
-            crops = functional.interpolate(crops, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
-        return self.trunk(crops).to(crops.dtype)
+        check_crops(crops)
+        return self.trunk(resized(crops, SIDE)).to(crops.dtype)
 
     def trunk(self, crops: Tensor) -> Tensor:
         """The network at the crops' own resolution, for training on smaller ones; 75 pixels are the least."""
@@ -150,8 +147,6 @@ class FaceNet(nn.Module):
 
     def classify(self, crops: Tensor) -> Tensor:
         """The classifier's logits (B, classes) for such crops. Raises ``EmbedderError`` without a classifier."""
-        from facesieve.errors import EmbedderError
-
         if self.logits is None:
             raise EmbedderError(f"{self.name} has no classifier; train one with `facesieve train recogniser`")
         head: Tensor = self.logits(self.features(crops).to(self.logits.weight.dtype))

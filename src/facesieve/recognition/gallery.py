@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -126,6 +127,31 @@ class Gallery(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections."""
+
+
+class BackEnd(ABC):
+    """What both back ends do alike."""
+
+    _embedder: str
+    _dimensions: int
+
+    @property
+    def embedder(self) -> str:
+        """The name of the embedder that made every template."""
+        return self._embedder
+
+    @property
+    def dimensions(self) -> int:
+        """The length D of a template."""
+        return self._dimensions
+
+    def enrol(self, person: str, templates: Templates) -> None:
+        """See ``Gallery``."""
+        self.enrol_all({person: templates})
+
+    @abstractmethod
+    def enrol_all(self, people: Mapping[str, Templates]) -> None:
+        """See ``Gallery``."""
 
 
 # --- what a user gives --------------------------------------------------------------------------

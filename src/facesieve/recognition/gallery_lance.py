@@ -44,7 +44,7 @@ class LanceSettings:
     refine: int = 1  # times as many rows as asked for are compared exactly
 
 
-class LanceGallery:
+class LanceGallery(shared.BackEnd):
     """A ``Gallery`` in a folder; ``create`` and ``open`` make one. ``settings`` may be replaced at any time."""
 
     def __init__(self, folder: Path) -> None:
@@ -81,21 +81,7 @@ class LanceGallery:
                 _make(folder, embedder, dimensions)
         return cls.open(folder, embedder=embedder, dimensions=dimensions)
 
-    @property
-    def embedder(self) -> str:
-        """The name of the embedder that made every template."""
-        return self._embedder
-
-    @property
-    def dimensions(self) -> int:
-        """The length D of a template."""
-        return self._dimensions
-
     # --- writing ----------------------------------------------------------------------------------
-
-    def enrol(self, person: str, templates: Templates) -> None:
-        """See ``Gallery``."""
-        self.enrol_all({person: templates})
 
     def enrol_all(self, people: Mapping[str, Templates]) -> None:
         """See ``Gallery``."""

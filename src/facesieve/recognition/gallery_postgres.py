@@ -44,7 +44,7 @@ class PostgresSettings:
     build_memory: str = "1GB"  # maintenance_work_mem while building
 
 
-class PostgresGallery:
+class PostgresGallery(shared.BackEnd):
     """A ``Gallery`` on a server; ``create`` and ``open`` make one. ``settings`` may be replaced at any time."""
 
     def __init__(self, location: str) -> None:
@@ -116,21 +116,7 @@ class PostgresGallery:
         path = ", ".join([self._schema, *(where or [])])
         run("SELECT set_config('search_path', %s, %s)", [path, local])
 
-    @property
-    def embedder(self) -> str:
-        """The name of the embedder that made every template."""
-        return self._embedder
-
-    @property
-    def dimensions(self) -> int:
-        """The length D of a template."""
-        return self._dimensions
-
     # --- writing ----------------------------------------------------------------------------------
-
-    def enrol(self, person: str, templates: Templates) -> None:
-        """See ``Gallery``."""
-        self.enrol_all({person: templates})
 
     def enrol_all(self, people: Mapping[str, Templates]) -> None:
         """See ``Gallery``."""

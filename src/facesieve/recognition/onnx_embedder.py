@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from facesieve.errors import EmbedderError, MissingExtraError, SettingError
+from facesieve.recognition.crops import check_crops, resized
 
 Channels = Literal["rgb", "bgr"]
 
@@ -52,8 +52,7 @@ class OnnxEmbedder:
         """
         if crops.requires_grad:
             raise EmbedderError(f"{self.name} runs in ONNX Runtime and gives no gradients; use SFace or FaceNet")
-        if crops.ndim != 4 or crops.shape[1] != 3 or crops.shape[2] != crops.shape[3]:
-            raise ValueError(f"aligned crops have shape (B, 3, S, S), not {tuple(crops.shape)}")
+        check_crops(crops)
         rows = torch.empty(len(crops), self.dimensions, dtype=torch.float64)
         if len(crops):
             parts = [self._graph.run(part) for part in self._inputs(crops)]
@@ -68,9 +67,7 @@ class OnnxEmbedder:
 
     def _inputs(self, crops: Tensor) -> Iterator[NDArray[np.float32]]:
         """The crops at the graph's side (B, 3, side, side), as it wants their numbers: all together, or one by one."""
-        crops, side = crops.detach().to("cpu", torch.float32), self._graph.side
-        if crops.shape[-1] != side:  # without antialiasing, pixels of a larger crop would be passed over
-            crops = functional.interpolate(crops, (side, side), mode="bilinear", align_corners=False, antialias=True)
+        crops = resized(crops.detach().to("cpu", torch.float32), self._graph.side)
         if self.channels == "bgr":
             crops = crops.flip(1)
         pixels = ((255 * crops - self.mean) / self.std).numpy()

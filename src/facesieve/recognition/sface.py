@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from facesieve.recognition.crops import check_crops, resized
+
 SIDE = 112
 
 # (output channels, stride) of conv_2 ... conv_14; a stride of 2 halves 112 to 56, 28, 14, 7.
@@ -59,10 +61,8 @@ class SFace(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         """``crops`` (B, 3, S, S), RGB in [0, 1]; returns unit rows (B, 128). Raises ``ValueError`` for another shape."""
-        if crops.ndim != 4 or crops.shape[1] != 3 or crops.shape[2] != crops.shape[3]:
-            raise ValueError(f"aligned crops have shape (B, 3, S, S), not {tuple(crops.shape)}")
-        if crops.shape[-1] != SIDE:  # without antialiasing, pixels of a larger crop would be passed over
-            crops = functional.interpolate(crops, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
+        check_crops(crops)
+        crops = resized(crops, SIDE)
         x = (255 * crops).to(self.scalar_op1.dtype)  # (B, 3, 112, 112), RGB
         x = self.features((x - self.scalar_op1) * self.scalar_op2)  # (B, 1024, 7, 7)
         x = self.fc1(self.pre_fc1(self.bn1(x).flatten(1)))  # (B, 128)

@@ -88,10 +88,3 @@ def to_batch(crops: Sequence[Photo] | Crops) -> Tensor:
     """Crops as (B, 3, S, S) in [0, 1], the layout that convolutions like best."""
     batch = torch.from_numpy(np.stack(list(crops))).permute(0, 3, 1, 2)
     return (batch.float() / 255).contiguous(memory_format=torch.channels_last)
-
-
-def resized(batch: Tensor, size: int) -> Tensor:
-    """The batch at another size, antialiased."""
-    if batch.shape[-1] == size:
-        return batch
-    return functional.interpolate(batch, (size, size), mode="bilinear", align_corners=False, antialias=True)

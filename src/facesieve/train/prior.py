@@ -6,12 +6,10 @@ if it had not been.
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facesieve.errors import InputError, SettingError
+from facesieve.errors import InputError
 from facesieve.faces import Detector, Points, alignment, warp
 from facesieve.hardware import choose_path
 from facesieve.images import Photo, read_photo, to_tensor
 from facesieve.priors.network import NetworkPrior
 from facesieve.priors.schedule import Schedule
 from facesieve.train.export import export_prior, write_sheets
+from facesieve.train.keeping import append_row, check_settings, write_checkpoint
 
 HELD_OUT_SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
 
@@ -217,7 +216,7 @@ def train_prior(
         if now - shown > 20 or step + 1 == total:
             rate = len(losses) * settings.batch / max(now - shown, 1e-9)
             left = (total - step - 1) * settings.batch / rate / 60
-            _append(out / "loss.csv", ["step", "loss"], [step + 1, sum(losses) / len(losses)])
+            append_row(out / "loss.csv", ["step", "loss"], [step + 1, sum(losses) / len(losses)])
             report(f"step {step + 1}/{total}  loss {sum(losses) / len(losses):.4f}  {rate:.1f} images/s  {left:.0f} min left")
             shown, losses = now, []
         if now - saved > checkpoint_minutes * 60 or step + 1 == total:
@@ -225,7 +224,7 @@ def train_prior(
             with run.averaged() as prior:
                 held_out = held_out_loss(prior, run.batches, 64 if step + 1 < total else settings.held_out)
                 write_sheets(prior, run.batches.held_out_images(6).to(run.path.device), out / "sheets", step + 1)
-            _append(out / "held-out.csv", ["step", *held_out], [step + 1, *held_out.values()])
+            append_row(out / "held-out.csv", ["step", *held_out], [step + 1, *held_out.values()])
             report("held out  " + "  ".join(f"{sigma:g}: {loss:.4f}" for sigma, loss in held_out.items()))
             saved = shown = time.monotonic()
             losses = []
@@ -288,17 +287,12 @@ class _Run:
             "optimiser": self.optimiser.state_dict(),
             "ema": self.ema.state_dict(),
         }
-        partial = self.checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.checkpoint)
+        write_checkpoint(self.checkpoint, state)
 
     def _load(self) -> None:
         state = torch.load(self.checkpoint, map_location=self.path.device, weights_only=True)
-        for name, value in self.settings.model_dump(mode="json").items():
-            if name != "images" and state["settings"][name] != value:
-                raise SettingError(
-                    f"{self.checkpoint}: this run has {name} {state['settings'][name]}, not {value}; use another folder"
-                )
+        given = self.settings.model_dump(mode="json")
+        check_settings(self.checkpoint, state["settings"], given, free=frozenset({"images"}))
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.ema.load_state_dict(state["ema"])
@@ -319,15 +313,6 @@ class _Averaged:
 
     def __exit__(self, *_: object) -> None:
         self.run.ema.restore(self.run.network.parameters())
-
-
-def _append(path: Path, header: list[Any], row: list[Any]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(header)
-        writer.writerow(row)
 
 
 __all__ = ["FaceFolder", "PriorTraining", "build_network", "held_out_loss", "train_prior", "v_loss"]

@@ -5,7 +5,6 @@ A run keeps everything needed to go on in ``checkpoint.pt``, and its curve in ``
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Callable
@@ -20,10 +19,12 @@ from torch.nn import functional
 from facesieve.errors import SettingError
 from facesieve.hardware import choose_path
 from facesieve.noise import derive_seed
+from facesieve.recognition.crops import resized
 from facesieve.recognition.facenet import SIDE, FaceNet
 from facesieve.recognition.facenet_file import read_state
 from facesieve.train.batches import Batch, Batches, Classifying, ClassifyingBatches, Indices, Optimising
-from facesieve.train.faces import LabelledCrops, resized, to_batch
+from facesieve.train.faces import LabelledCrops, to_batch
+from facesieve.train.keeping import append_row, check_settings, write_checkpoint
 
 Report = Callable[[str], None]
 
@@ -136,17 +137,11 @@ class Run:
             "projection": None if self.projection is None else self.projection.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        partial = self._checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self._checkpoint)
+        write_checkpoint(self._checkpoint, state)
 
     def _load(self) -> None:
         state = torch.load(self._checkpoint, map_location=self.path.device, weights_only=True)
-        given = self.settings.model_dump(mode="json")
-        for name in given.keys() | state["settings"].keys():
-            was, wanted = state["settings"].get(name), given.get(name)
-            if was != wanted:
-                raise SettingError(f"{self._checkpoint}: this run has {name} {was}, not {wanted}; use another folder")
+        check_settings(self._checkpoint, state["settings"], self.settings.model_dump(mode="json"))
         self.network.load_state_dict(state["network"])
         if self.projection is not None:
             self.projection.load_state_dict(state["projection"])
@@ -176,13 +171,8 @@ def train(run: Run, *, report: Report = print, checkpoint_minutes: float = 5.0) 
 def _note(run: Run, seen: list[dict[str, float]], seconds: float, accuracy: float | None, report: Report) -> None:
     means = {name: sum(losses[name] for losses in seen) / len(seen) for name in seen[0]}
     size, left = run.batches.size(run.step - 1), (run.batches.total - run.step) * seconds / len(seen) / 60
-    path = run.out / "curve.csv"
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(["step", "size", *means, "held_out_top1"])
-        writer.writerow([run.step, size, *(f"{v:.5f}" for v in means.values()), "" if accuracy is None else f"{accuracy:.5f}"])
+    row = [run.step, size, *(f"{v:.5f}" for v in means.values()), "" if accuracy is None else f"{accuracy:.5f}"]
+    append_row(run.out / "curve.csv", ["step", "size", *means, "held_out_top1"], row)
     text = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
     held_out = "" if accuracy is None else f"  held-out top-1 {100 * accuracy:.1f} %"
     rate = f"{len(seen) * run.settings.batch / seconds:.1f} images/s  {left:.0f} min left at this size"
