@@ -44,7 +44,8 @@ def load_facenet(path: Path | str, *, device: torch.device | str = "cpu", dtype:
     _check(path, wanted, {name: value.shape for name, value in state.items()})
     converted = {name: value.to(device, dtype if value.is_floating_point() else value.dtype) for name, value in state.items()}
     network.load_state_dict(converted, assign=True)
-    network.name = str(card.get("name", f"facenet-{path.stem}-{_digest(state)}"))
+    # A gallery remembers the embedder by its name: two trainings must not share one.
+    network.name = f"{card.get('name', path.name)}-{card['sha256'][:8]}" if card else f"facenet-{path.stem}-{_digest(state)}"
     network.people = tuple(card.get("people", ()))
     return network.eval().requires_grad_(False)
 

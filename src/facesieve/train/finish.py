@@ -128,6 +128,5 @@ def _card(name: str, run: Run, settings: Optimising, data: dict[str, Any]) -> di
 
 
 def _finished(network: FaceNet, out: Path, card: dict[str, Any]) -> Path:
-    # The network's name is part of what a gallery remembers: two trainings must not share one.
     save_facenet(network, out / FINISHED, card)
     return out / FINISHED
