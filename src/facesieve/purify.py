@@ -133,10 +133,14 @@ class Purifier:
         if images.dim() != 4 or len(seeds) != len(images):
             raise SettingError(f"{len(seeds)} seeds for images of shape {tuple(images.shape)}: one a (3, H, W) image is needed")
         for number, stage in enumerate(self.stages):
-            own = [derive_seed(seed, number) for seed in seeds]
-            noise = seeded_noise(own, tuple(images.shape[1:]), dtype=images.dtype, device=images.device)
-            images = stage(images, noise)
+            images = self.apply(number, images, seeds)
             yield stage, images
+
+    def apply(self, number: int, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Stage ``number`` alone, on what the stage before it made (B, 3, H, W), with the noise it has within the whole."""
+        own = [derive_seed(seed, number) for seed in seeds]
+        noise = seeded_noise(own, tuple(images.shape[1:]), dtype=images.dtype, device=images.device)
+        return self.stages[number](images, noise)
 
 
 def fresh_seeds(count: int) -> list[int]:

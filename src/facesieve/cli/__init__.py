@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from facesieve import __version__
 from facesieve.cli.data import data_app
+from facesieve.cli.evaluate import evaluate, report
 from facesieve.cli.gallery import gallery_app
 from facesieve.cli.identify import enrol, identify, verify
 from facesieve.cli.terminal import out
@@ -36,6 +37,8 @@ app.add_typer(data_app, name="data")
 app.command()(enrol)
 app.command()(identify)
 app.command()(verify)
+app.command()(evaluate)
+app.command()(report)
 
 console = Console(stderr=True, highlight=False)
 

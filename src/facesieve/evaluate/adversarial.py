@@ -1,0 +1,156 @@
+"""Adversarial sets: crafted once, kept by a hash of all that made them, saved as they are and as 8-bit PNG."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facesieve.attacks import gradient, libraries, objectives
+from facesieve.evaluate.experiment import BLACK_BOX, AttackSettings
+from facesieve.evaluate.recogniser import Recogniser
+from facesieve.evaluate.report import AttackRecord
+from facesieve.evaluate.store import Ingredients, Store, image_digest, write
+from facesieve.images import encode_photo, read_photo, to_photo, to_tensor
+from facesieve.noise import derive_seed
+
+L2 = frozenset({"pgd-l2", "carlini-wagner-l2"})
+
+
+@dataclass(frozen=True, eq=False)
+class AdversarialSet:
+    """A set in both forms, and what is to be said of it."""
+
+    images: dict[str, Tensor]  # by quantisation: (N, 3, S, S) in [0, 1]
+    record: AttackRecord
+
+
+def craft(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Attack a batch (B, 3, S, S) in [0, 1] of the people ``labels`` (B,); image ``i`` depends on ``seeds[i]`` alone."""
+    assert isinstance(attack.eps, float)
+    eps, step, iterations = attack.eps / 255, attack.step / 255, attack.iterations
+    starts = seeds if attack.random_start else None
+    match attack.method:
+        case "fgsm":
+            return gradient.fgsm(_objective(attack, recogniser, labels), images, eps=eps)
+        case "pgd":
+            objective = _objective(attack, recogniser, labels)
+            return gradient.pgd(objective, images, eps=eps, step=step, iterations=iterations, seeds=starts)
+        case "pgd-l2":
+            objective = _objective(attack, recogniser, labels)
+            return gradient.pgd_l2(objective, images, eps=eps, step=step, iterations=iterations, seeds=starts)
+    scores = recogniser.logits
+    match attack.method:
+        case "mi-fgsm":
+            return libraries.mi_fgsm(scores, images, labels, eps=eps, step=step, iterations=iterations)
+        case "carlini-wagner-l2":
+            return libraries.carlini_wagner_l2(scores, images, labels, eps=eps, iterations=iterations, seeds=seeds)
+        case "apgd-ce":
+            return libraries.apgd_ce(scores, images, labels, eps=eps, iterations=iterations, seeds=seeds)
+        case "apgd-t":
+            return libraries.apgd_t(scores, images, labels, eps=eps, iterations=iterations, seeds=seeds)
+        case "fab":
+            return libraries.fab(scores, images, labels, eps=eps, iterations=iterations, seeds=seeds)
+        case "square":
+            return libraries.square(scores, images, labels, eps=eps, queries=iterations, seeds=seeds)
+        case "auto-attack":
+            return libraries.auto_attack(scores, images, labels, eps=eps, seeds=seeds)
+
+
+def _objective(attack: AttackSettings, recogniser: Recogniser, labels: Tensor) -> objectives.Objective:
+    kind = objectives.CrossEntropy if attack.objective == "cross-entropy" else objectives.Margin
+    return kind(recogniser.logits, labels)
+
+
+def adversarial_set(
+    attack: AttackSettings,
+    recogniser: Recogniser,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    seed: int,
+    batch: int,
+    store: Store,
+    folder: Path,
+    data: str,
+) -> AdversarialSet:
+    """The adversarial images of ``images`` (N, 3, S, S), batch by batch from the store where they are there.
+
+    ``folder`` gets them as ``float.npy``, ``uint8/*.png`` and ``set.json``, which says what made them;
+    the 8-bit set is what is read back from those files. ``data`` is the hash of the manifest: mean
+    templates hang on it.
+    """
+    parts, seconds = [], 0.0
+    for start in range(0, len(images), batch):
+        part, people = images[start : start + batch], labels[start : start + batch]
+        seeds = [derive_seed(seed, "attack", start + i) for i in range(len(part))]
+        made_from = _ingredients(attack, recogniser.name, part, people, seeds, data)
+        kept = store.batch(made_from, partial(craft, attack, recogniser, part, people, seeds))
+        parts.append(kept.images)
+        seconds += kept.seconds
+    made = torch.cat(parts)
+    saved = _saved(folder, made, attack, recogniser.name, data)
+    return AdversarialSet({"float": made, "uint8": saved}, _record(attack, recogniser, images, labels, saved, seconds))
+
+
+def _ingredients(
+    attack: AttackSettings, recogniser: str, images: Tensor, labels: Tensor, seeds: Sequence[int], data: str
+) -> Ingredients:
+    settings = attack.model_dump(mode="json", exclude={"name", "quantisation", "probes", "on"})
+    return {
+        "attack": settings,
+        "recogniser": recogniser,
+        "images": image_digest(images),
+        "labels": labels.tolist(),
+        "seeds": list(seeds),
+        "data": data,
+    }
+
+
+def _saved(folder: Path, images: Tensor, attack: AttackSettings, recogniser: str, data: str) -> Tensor:
+    """The images as 8-bit files have them, by writing and reading such files."""
+    about = {"attack": attack.model_dump(mode="json"), "recogniser": recogniser, "data": data, "images": image_digest(images)}
+    text = (json.dumps(about, indent=1) + "\n").encode()
+    done, files = folder / "set.json", [folder / "uint8" / f"{number:05d}.png" for number in range(len(images))]
+    if not done.exists() or done.read_bytes() != text:
+        for path, image in zip(files, images, strict=True):
+            write(path, encode_photo(to_photo(image), "png"))
+        np.save(folder / "float.npy", images.numpy())
+        write(done, text)
+    return torch.stack([to_tensor(read_photo(path)) for path in files])
+
+
+def _record(
+    attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels: Tensor, saved: Tensor, seconds: float
+) -> AttackRecord:
+    assert isinstance(attack.eps, float)
+    norm: Literal["linf", "l2"] = "l2" if attack.method in L2 else "linf"
+    difference = (saved - images).flatten(1)
+    length = difference.norm(dim=1) if norm == "l2" else difference.abs().amax(1)
+    return AttackRecord(
+        name=attack.name,
+        method=attack.method,
+        eps=attack.eps,
+        norm=norm,
+        iterations=attack.iterations,
+        sees=recogniser.name,
+        black_box=attack.method in BLACK_BOX,
+        left_ball=float((length > attack.eps / 255 + 1e-6).double().mean()),
+        still=_still(attack, recogniser, images, labels),
+        seconds=round(seconds / len(images), 3),
+    )
+
+
+def _still(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels: Tensor, few: int = 30) -> float:
+    """Share of (the first few) images at which the objective's gradient vanishes or is not finite."""
+    x = images[:few].clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(_objective(attack, recogniser, labels[:few])(x).sum(), x)
+    steepest = slope.flatten(1).abs().amax(1)
+    return float((~torch.isfinite(steepest) | (steepest == 0)).double().mean())

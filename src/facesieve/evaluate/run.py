@@ -1,0 +1,243 @@
+"""Run an experiment: craft, defend, score; what was done is not done again.
+
+run/
+    experiment.json     the settings; a run goes on with the same ones alone
+    manifest.json       every image, its hash and its role
+    cache/              adversarial and purified batches, by the hash of what made them
+    adversarial/        the sets, as float.npy and 8-bit PNG
+    cells/              scores of every image, one file for each combination
+    report.json         the record
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facesieve import __version__, hardware
+from facesieve.errors import InputError, SettingError
+from facesieve.evaluate.adversarial import AdversarialSet, adversarial_set
+from facesieve.evaluate.defended import Around, Defence, defend, make_defence
+from facesieve.evaluate.experiment import AttackSettings, DefenceSettings, Experiment
+from facesieve.evaluate.manifest import Manifest, load_manifest, save_manifest
+from facesieve.evaluate.protocol import aligned_crops, select
+from facesieve.evaluate.recogniser import Recogniser, judge, load_recogniser
+from facesieve.evaluate.report import NONE, AttackRecord, Cell, Report, save_report
+from facesieve.evaluate.sources import open_source
+from facesieve.evaluate.store import Store, digest, image_digest, write
+
+Say = Callable[[str], None]
+
+
+class Run:
+    """One experiment in one folder."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        source: Path,
+        out: Path,
+        *,
+        manifest: Path | None = None,
+        cache: Path | None = None,
+        say: Say = print,
+    ) -> None:
+        """Raises ``InputError`` or ``SettingError`` where the folder holds another experiment, or the data is another."""
+        self.experiment, self.out, self.say = experiment, out, say
+        self.settings = experiment.run
+        self._claim()
+        self.manifest = self._manifest(source, manifest)
+        self.cache = out / "cache" if cache is None else cache
+        self.store = Store(self.cache)
+        crops = aligned_crops(self.manifest, open_source(source), self.cache, self.settings.size)
+        self.gallery, self.owners = self._of("train", crops)
+        images, labels = self._of("test", crops)
+        order = _round_robin(labels)[: self.settings.probes]
+        self.images, self.labels = images[torch.from_numpy(order)], labels[order]
+        self.attacks, self.defences = experiment.all_attacks(), experiment.all_defences()
+        self.around = Around.of(self.settings)
+        self.made = [make_defence(settings, self.around) for settings in self.defences]
+        self.recogniser = load_recogniser(experiment.recogniser, self.manifest.people, self.gallery, self.owners)
+
+    def _claim(self) -> None:
+        path, text = self.out / "experiment.json", self.experiment.model_dump_json(indent=1) + "\n"
+        if path.exists() and path.read_text() != text:
+            raise SettingError(f"{self.out}: holds a run of another experiment; choose another folder")
+        if self.out.exists() and not self.out.is_dir():
+            raise InputError(f"{self.out}: not a folder")
+        write(path, text.encode())
+
+    def _manifest(self, source: Path, given: Path | None) -> Manifest:
+        own = self.out / "manifest.json"
+        if given is not None:
+            manifest = load_manifest(given)
+            if manifest.selection != self.experiment.data:
+                raise SettingError(f"{given}: made with other settings than the experiment's [data]; select anew")
+        elif own.exists():
+            return load_manifest(own)
+        else:
+            self.say("choosing people and images ...")
+            manifest = select(open_source(source), self.experiment.data)
+        if own.exists() and load_manifest(own).sha256 != manifest.sha256:
+            raise SettingError(f"{self.out}: holds a run on other data; choose another folder")
+        save_manifest(own, manifest)
+        return manifest
+
+    def _of(self, role: str, crops: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        chosen = [number for number, image in enumerate(self.manifest.images) if image.role == role]
+        if not chosen:
+            raise InputError(f"the data has no {role} images; set data.{role}")
+        place = {person: number for number, person in enumerate(self.manifest.people)}
+        owners = np.array([place[self.manifest.images[number].person] for number in chosen])
+        return torch.from_numpy(crops[chosen]).permute(0, 3, 1, 2).float() / 255, owners
+
+    # --- cells ------------------------------------------------------------------------------------
+
+    def execute(self) -> Report:
+        """Everything, cell by cell; the report is written after each, so that it can be looked at on the way."""
+        cells: list[Cell] = []
+        records: list[AttackRecord] = []
+        every: list[AttackSettings | None] = [None, *self.attacks]
+        clock = _Clock(self.say, sum(self._work(attack) for attack in every))
+        for attack in every:
+            if attack is None:
+                sets, n = {"uint8": self.images}, len(self.images)
+            else:
+                n = self._count(attack)
+                made = self._adversarial(attack, n)
+                clock.done(n * attack.iterations, attack.name)
+                records.append(made.record)
+                sets = {name: made.images[name] for name in attack.quantisation}
+            for quantisation, images in sets.items():
+                for settings, defence in [(None, None), *zip(self.defences, self.made, strict=True)]:
+                    if settings is not None and not _wanted(settings, attack):
+                        continue
+                    many = n if settings is None or settings.probes is None else min(n, settings.probes)
+                    cells += self._cells(attack, quantisation, defence, images[:many])
+                    clock.done(many * (0 if defence is None else defence.evaluations), self._line(cells[-1]))
+            save_report(self.out, self._report(cells, records, complete=attack is every[-1]))
+        return self._report(cells, records, complete=True)
+
+    def _count(self, attack: AttackSettings) -> int:
+        return len(self.images) if attack.probes is None else min(attack.probes, len(self.images))
+
+    def _work(self, attack: AttackSettings | None) -> int:
+        n = len(self.images) if attack is None else self._count(attack)
+        times = 1 if attack is None else len(attack.quantisation)
+        wanted = [(s, d) for s, d in zip(self.defences, self.made, strict=True) if _wanted(s, attack)]
+        purified = sum(min(n, s.probes or n) * d.evaluations for s, d in wanted)
+        return times * purified + (0 if attack is None else n * attack.iterations)
+
+    def _adversarial(self, attack: AttackSettings, n: int) -> AdversarialSet:
+        recogniser = self.recogniser if attack.on is None else self._other(attack)
+        return adversarial_set(
+            attack, recogniser, self.images[:n], torch.from_numpy(self.labels[:n]), seed=self.settings.seed,
+            batch=self.settings.batch, store=self.store, data=self.manifest.sha256,
+            folder=self.out / "adversarial" / _slug(attack.name),
+        )  # fmt: skip
+
+    def _other(self, attack: AttackSettings) -> Recogniser:
+        assert attack.on is not None
+        return load_recogniser(attack.on, self.manifest.people, self.gallery, self.owners)
+
+    def _cells(self, attack: AttackSettings | None, quantisation: str, defence: Defence | None, images: Tensor) -> list[Cell]:
+        """The cell, and those of the defence's steps where they are wanted."""
+        where = (NONE if attack is None else attack.name, quantisation, NONE if defence is None else defence.name)
+        if defence is None:
+            return [self._cell(*where, "", images, None)]
+        settings = self.settings
+        result = defend(defence, images, self.around, self.store, seed=settings.seed, batch=settings.batch)
+        return [self._cell(*where, point, scored, result.seconds) for point, scored in result.points]
+
+    def _cell(self, attack: str, quantisation: str, defence: str, point: str, images: Tensor, seconds: float | None) -> Cell:
+        key = digest({"images": image_digest(images), "recogniser": self.recogniser.name, "data": self.manifest.sha256})
+        path = self.out / "cells" / f"{key[:32]}.json"
+        labels = self.labels[: len(images)]
+        if not path.exists():
+            write(path, (json.dumps(asdict(judge(self.recogniser, images, labels))) + "\n").encode())
+        trial = json.loads(path.read_text())
+        timed = None if seconds is None else round(seconds, 4)
+        return Cell(attack=attack, quantisation=quantisation, defence=defence, point=point, seconds=timed, **trial)  # type: ignore[arg-type]
+
+    def _line(self, cell: Cell) -> str:
+        right = float(np.mean(np.array(cell.predicted) == self.labels[: len(cell.predicted)]))
+        return f"attack {cell.attack} ({cell.quantisation}), defence {cell.defence}: {100 * right:.1f} % of {len(cell.predicted)}"
+
+    # --- the record -------------------------------------------------------------------------------
+
+    def _report(self, cells: list[Cell], records: list[AttackRecord], *, complete: bool) -> Report:
+        return Report(
+            experiment=self.experiment.model_dump(mode="json"),
+            environment=self._environment,
+            people=self.manifest.people,
+            labels=tuple(self.labels.tolist()),
+            closed_set=self.recogniser.closed_set,
+            random_defences=tuple(defence.name for defence in self.made if defence.random),
+            attacks=tuple(records),
+            cells=tuple(cells),
+            complete=complete,
+        )
+
+    @cached_property
+    def _environment(self) -> dict[str, str]:
+        return {
+            "facesieve": __version__,
+            **hardware.summary(),
+            "numpy": np.__version__,
+            "system": f"{platform.system()} {platform.machine()}",
+            "path": str(self.around.path),
+            "prior_sha256": self.around.prior_sha256,
+            "recogniser": self.recogniser.name,
+            "manifest_sha256": self.manifest.sha256,
+        }
+
+
+class _Clock:
+    """Says what was done and how long the rest will take, by the mean speed of what was not there already."""
+
+    def __init__(self, say: Say, units: int) -> None:
+        self.say, self.left = say, units
+        self.before, self.seconds, self.spent = time.monotonic(), 0.0, 0
+
+    def done(self, units: int, line: str) -> None:
+        now = time.monotonic()
+        if units and now - self.before > 0.02 * units**0.5:  # else it came from the disk
+            self.seconds, self.spent = self.seconds + now - self.before, self.spent + units
+        self.left, self.before = self.left - units, now
+        minutes = self.seconds / self.spent * self.left / 60 if self.spent else 0.0
+        self.say(f"{line}; about {minutes:.0f} min left" if minutes >= 1 else line)
+
+
+def evaluate(
+    experiment: Experiment, source: Path, out: Path, *, manifest: Path | None = None, cache: Path | None = None, say: Say = print
+) -> Report:
+    """Run an experiment, or go on with it, in the folder ``out``; returns its record.
+
+    ``source`` is the labelled data; ``manifest`` a selection from it that was made before (else it
+    is made and kept in ``out``); ``cache`` a folder that several runs share. Raises ``InputError``
+    and its kin for data, weights or settings that do not fit; what was computed is kept.
+    """
+    return Run(experiment, source, out, manifest=manifest, cache=cache, say=say).execute()
+
+
+def _round_robin(labels: np.ndarray) -> np.ndarray:
+    """Each person's first image, then each one's second: any first N are of as many people as can be."""
+    turn = np.array([int((labels[:number] == label).sum()) for number, label in enumerate(labels)])
+    return np.lexsort((labels, turn))
+
+
+def _wanted(defence: DefenceSettings, attack: AttackSettings | None) -> bool:
+    return attack is None or defence.attacks is None or attack.name in defence.attacks
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-." else "-" for c in name)

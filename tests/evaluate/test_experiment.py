@@ -1,0 +1,70 @@
+"""Experiment files: what they may say, and what one is told who says something else."""
+
+from pathlib import Path
+
+import pytest
+
+from facesieve.errors import InputError, SettingError
+from facesieve.evaluate.experiment import read_experiment
+
+DATA = "[data]\npeople = 3\nminimum = 4\ntrain = 2\ntest = 2\n"
+FILES = sorted((Path(__file__).parents[2] / "experiments").glob("paper-*.toml"))
+
+
+def read(tmp_path, text):
+    path = tmp_path / "e.toml"
+    path.write_text(text)
+    return read_experiment(path)
+
+
+def test_every_eps_is_an_attack_and_every_combination_of_a_sweep_a_defence(tmp_path):
+    text = DATA + '[[attacks]]\neps = [0.5, 8]\n[[defences]]\npreset = "fast"\nsweep = { scale = [2, 4], sigma_y = [0.0, 0.5] }\n'
+    experiment = read(tmp_path, text)
+    assert [(a.name, a.eps) for a in experiment.all_attacks()] == [("pgd, eps 0.5/255", 0.5), ("pgd, eps 8/255", 8)]
+    assert [d.settings for d in experiment.all_defences()] == [
+        {"scale": scale, "sigma_y": sigma} for scale in (2, 4) for sigma in (0.0, 0.5)
+    ]
+    assert len({d.name for d in experiment.all_defences()}) == 4
+
+
+def test_the_defaults_are_the_published_attack(tmp_path):
+    attack = read(tmp_path, DATA + "[[attacks]]\n").all_attacks()[0]
+    assert (attack.method, attack.eps, attack.step, attack.iterations) == ("pgd", 0.5, 2.0, 40)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (DATA + "[run]\nsed = 1\n", "unknown key run.sed"),
+        (DATA + "[runs]\n", "unknown key runs"),
+        (DATA + '[[attacks]]\nmethod = "magic"\n', "attacks.1.method"),
+        (DATA + "[[attacks]]\neps = -1\n", "attacks.1.eps"),
+        (DATA + "[[defences]]\n", "either preset or baseline"),
+        (DATA + '[[defences]]\npreset = "fast"\nbaseline = "jpeg"\n', "either preset or baseline"),
+        (DATA + '[[defences]]\npreset = "fast"\n' * 2, "'fast' is taken"),
+        (DATA + '[[defences]]\npreset = "fast"\nname = "none"\n', "'none' is taken"),
+        (DATA + '[[defences]]\npreset = "fast"\nattacks = ["fgsm"]\n', "no attack 'fgsm'"),
+        ("[data]\npeople = 0\n", "data.people"),
+        ("[run]\n", "data"),
+        ("[data\n", "not a TOML file"),
+    ],
+)
+def test_a_mistake_gets_one_line_that_names_file_and_place(tmp_path, text, said):
+    with pytest.raises((SettingError, InputError)) as caught:
+        read(tmp_path, text)
+    message = str(caught.value)
+    assert said in message
+    assert str(tmp_path / "e.toml") in message
+    assert "\n" not in message
+
+
+def test_a_missing_file_is_said(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_experiment(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_experiments_that_ship_can_be_read(path):
+    experiment = read_experiment(path)
+    assert experiment.all_attacks()
+    assert experiment.all_defences()
