@@ -1,6 +1,7 @@
 """Presets as data, purifiers as sequences of stages."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -94,6 +95,21 @@ def test_the_same_seed_gives_the_same_result_and_another_seed_another(quick):
     other = quick(SMALL, seeds=[1, 2, 4])
     assert torch.equal(first[:2], other[:2])
     assert not torch.equal(first[2], other[2])
+
+
+def test_the_mean_of_samples_has_their_noise_averaged_and_costs_each_of_them():
+    from white_prior import WhitePrior
+
+    one = Restoration("x", grey_mean_pool(4), steps=3, eta=0.0, start_sigma=0.5, end_sigma=0.1)
+    spread = []
+    for restoration in (one, replace(one, samples=16)):
+        purifier = Preset("", "", (restoration,)).with_prior(WhitePrior(16))
+        same = SMALL[:1].expand(200, -1, -1, -1)
+        results = purifier(same, seeds=range(200))
+        assert_close(restoration.operator(2 * results - 1), restoration.observe(same), rtol=0, atol=1e-9)  # law 2
+        spread.append(results.std(0).mean())
+    assert spread[0] / spread[1] == pytest.approx(4, rel=0.05)  # sqrt(16)
+    assert replace(one, samples=16).evaluations == 16 * one.evaluations == 48
 
 
 def test_without_seeds_every_call_differs(quick):

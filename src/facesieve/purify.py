@@ -28,7 +28,8 @@ class Restoration:
 
     ``start_sigma`` None starts from pure noise on the published grid; a number starts from the
     noised observation at that level, on a grid of ``steps`` levels down to ``end_sigma``.
-    ``sigma_y`` is in [-1, 1] units.
+    ``sigma_y`` is in [-1, 1] units. The result is the mean of ``samples`` restorations, each with
+    noise of its own: it comes closer to the posterior mean, which keeps what all of them agree on.
     """
 
     name: str
@@ -40,12 +41,15 @@ class Restoration:
     travel_repeat: int = 1
     start_sigma: float | None = None
     end_sigma: float = 0.02
+    samples: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
             raise SettingError(f"eta {self.eta} must be between 0 and 1")
         if self.sigma_y < 0:
             raise SettingError(f"sigma_y {self.sigma_y} must be 0 or more")
+        if self.samples < 1:
+            raise SettingError(f"samples {self.samples} must be 1 or more")
         self.sigmas()
 
     def sigmas(self) -> list[float]:
@@ -60,7 +64,7 @@ class Restoration:
     def evaluations(self) -> int:
         """How often the prior is evaluated."""
         levels = self.sigmas()
-        return sum(after < before for before, after in pairwise(levels))
+        return self.samples * sum(after < before for before, after in pairwise(levels))
 
     def observe(self, images: Tensor) -> Tensor:
         """``y = A(2 x - 1)`` of images in [0, 1]."""
@@ -103,7 +107,9 @@ class RestorationStage:
     def __call__(self, images: Tensor, noise: Noise) -> Tensor:
         """Observe and restore; the result is clipped to [0, 1]."""
         y = self.restoration.observe(images)
-        return (last(self.restoration.steps_from(self.prior, y, noise)) / 2 + 0.5).clamp(0, 1)
+        samples = self.restoration.samples
+        mean = sum(last(self.restoration.steps_from(self.prior, y, noise)) / samples for _ in range(samples))
+        return (mean / 2 + 0.5).clamp(0, 1)  # type: ignore[union-attr]
 
     def observed(self, images: Tensor) -> Tensor:
         """``Ap A`` of the images: what is left of them when the restoration begins, in [0, 1]."""
@@ -215,8 +221,12 @@ PRESETS: dict[str, Preset] = {
     for preset in (
         Preset(
             "fast",
-            "one restoration of the grey block mean, from the noised observation, not trusting it in full; the default",
-            (Restoration("fused", grey_mean_pool(2), steps=5, eta=0.0, sigma_y=0.36, start_sigma=10.0, end_sigma=0.36),),
+            "the mean of four short restorations of the grey block mean, from its noised observation; the default",
+            (
+                Restoration(
+                    "fused", grey_mean_pool(2), steps=2, eta=0.0, sigma_y=0.36, start_sigma=10.0, end_sigma=0.36, samples=4
+                ),
+            ),
         ),
         Preset(
             "fused",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from facesieve import hardware
-from facesieve.errors import InputError, NoFaceError
+from facesieve.errors import InputError, NoFaceError, SettingError
 from facesieve.faces import Detector, Face, align, paste
 from facesieve.images import Photo, to_tensor
 from facesieve.purify import Preset, Purifier, Stage, fresh_seeds
@@ -77,6 +78,32 @@ class Shield:
         return photo, faces
 
 
+def chosen_preset(spec: str) -> Preset:
+    """The preset of that name, or the one in a profile, a ``.toml`` file that ``facesieve calibrate`` writes.
+
+    A profile holds ``preset = "paper"`` and, in a table ``[settings]``, what differs from it. Raises
+    ``SettingError`` for an unknown name or setting, ``InputError`` for a file that cannot be read.
+    """
+    if not spec.endswith(".toml"):
+        return preset_named(spec)
+    try:
+        profile = tomllib.loads(Path(spec).read_text())
+    except OSError as error:
+        raise InputError(f"{spec}: cannot be read: {error.strerror}; `facesieve calibrate` writes a profile") from error
+    except ValueError as error:
+        raise InputError(f"{spec}: not a TOML file: {error}") from error
+    unknown = sorted(profile.keys() - {"preset", "settings", "reason"})
+    settings = profile.get("settings", {})
+    if unknown or not isinstance(profile.get("preset"), str) or not isinstance(settings, dict):
+        raise SettingError(
+            f'{spec}: a profile has preset = "..." and a table [settings]' + (f", not {unknown[0]}" if unknown else "")
+        )
+    try:
+        return preset_named(profile["preset"]).changed(**settings)
+    except (SettingError, TypeError) as error:
+        raise SettingError(f"{spec}: {error}") from error
+
+
 def load_shield(
     preset: str | Preset = "fast",
     *,
@@ -84,14 +111,14 @@ def load_shield(
     device: str = "auto",
     precision: str = "auto",
 ) -> Shield:
-    """A shield with the named or given preset and the prior in the folder ``prior`` (the embedded one if None).
+    """A shield with the named or given preset (or a profile's) and the prior in the folder ``prior`` (the embedded one if None).
 
     ``precision`` is ``auto``, ``fp32`` or ``bf16``. Raises ``SettingError`` or ``PriorError``.
     """
     from facesieve.priors.embedded import embedded_prior_folder
     from facesieve.priors.folder import load_prior, prior_hash
 
-    chosen = preset_named(preset) if isinstance(preset, str) else preset
+    chosen = chosen_preset(preset) if isinstance(preset, str) else preset
     path = hardware.choose_path(device, precision)
     folder = embedded_prior_folder() if prior is None else Path(prior)
     loaded = load_prior(folder, device=str(path.device), dtype=path.dtype)

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from facesieve import __version__
 from facesieve.cli.data import data_app
-from facesieve.cli.evaluate import evaluate, report
+from facesieve.cli.evaluate import calibrate, evaluate, report
 from facesieve.cli.gallery import gallery_app
 from facesieve.cli.identify import enrol, identify, verify
 from facesieve.cli.terminal import out
@@ -37,6 +37,7 @@ app.add_typer(data_app, name="data")
 app.command()(enrol)
 app.command()(identify)
 app.command()(verify)
+app.command()(calibrate)
 app.command()(evaluate)
 app.command()(report)
 
@@ -78,7 +79,9 @@ def purify(
     output: Annotated[
         str, typer.Option("-o", "--output", help="Folder for the results; - writes the picture to standard output.")
     ],
-    preset: Annotated[str, typer.Option(help="fast, fused, paper, stage1 or stage2; see `facesieve presets`.")] = "fast",
+    preset: Annotated[
+        str, typer.Option(help="A preset (see `facesieve presets`), or a profile of `facesieve calibrate`.")
+    ] = "fast",
     scale: Annotated[int | None, typer.Option(help="Resolution scale: 2, 4 or 8.")] = None,
     steps: Annotated[int | None, typer.Option(help="Evaluations of the prior in each restoration.")] = None,
     eta: Annotated[float | None, typer.Option(help="Share of fresh noise in each step, 0 to 1.")] = None,
@@ -101,10 +104,10 @@ def purify(
 ) -> None:
     """Find the faces in photographs, purify them, write the results."""
     from facesieve.jobs.local import Options, plan
-    from facesieve.purify import preset as preset_named
+    from facesieve.shield import chosen_preset
 
     options = Options(aligned, paste, overwrite, seed, batch_size)
-    chosen = preset_named(preset).changed(scale=scale, steps=steps, eta=eta, sigma_y=sigma_y)
+    chosen = chosen_preset(preset).changed(scale=scale, steps=steps, eta=eta, sigma_y=sigma_y)
     if "-" in inputs or output == "-":
         _check_stream(inputs, grid)
         _purify_stream(inputs[0], output, _shield(chosen, prior, device, precision), options)

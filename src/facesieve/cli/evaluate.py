@@ -43,3 +43,35 @@ def report(
 
 def _say(line: str) -> None:
     errors.print(line, markup=False, soft_wrap=True)
+
+
+def calibrate(
+    clean: Annotated[Path, typer.Option(help="Clean sample photographs: a folder a person, two or more photographs each.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the profile, the indicators and the pictures.")],
+    adversarial: Annotated[
+        Path | None, typer.Option(help="The same photographs under attack, by the same names; made here if not given.")
+    ] = None,
+    eps: Annotated[float, typer.Option(help="Strength of the attack that is made here, in levels of 255.")] = 2.0,
+    preset: Annotated[str, typer.Option(help="The preset whose scale is chosen.")] = "paper",
+    embedder: Annotated[
+        str, typer.Option(help="The recogniser: sface, a FaceNet folder or .pt file, or an .onnx file.")
+    ] = "sface",
+    most_lost: Annotated[float, typer.Option(help="Points of clean accuracy that may be lost, in percent.")] = 2.25,
+    seed: Annotated[int, typer.Option(help="Makes the indicators repeatable.")] = 0,
+) -> None:
+    """Choose the resolution scale on your own samples: indicators at 2, 4 and 8, pictures, a profile for the shield."""
+    from facesieve.evaluate.profile import write_choice
+    from facesieve.evaluate.scale import attacked, choose_scale, read_samples
+    from facesieve.recognition.embedders import load_embedder
+    from facesieve.shield import load_shield
+
+    shield, recogniser = load_shield(preset), load_embedder(embedder)
+    samples = read_samples(clean, adversarial, shield)
+    if adversarial is None:
+        _say(f"attacking {len(samples.clean)} faces at eps {eps:g}/255 ...")
+        samples = attacked(samples, recogniser, eps / 255, seed=seed)
+    choice = choose_scale(samples, shield, recogniser, most_lost=most_lost / 100, seed=seed, say=_say)
+    paths = write_choice(output, choice)
+    out.print(f"recommended: {choice.reason}")
+    out.print(f"look at {', '.join(path.name for path in paths[2:])} in {output} before you take it")
+    out.print(f"profile in {paths[0]}: facesieve purify PHOTO -o OUT --preset {paths[0]}")

@@ -21,7 +21,9 @@ Location = Annotated[
     str, typer.Option("--gallery", envvar="FACESIEVE_GALLERY", help="A gallery's folder, or postgresql://user@host/database.")
 ]
 Embedding = Annotated[str, typer.Option("--embedder", help="sface, a FaceNet folder or .pt file, or an .onnx recogniser.")]
-ShieldName = Annotated[str, typer.Option("--shield", help="A preset in front of the recogniser, or none.")]
+ShieldName = Annotated[
+    str, typer.Option("--shield", help="A preset in front of the recogniser, a profile of `facesieve calibrate`, or none.")
+]
 Scale = Annotated[int | None, typer.Option(help="Resolution scale of the shield: 2, 4 or 8.")]
 Seed = Annotated[int | None, typer.Option(help="Makes results repeatable; leave it out where an attacker might guess it.")]
 Threshold = Annotated[
@@ -39,10 +41,9 @@ def load_identifier(embedder: str, shield: str, scale: int | None = None) -> Ide
 
 
 def _shield(name: str, scale: int | None) -> Shield:
-    from facesieve.purify import preset
-    from facesieve.shield import load_shield
+    from facesieve.shield import chosen_preset, load_shield
 
-    return load_shield(preset(name).changed(scale=scale))
+    return load_shield(chosen_preset(name).changed(scale=scale))
 
 
 @contextmanager

@@ -1,0 +1,38 @@
+"""What `facesieve calibrate` leaves: a profile that the shield takes, the indicators, and pictures for a person's look."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import Tensor
+
+from facesieve.evaluate.scale import Choice
+from facesieve.evaluate.store import write
+from facesieve.images import encode_photo
+from facesieve.pictures import Column, sheet
+
+
+def write_choice(folder: Path, choice: Choice) -> list[Path]:
+    """``profile.toml``, ``scales.json``, and ``scale-N.png`` for each scale; returns their paths, the profile's first."""
+    scale = next(i.scale for i in choice.indicators if choice.preset == choice.preset.changed(scale=i.scale))
+    profile = f"# {choice.reason}\npreset = {json.dumps(choice.preset.name)}\n\n[settings]\nscale = {scale}\n"
+    numbers = {
+        "chosen": scale,
+        "reason": choice.reason,
+        "unprotected": {"clean": choice.unprotected[0], "adversarial": choice.unprotected[1]},
+        "scales": [asdict(found) for found in choice.indicators],
+    }
+    pages = {
+        "profile.toml": profile.encode(),
+        "scales.json": (json.dumps(numbers, indent=1) + "\n").encode(),
+        **{f"scale-{scale}.png": _picture(columns) for scale, columns in choice.sheets.items()},
+    }
+    for name, data in pages.items():
+        write(folder / name, data)
+    return [folder / name for name in pages]
+
+
+def _picture(columns: list[tuple[str, Tensor]]) -> bytes:
+    return encode_photo(sheet([Column(title, images) for title, images in columns], cell=160), "png")
