@@ -1,0 +1,262 @@
+"""A whole experiment, small: real photographs, the real recogniser, a real attack; resumed, shared, killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from make_people import write_folders
+
+from facesieve.errors import EmbedderError, InputError, PriorError, SettingError
+from facesieve.evaluate.experiment import Experiment, read_experiment
+from facesieve.evaluate.report import NONE, load_report
+from facesieve.evaluate.run import evaluate
+from facesieve.evaluate.tables import hits, rows
+from facesieve.images import read_photo
+
+TEXT = """
+[data]
+minimum = 5
+people = 4
+train = 3
+test = 2
+
+[recogniser]
+templates = 3
+
+[[attacks]]
+name = "pgd"
+eps = 8
+iterations = 5
+objective = "margin"
+
+[[defences]]
+preset = "fast"
+settings = { steps = 1, samples = 1 }
+
+[[defences]]
+preset = "stage2"
+settings = { steps = 2 }
+steps_too = true
+probes = 4
+
+[[defences]]
+baseline = "jpeg"
+settings = { quality = 60 }
+
+[run]
+batch = 3
+"""
+ATTACK = "pgd, eps 8/255"
+SILENT = {"say": lambda line: None}
+
+
+@pytest.fixture(scope="module")
+def source(people, tmp_path_factory):
+    root = tmp_path_factory.mktemp("people") / "source"
+    write_folders(root, people)
+    return root
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    path = tmp_path_factory.mktemp("experiment") / "e.toml"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(source, experiment, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "fresh"
+    lines = []
+    report = evaluate(read_experiment(experiment), source, out, say=lines.append)
+    return out, report, lines
+
+
+def timeless(report):
+    plain = report.model_dump()
+    for entry in [*plain["cells"], *plain["attacks"]]:
+        entry["seconds"] = None
+    return plain
+
+
+def test_every_combination_is_there_and_the_attack_and_the_defences_did_something(done):
+    out, report, lines = done
+    names = {(c.attack, c.quantisation, c.defence, c.point) for c in report.cells}
+    for attack, quantisation in ((NONE, "uint8"), (ATTACK, "float"), (ATTACK, "uint8")):
+        for defence, point in ((NONE, ""), ("fast", ""), ("stage2", "grey"), ("stage2", ""), ("jpeg", "")):
+            assert (attack, quantisation, defence, point) in names
+    assert len(names) == len(report.cells) == 15
+    by_name = {(row.attack, row.quantisation, row.defence): row for row in rows(report)}
+    assert by_name[NONE, "uint8", NONE].accuracy.value == 1
+    assert by_name[ATTACK, "float", NONE].accuracy.value < 0.5
+    assert by_name[ATTACK, "float", "fast"].accuracy.n == 8
+    assert by_name[ATTACK, "float", "stage2"].accuracy.n == 4
+    assert load_report(out) == report
+    assert report.complete
+    assert len(lines) == 15 - 3 + 1 + 1  # a line a combination and attack, and that people are chosen
+
+
+def test_the_sets_lie_in_the_ball_and_the_files_are_what_was_scored(done, source):
+    out, report, _ = done
+    folder = out / "adversarial" / "pgd--eps-8-255"
+    made = np.load(folder / "float.npy")
+    files = sorted((folder / "uint8").glob("*.png"))
+    assert len(files) == len(made) == 8
+    clean = np.stack([read_photo(path).transpose(2, 0, 1) for path in files])
+    assert np.abs(clean / 255 - made).max() <= 0.5 / 255 + 1e-6
+    assert made.min() >= 0
+    assert made.max() <= 1
+    assert json.loads((folder / "set.json").read_text())["attack"]["eps"] == 8
+    assert report.attacks[0].norm == "linf"
+    assert report.attacks[0].still == 0
+
+
+def test_a_run_that_was_stopped_at_any_line_ends_like_one_that_was_not(done, source, experiment, tmp_path):
+    class Stop(Exception):
+        pass
+
+    settings = read_experiment(experiment)
+    for after in (1, 4, 9):
+        left = [after]
+
+        def say(line, left=left):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Stop
+
+        with pytest.raises(Stop):
+            evaluate(settings, source, tmp_path, say=say)
+    assert timeless(evaluate(settings, source, tmp_path, **SILENT)) == timeless(done[1])
+
+
+def test_a_run_that_is_killed_loses_and_doubles_nothing(done, source, experiment, tmp_path):
+    command = [sys.executable, "-m", "facesieve.cli", "evaluate", experiment, "--source", source, "-o", tmp_path / "run"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for pause in random.Random(0).sample([0.2, 0.6, 1.0, 1.6, 2.4], 3):
+        process = subprocess.Popen([*map(str, command)], env=environment, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        process.stderr.readline()  # it has begun
+        time.sleep(pause)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    finished = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    again = load_report(tmp_path / "run")
+    assert [len(cell.predicted) for cell in again.cells] == [len(cell.predicted) for cell in done[1].cells]
+    for one, other in zip(again.cells, done[1].cells, strict=True):  # another process: equal but for the last bits
+        assert (one.attack, one.defence, one.point, one.predicted) == (other.attack, other.defence, other.point, other.predicted)
+        assert one.own == pytest.approx(other.own, abs=1e-3)
+
+
+def test_what_one_run_purified_another_takes_from_the_shared_folder(source, experiment, tmp_path):
+    text = experiment.read_text()
+    cache = tmp_path / "cache"
+    first = Experiment.model_validate(read_experiment(experiment).model_dump() | {"attacks": ()})
+    evaluate(first, source, tmp_path / "a", cache=cache, **SILENT)
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}
+    assert before
+    path = tmp_path / "other.toml"
+    path.write_text(text.replace('name = "pgd"', 'name = "other"').replace("eps = 8", "eps = 2"))
+    evaluate(read_experiment(path), source, tmp_path / "b", cache=cache, **SILENT)
+    after = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}
+    assert {path: after[path] for path in before} == before  # the clean images were not purified again
+    assert len(after) > len(before)
+
+
+def test_the_images_come_person_by_person_round_and_round(done):
+    assert done[1].labels == (0, 1, 2, 3, 0, 1, 2, 3)
+    assert hits(done[1], done[1].cells[0]).sum() == 8
+
+
+# --- mistakes -------------------------------------------------------------------------------------
+
+
+def test_another_experiment_in_the_same_folder_is_refused(done, experiment, source):
+    changed = read_experiment(experiment).model_copy(update={"attacks": ()})
+    before = (done[0] / "report.json").read_bytes()
+    with pytest.raises(SettingError, match="another experiment"):
+        evaluate(changed, source, done[0], **SILENT)
+    assert (done[0] / "report.json").read_bytes() == before
+
+
+def test_data_that_changed_since_the_manifest_is_named(done, experiment, people, tmp_path):
+    write_folders(tmp_path / "source", people)
+    used = json.loads((done[0] / "manifest.json").read_text())["images"][0]["ref"]
+    (tmp_path / "source" / used).write_bytes(b"other")
+    with pytest.raises(InputError, match=f"{used} has changed"):
+        evaluate(read_experiment(experiment), tmp_path / "source", tmp_path / "run", manifest=done[0] / "manifest.json", **SILENT)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "said"),
+    [
+        ("templates = 3", "templates = 9", SettingError, "3 training images"),
+        ("templates = 3", 'embedder = "none.onnx"', EmbedderError, "no embedder"),
+        ("templates = 3", 'scores = "closed-set"', EmbedderError, "no closed-set head"),
+        ('baseline = "jpeg"', 'baseline = "jpg"', SettingError, "no baseline 'jpg'"),
+        ("quality = 60", "qualty = 60", SettingError, "qualty"),
+        ('preset = "stage2"', 'preset = "stage3"', SettingError, "unknown preset"),
+        ("batch = 3", 'prior = "nowhere"', PriorError, "nowhere"),
+        ("batch = 3", "size = 64", SettingError, "run.size is 64"),
+    ],
+)
+def test_a_wrong_setting_is_said_before_anything_is_computed(source, tmp_path, done, old, new, error, said):
+    path = tmp_path / "e.toml"
+    path.write_text(TEXT.replace(old, new))
+    with pytest.raises(error, match=said):
+        evaluate(read_experiment(path), source, tmp_path / "run", manifest=done[0] / "manifest.json", **SILENT)
+    assert not (tmp_path / "run" / "cells").exists()
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_was_computed(source, experiment, done, tmp_path, monkeypatch):
+    import errno
+
+    from facesieve import images
+
+    real, left = images._replace, [12]
+
+    def replace(target, data):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(target, data)
+
+    monkeypatch.setattr(images, "_replace", replace)
+    with pytest.raises(InputError, match="No space left"):
+        evaluate(read_experiment(experiment), source, tmp_path, **SILENT)
+    kept = list((tmp_path / "cells").glob("*.json"))
+    assert kept
+    monkeypatch.undo()
+    assert timeless(evaluate(read_experiment(experiment), source, tmp_path, **SILENT)) == timeless(done[1])
+
+
+def test_a_damaged_batch_is_named(done, tmp_path):
+    from facesieve.evaluate.store import Store
+
+    store = Store(tmp_path)
+    store.batch({"a": 1}, lambda: torch.zeros(1))
+    store.path({"a": 1}).write_bytes(b"no zip")
+    with pytest.raises(InputError, match="delete it"):
+        store.batch({"a": 1}, lambda: torch.zeros(1))
+
+
+def test_the_commands(done, source, experiment, facesieve):
+    out = done[0]
+    code, printed, errors = facesieve("evaluate", experiment, "--source", source, "-o", out)
+    assert code == 0, errors
+    assert "report.json" in printed
+    code, printed, errors = facesieve("report", out)
+    assert code == 0, errors
+    page = (out / "report.html").read_text()
+    assert "Read this first" in page
+    assert "<svg" in page
+    code, _, errors = facesieve("evaluate", out / "none.toml", "--source", source, "-o", out)
+    assert code == 2
+    assert "Traceback" not in errors
