@@ -17,7 +17,7 @@ from facesieve.images import write_photo
 from facesieve.recognition.facenet_file import load_facenet
 from facesieve.train.batches import Batch, Classifying, ClassifyingBatches, Distilling, DistillingBatches, split
 from facesieve.train.faces import LabelledCrops, to_batch, vary
-from facesieve.train.recogniser import Run, logits, losses, new_network, train
+from facesieve.train.recogniser import Run, begin_at_class_means, logits, losses, new_network, train
 from facesieve.train.settings import parse_settings
 
 TINY = {"batch": 4, "epochs": 1, "sizes": (75, 160), "size_shares": (0.5, 0.5), "validation": 1, "warmup_steps": 1}
@@ -29,6 +29,31 @@ def crops():
     values = np.arange(15, dtype=np.uint8) * 16
     images = np.broadcast_to(values[:, None, None, None], (15, 160, 160, 3)).copy()
     return LabelledCrops(images, np.repeat(np.arange(3), 5), ("a", "b", "c"))
+
+
+def test_a_warm_start_begins_as_the_nearest_class_mean(crops):
+    from sklearn.neighbors import NearestCentroid
+
+    network = new_network(3, Classifying(**TINY)).eval()
+    chosen = np.array([0, 1, 2, 5, 6, 10, 11, 12, 13])
+    begin_at_class_means(network, crops, chosen, size=75)
+    with torch.inference_mode():
+        features = network.trunk(nn.functional.interpolate(to_batch(crops.images), (75, 75), mode="bilinear", antialias=True))
+        found = network.logits(features)
+    reference = NearestCentroid().fit(features[chosen].numpy(), crops.labels[chosen])
+    assert (found.argmax(1).numpy() == reference.predict(features.numpy())).all()
+    # the differences of logits are those of the squared distances, up to the scale
+    distances = torch.cdist(features, torch.from_numpy(reference.centroids_).float()).square()
+    ratio = (found[:, 0] - found[:, 1]) / (distances[:, 1] - distances[:, 0])
+    assert_close(ratio, ratio[:1].expand_as(ratio), rtol=0.05, atol=0)  # float32: small differences of large numbers
+
+
+def test_the_learning_rate_starts_anew_with_every_size(crops):
+    batches = ClassifyingBatches(crops, None, Classifying(**{**TINY, "epochs": 6}))  # 3 batches an epoch: 18 steps, 9 a size
+    rates = [batches.rate(step) for step in range(18)]
+    assert rates[:9] == pytest.approx([0.5 * (1 + math.cos(math.pi * step / 9)) for step in range(9)])
+    assert rates[9:] == pytest.approx(rates[:9])
+    assert [batches.size(step) for step in (8, 9)] == [75, 160]
 
 
 def test_the_batch_of_a_step_depends_on_seed_and_step_alone(crops):
@@ -67,7 +92,7 @@ def test_sizes_grow_and_the_rate_falls(crops):
     assert sizes == sorted(sizes)
     assert [sizes.count(size) / batches.total for size in (96, 128, 160)] == pytest.approx([0.6, 0.2, 0.2], abs=0.02)
     assert batches(0).images.shape == (4, 3, 96, 96)
-    assert [batches.rate(step) for step in (0, batches.total // 2, batches.total)] == pytest.approx([1, 0.5, 0], abs=1e-9)
+    assert [batches.rate(step) for step in (0, batches.total)] == pytest.approx([1, 0], abs=1e-9)
 
 
 def test_split_holds_out_the_same_number_of_each():

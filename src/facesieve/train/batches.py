@@ -127,15 +127,24 @@ class ClassifyingBatches:
         self.own = [self.train[crops.labels[self.train] == person] for person in range(len(crops.people))]
         self.per_epoch = max(len(self.train) // settings.batch, 1)
         self.total = settings.epochs * self.per_epoch
+        shares = np.cumsum([0.0, *settings.size_shares]) / sum(settings.size_shares)
+        self.begins = [round(self.total * share) for share in shares]  # step at which each size begins; the last is the end
 
     def size(self, step: int) -> int:
         """Grows with the steps."""
-        ends = np.cumsum(self.settings.size_shares) / sum(self.settings.size_shares)
-        return self.settings.sizes[min(int(np.searchsorted(ends, step / self.total, side="right")), len(ends) - 1)]
+        return self.settings.sizes[self._phase(step)]
 
     def rate(self, step: int) -> float:
-        """A half cosine to zero."""
-        return 0.5 * (1 + math.cos(math.pi * step / self.total))
+        """A half cosine to zero over each size: a network that meets larger images has to be able to change.
+
+        Warm restarts as of Loshchilov and Hutter, "SGDR", ICLR 2017.
+        """
+        phase = self._phase(step)
+        begun, ended = self.begins[phase], self.begins[phase + 1]
+        return 0.5 * (1 + math.cos(math.pi * (step - begun) / max(ended - begun, 1)))
+
+    def _phase(self, step: int) -> int:
+        return min(int(np.searchsorted(self.begins, step, side="right")) - 1, len(self.settings.sizes) - 1)
 
     def __call__(self, step: int) -> Batch:
         """The batch of this step."""

@@ -18,7 +18,7 @@ from facesieve.recognition.facenet import SIDE, FaceNet
 from facesieve.recognition.facenet_file import read_card, save_facenet
 from facesieve.train.batches import Classifying, ClassifyingBatches, Distilling, DistillingBatches, Optimising
 from facesieve.train.faces import LabelledCrops, teacher_rows, unlabelled_crops
-from facesieve.train.recogniser import Report, Run, logits, new_network, train
+from facesieve.train.recogniser import Report, Run, begin_at_class_means, logits, new_network, train
 
 FINISHED = "facenet"
 TERMS = "the weights carry whatever limits the photographs carry"
@@ -79,6 +79,11 @@ def classify(
         f"{len(batches.train)} images of {len(trained.people)} people, {len(batches.validation)} held out, {len(test)} to test"
     )
     report(f"{counts}, on {run.path}")
+    if start is not None and run.step == 0:
+        begin_at_class_means(network, trained, batches.train, size=batches.size(0))
+        held_out = logits(network, trained, batches.validation, size=batches.size(0)).argmax(1).numpy()
+        right = (held_out == trained.labels[batches.validation]).mean()
+        report(f"the warm start's features, by the nearest class mean: held-out top-1 {100 * right:.1f} %")
     network = train(run, report=report, checkpoint_minutes=checkpoint_minutes)
     network.people = trained.people
     scores = logits(network, test).numpy()

@@ -65,6 +65,27 @@ def logits(network: FaceNet, crops: LabelledCrops, indices: Indices | None = Non
     return torch.cat(parts)
 
 
+@torch.inference_mode()
+def begin_at_class_means(network: FaceNet, crops: LabelledCrops, indices: Indices, *, size: int = SIDE) -> None:
+    """Set the classifier to the nearest class mean of the features as they are, of the crops ``indices``.
+
+    ``logit_c = s (x . m_c - |m_c|^2 / 2)``, with the s (a power of 2) under which these crops are likeliest:
+    a warm start need not find out again, from a random classifier, what its features know already.
+    """
+    network.eval()
+    assert network.logits is not None
+    device, labels = network.last_linear.weight.device, torch.from_numpy(crops.labels[indices])
+    parts = [to_batch(crops.images[chosen]) for chosen in np.array_split(indices, max(len(indices) // 32, 1))]
+    features = torch.cat([network.trunk(resized(part, size).to(device)).float().cpu() for part in parts])  # (N, 512)
+    members = functional.one_hot(labels, len(crops.people)).float()  # (N, classes)
+    means = members.T @ features / members.sum(0)[:, None]  # (classes, 512)
+    likeness = features @ means.T - means.square().sum(1) / 2
+    scales = [2.0**power for power in range(-16, 9)]
+    scale = min(scales, key=lambda scale: functional.cross_entropy(scale * likeness, labels).item())
+    network.logits.weight.copy_(scale * means)
+    network.logits.bias.copy_(-scale * means.square().sum(1) / 2)
+
+
 class Run:
     """Network, optimiser and position of one training; what is in ``out`` is gone on with."""
 
