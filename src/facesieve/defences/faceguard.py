@@ -1,0 +1,147 @@
+"""A detector of perturbed faces, and a purifier for those it finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from facesieve.defences.weights import load_weights, shipped
+from facesieve.errors import SettingError
+from facesieve.noise import Noise
+
+FOLD = 4
+BOUND = 16 / 255  # the purifier takes off at most this much of a value
+
+
+class EncoderDecoder(nn.Module):
+    """Images (B, C, H, W) to maps (B, 3, H, W) of the same size; two scales, with one skip between them."""
+
+    def __init__(self, channels: int = 3, width: int = 32) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(
+            nn.Conv2d(4 * channels, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU()
+        )
+        self.coarse = nn.Sequential(
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, 4 * width, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
+        self.out = nn.Sequential(
+            nn.Conv2d(2 * width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 12, 3, padding=1), nn.PixelShuffle(2)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Any H and W: borders are mirrored up to a multiple of 4, then cut off."""
+        height, width = images.shape[-2:]
+        padded = functional.pad(images, (0, -width % FOLD, 0, -height % FOLD), mode="reflect")
+        fine = self.fine(functional.pixel_unshuffle(padded, 2))
+        maps: Tensor = self.out(torch.cat([fine, self.coarse(fine)], 1))
+        return maps[..., :height, :width]
+
+
+class Detector(nn.Module):
+    """Images (B, 3, H, W) in [0, 1] to a score (B,): the logit of having been perturbed."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(12, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, 3 * width, 3, stride=2, padding=1),
+            nn.ReLU(),
+        )
+        self.score = nn.Linear(3 * width, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The mean over all places decides; any H and W of 8 or more."""
+        height, width = images.shape[-2:]
+        padded = functional.pad(2 * images - 1, (0, width % 2, 0, height % 2), mode="reflect")
+        features = self.features(functional.pixel_unshuffle(padded, 2)).mean((2, 3))
+        scores: Tensor = self.score(features)[:, 0]
+        return scores
+
+
+class Guard(nn.Module):
+    """The two networks that are needed once training is over."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.detector = Detector(width)
+        self.purifier = EncoderDecoder(3, width)
+
+    def detect(self, images: Tensor) -> Tensor:
+        """The logit (B,) of having been perturbed, of images (B, 3, H, W) in [0, 1]."""
+        scores: Tensor = self.detector(images)
+        return scores
+
+    def mask(self, images: Tensor) -> Tensor:
+        """The perturbation that the purifier sees in images (B, 3, H, W) in [0, 1]; at most ``BOUND`` a value."""
+        return BOUND * torch.tanh(self.purifier(2 * images - 1))
+
+    def purify(self, images: Tensor) -> Tensor:
+        """The images with that perturbation taken off, clipped to [0, 1]."""
+        return (images - self.mask(images)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class FaceGuard:
+    """Purify the images that a detector judges perturbed, and leave the others as they are.
+
+    After Deb, Liu and Jain, "FaceGuard: A Self-Supervised Defense Against Adversarial Face Images"
+    (2020). Followed: a generator that makes perturbations against a recogniser while a detector learns
+    to tell them from clean faces and a purifier learns the mask that takes them off; only what the
+    detector flags is purified. Own choices: small networks without an adversary's loss on their
+    looks, perturbations within a ball of the maximum norm, and SFace as the recogniser in the loop;
+    ``facesieve.train.defences`` says the rest.
+
+    ``threshold`` is a probability: images with a higher one are purified; 0 purifies all. The published
+    detector is used at its own threshold; 0.5 is where clean and perturbed weigh alike in training.
+    ``weights`` is a file that ``train_faceguard`` wrote; None takes those that ship. Differentiable but
+    for the decision. Raises ``SettingError`` for a threshold outside [0, 1], ``InputError`` for weights
+    that cannot be used.
+    """
+
+    threshold: float = 0.5
+    weights: str | None = None
+    name: ClassVar[str] = "faceguard"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise SettingError(f"threshold {self.threshold} must be between 0 and 1")
+        with torch.device("meta"):
+            network = Guard()
+        digest = load_weights(network, shipped("faceguard") if self.weights is None else Path(self.weights))
+        object.__setattr__(self, "_network", network)
+        object.__setattr__(self, "_digest", digest)
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the weights."""
+        digest: str = self._digest  # type: ignore[attr-defined]
+        return digest
+
+    def detect(self, images: Tensor) -> Tensor:
+        """The probability (B,) that each of the images (B, 3, H, W) in [0, 1] was perturbed."""
+        network: Guard = self._network  # type: ignore[attr-defined]
+        return torch.sigmoid(network.to(images.device).detect(images.float()))
+
+    def __call__(self, images: Tensor, noise: Noise) -> Tensor:
+        """``images`` (B, 3, H, W) in [0, 1], those judged perturbed purified; ``noise`` is not used."""
+        network: Guard = self._network  # type: ignore[attr-defined]
+        flagged = self.detect(images) > self.threshold  # (B,); moves the network to the images' device
+        purified = network.purify(images.float()).to(images.dtype)
+        return torch.where(flagged[:, None, None, None], purified, images)
