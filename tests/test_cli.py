@@ -92,6 +92,21 @@ def test_standard_input_to_standard_output(sample_paths):
     assert read_photo(io.BytesIO(done.stdout)).shape == read_photo(sample_paths[0]).shape
 
 
+def test_the_record_of_standard_input_names_no_folder_of_this_machine(sample_paths, tmp_path):
+    command = [sys.executable, "-m", "facesieve.cli", "purify", "-", "-o", str(tmp_path), "--steps", "1"]
+    done = subprocess.run(command, input=sample_paths[0].read_bytes(), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "stdin.face1.json").read_text())["source"] == "-"
+
+
+def test_a_photograph_named_grid_is_not_lost_to_the_grid(sample_paths, tmp_path, facesieve):
+    shutil.copy(sample_paths[0], tmp_path / "grid.jpg")
+    done = facesieve("purify", tmp_path / "grid.jpg", "-o", tmp_path / "out", "--grid")
+    assert done.code == 2
+    assert "rename the photograph" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_empty_standard_input_is_a_mistake():
     command = [sys.executable, "-m", "facesieve.cli", "purify", "-", "-o", "-"]
     done = subprocess.run(command, input=b"", capture_output=True, check=False, text=False)

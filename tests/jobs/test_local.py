@@ -37,7 +37,7 @@ def prior():
 
 @pytest.fixture
 def shield(prior):
-    preset = purify.preset("fast").changed(steps=1)
+    preset = purify.preset("fast").changed(steps=1, samples=1)
     return Shield(preset, preset.with_prior(prior), 128, "0" * 64, HardwarePath(torch.device("cpu"), torch.float32, "test"))
 
 
@@ -220,6 +220,20 @@ def test_what_is_done_is_not_done_again(photos, tmp_path, shield, prior):
 def test_overwrite_makes_it_again(photos, tmp_path, shield):
     run(photos, tmp_path / "out", shield)
     assert run(photos, tmp_path / "out", shield, overwrite=True).done == 3
+
+
+def test_overwrite_leaves_nothing_of_what_was_made_before(photos, tmp_path, shield):
+    out = tmp_path / "out"
+    run(photos, out, shield, paste=False)
+    (out / "a.face2.png").write_bytes((out / "a.face1.png").read_bytes())  # as of a face that is found no longer
+    (out / "a.face2.json").write_bytes((out / "a.face1.json").read_bytes())
+    run(photos, out, shield, overwrite=True)
+    assert not list(out.rglob("*.face?.png"))
+    assert not (out / "a.face2.json").exists()
+    assert (out / "a.png").exists()
+    run(photos, out, shield, paste=False, overwrite=True)
+    assert not (out / "a.png").exists()
+    assert (out / "a.face1.png").exists()
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["missing", "another picture"])

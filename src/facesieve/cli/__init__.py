@@ -113,6 +113,8 @@ def purify(
         _purify_stream(inputs[0], output, _shield(chosen, prior, device, precision), options)
         return
     items = plan([Path(text) for text in inputs], Path(output))
+    if grid and any(item.target == Path(output) / "grid" for item in items):
+        raise InputError(f"a photograph named grid and --grid would both write {Path(output) / 'grid.png'}; rename the photograph")
     shield = _shield(chosen, prior, device, precision)
     summary = _run(items, shield, options, Path(output) / "grid.png" if grid else None)
     _report(summary, Path(output), shield)
@@ -147,7 +149,7 @@ def _purify_stream(source: str, output: str, shield: Shield, options: Options) -
         if source == "-":
             path.write_bytes(sys.stdin.buffer.read())
         target = (folder / "out" if output == "-" else Path(output)) / ("stdin" if source == "-" else path.stem)
-        summary = purify_files([Item(path, target)], shield, options)
+        summary = purify_files([Item(path, target, source)], shield, options)
         if summary.failures:
             raise InputError(summary.failures[0].replace(f"{folder}/", ""))
         if output == "-":

@@ -31,6 +31,7 @@ class Item:
 
     source: Path
     target: Path
+    name: str = ""  # what records call the photograph; "" for its path
 
 
 @dataclass(frozen=True)
@@ -254,11 +255,26 @@ def _finish(photo: _Photo, shield: Shield, options: Options, summary: Summary) -
             write_whole(_sidecar(photo.item, number), (json.dumps(record, indent=1) + "\n").encode())
         for path, data in pictures:
             write_whole(path, data)
+        if options.overwrite:
+            _remove_others(photo.item, len(photo.faces), {path for path, _ in pictures})
     except (FacesieveError, OSError) as error:
         summary.failures.append(_named(photo.item.source, error))
         return
     summary.done += 1
     summary.written += [path for path, _ in pictures]
+
+
+def _remove_others(item: Item, faces: int, written: set[Path]) -> None:
+    """What an earlier run with other settings left: pictures of another kind, and of faces that are found no longer."""
+    number = 0
+    while number < faces or _sidecar(item, number).exists() or _image(item, number).exists():
+        if number >= faces:
+            _sidecar(item, number).unlink(missing_ok=True)
+        if _image(item, number) not in written:
+            _image(item, number).unlink(missing_ok=True)
+        number += 1
+    if _image(item, None) not in written:
+        _image(item, None).unlink(missing_ok=True)
 
 
 def _results(photo: _Photo, pasted: bool, aligned: bool) -> Iterator[tuple[Path, Photo]]:
@@ -280,7 +296,7 @@ def _record(photo: _Photo, number: int, shield: Shield) -> dict[str, Any]:
     face = photo.faces[number]
     place = {} if face is None else {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(face).items()}
     return {
-        "source": str(photo.item.source),
+        "source": photo.item.name or str(photo.item.source),
         "face": number + 1,
         "faces": len(photo.faces),
         **place,
