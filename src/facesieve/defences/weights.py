@@ -1,7 +1,7 @@
 """Weights of trained defences on disk: one safetensors file, and a card beside it that names its SHA-256.
 
-    ddsa.safetensors    weights, fp16
-    ddsa.card.json      what they are, where they come from, their limits
+ddsa.safetensors    weights, fp16
+ddsa.card.json      what they are, where they come from, their limits
 """
 
 from __future__ import annotations
