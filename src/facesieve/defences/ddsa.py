@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facesieve.defences.weights import load_weights, shipped
+from facesieve.defences.weights import load_network, on, shipped
 from facesieve.noise import Noise
 
 FOLD = 4  # one place of the code for 4 x 4 pixels
@@ -91,9 +91,8 @@ class Ddsa:
     name: ClassVar[str] = "ddsa"
 
     def __post_init__(self) -> None:
-        with torch.device("meta"):  # no time, and none of the global random numbers, for weights that are replaced
-            network = SparseAutoencoder()
-        digest = load_weights(network, shipped("ddsa") if self.weights is None else Path(self.weights))
+        weights = shipped(self.name) if self.weights is None else Path(self.weights)
+        network, digest = load_network(lambda _: SparseAutoencoder(), weights)
         object.__setattr__(self, "_network", network)
         object.__setattr__(self, "_digest", digest)
 
@@ -106,5 +105,5 @@ class Ddsa:
     def __call__(self, images: Tensor, noise: Noise) -> Tensor:
         """``images`` (B, 3, H, W) in [0, 1] through the autoencoder, clipped to [0, 1]; ``noise`` is not used."""
         network: SparseAutoencoder = self._network  # type: ignore[attr-defined]
-        restored: Tensor = network.to(images.device)(images.float())
+        restored: Tensor = on(network, images.device)(images.float())
         return restored.clamp(0, 1).to(images.dtype)

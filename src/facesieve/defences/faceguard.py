@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facesieve.defences.weights import load_weights, shipped
+from facesieve.defences.weights import load_network, on, shipped
 from facesieve.errors import SettingError
 from facesieve.noise import Noise
 
@@ -122,9 +122,8 @@ class FaceGuard:
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
             raise SettingError(f"threshold {self.threshold} must be between 0 and 1")
-        with torch.device("meta"):
-            network = Guard()
-        digest = load_weights(network, shipped("faceguard") if self.weights is None else Path(self.weights))
+        weights = shipped(self.name) if self.weights is None else Path(self.weights)
+        network, digest = load_network(lambda state: Guard(len(state["detector.features.0.bias"])), weights)
         object.__setattr__(self, "_network", network)
         object.__setattr__(self, "_digest", digest)
 
@@ -137,11 +136,11 @@ class FaceGuard:
     def detect(self, images: Tensor) -> Tensor:
         """The probability (B,) that each of the images (B, 3, H, W) in [0, 1] was perturbed."""
         network: Guard = self._network  # type: ignore[attr-defined]
-        return torch.sigmoid(network.to(images.device).detect(images.float()))
+        return torch.sigmoid(on(network, images.device).detect(images.float()))
 
     def __call__(self, images: Tensor, noise: Noise) -> Tensor:
         """``images`` (B, 3, H, W) in [0, 1], those judged perturbed purified; ``noise`` is not used."""
         network: Guard = self._network  # type: ignore[attr-defined]
-        flagged = self.detect(images) > self.threshold  # (B,); moves the network to the images' device
-        purified = network.purify(images.float()).to(images.dtype)
+        flagged = self.detect(images) > self.threshold  # (B,)
+        purified = on(network, images.device).purify(images.float()).to(images.dtype)
         return torch.where(flagged[:, None, None, None], purified, images)

@@ -150,9 +150,14 @@ class FaceGuardTask:
 
     def patterns(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Two perturbations of each image in units of eps, from smooth to nearly the two values -1 and 1."""
-        gain = (uniform(images, 0, math.log(20), generator)).exp()
-        raw = [self.generator(torch.cat([2 * images - 1, drawn(images, generator)], 1)) for _ in range(2)]
-        return torch.tanh(gain * raw[0]), torch.tanh(gain * raw[1])
+        gain = uniform(images, math.log(0.5), math.log(8), generator).exp()
+        first, second = (self._pattern(images, gain, generator) for _ in range(2))
+        return first, second
+
+    def _pattern(self, images: Tensor, gain: Tensor, generator: torch.Generator) -> Tensor:
+        raw = self.generator(torch.cat([2 * images - 1, drawn(images, generator)], 1))
+        # Of root mean square 1: without that it grows until every tanh is flat, and nothing more is learnt.
+        return torch.tanh(gain * raw / (raw.square().mean((1, 2, 3), keepdim=True) + 1e-8).sqrt())
 
     def _defend(self, images: Tensor, attacked: Tensor, rows: Tensor) -> dict[str, float]:
         scores = self.guard.detect(torch.cat([images, attacked]))

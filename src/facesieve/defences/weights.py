@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from facesieve.errors import InputError
 from facesieve.images import write_whole
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def shipped(name: str) -> Path:
@@ -43,11 +45,11 @@ def read_card(weights: Path) -> dict[str, Any]:
     return card
 
 
-def load_weights(network: nn.Module, weights: Path) -> str:
-    """Give ``network`` these weights in float32, frozen, in evaluation mode; returns their SHA-256.
+def load_network(build: Callable[[Mapping[str, Tensor]], Network], weights: Path) -> tuple[Network, str]:
+    """The network that ``build`` makes for these weights, in float32, frozen, in evaluation mode; and their SHA-256.
 
-    The network may be on the meta device. Raises ``InputError`` for weights that are missing, damaged,
-    not those that the card names, or of another network.
+    Raises ``InputError`` for weights that are missing, damaged, not those that the card names, or of
+    another network.
     """
     wanted = read_card(weights).get("sha256")
     try:
@@ -61,12 +63,28 @@ def load_weights(network: nn.Module, weights: Path) -> str:
         state = load(data)
     except SafetensorError as error:
         raise InputError(f"{weights}: damaged ({error}); get weights and card again") from error
-    shapes = {name: value.shape for name, value in network.state_dict().items()}
-    if {name: value.shape for name, value in state.items()} != shapes:
-        raise InputError(f"{weights}: holds the weights of another network, or of another size of it")
-    network.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
-    network.eval().requires_grad_(False)
-    return digest
+    return _filled(build, state, weights), digest
+
+
+def _filled(build: Callable[[Mapping[str, Tensor]], Network], state: Mapping[str, Tensor], weights: Path) -> Network:
+    shapes = {name: value.shape for name, value in state.items()}
+    try:
+        with torch.device("meta"):  # no time, and none of the global random numbers, for weights that are replaced
+            network = build(state)
+        fits = {name: value.shape for name, value in network.state_dict().items()} == shapes
+    except (KeyError, IndexError):  # what the size would be read from is not there
+        fits = False
+    if not fits:
+        raise InputError(f"{weights}: holds the weights of another network")
+    with torch.inference_mode(False):  # weights made in inference mode could never carry an attack's gradient
+        network.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def on(network: Network, device: torch.device) -> Network:
+    """The network on that device; it stays there."""
+    with torch.inference_mode(False):
+        return network.to(device)
 
 
 def save_weights(network: nn.Module, weights: Path, card: Mapping[str, Any]) -> None:
