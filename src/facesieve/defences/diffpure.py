@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 from torch import Tensor
@@ -11,7 +13,7 @@ from torch import Tensor
 from facesieve.errors import SettingError
 from facesieve.noise import Noise
 from facesieve.priors import Prior
-from facesieve.sampling import last, sample
+from facesieve.sampling import Unconditional, last, sample
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,10 @@ class DiffPure:
     Nie, Guo, Huang, Xiao, Vahdat and Anandkumar, "Diffusion Models for Adversarial Purification" (ICML
     2022). ``t`` is theirs: a fraction of the variance-preserving process with beta(t) = 0.1 + 19.9 t, where
     the noise level is ``sigma(t) = sqrt(exp(0.1 t + 9.95 t^2) - 1)``; their t* for CelebA-HQ is 0.5, a
-    noise level of 3.41 on images in [-1, 1]. The reverse process is the project's sampler with ``eta`` 1
-    and no correction, over ``steps`` even steps of time; they solve the stochastic differential equation
-    in hundreds of steps. ``eta`` 0 makes the reverse process deterministic: the probability flow.
+    noise level of 3.41 on images in [-1, 1]. The reverse process is the project's sampler without an
+    observation, over ``steps`` even steps of time; they solve the stochastic differential equation in
+    hundreds of steps. ``eta`` is that of Song et al., "Denoising Diffusion Implicit Models" (2021): 1 for the
+    stochastic process, 0 for the probability flow.
 
     Noise comes from the given source alone. Differentiable, through every step. Raises ``SettingError``
     for ``t`` or ``eta`` outside (0, 1] and [0, 1], or no steps.
@@ -49,7 +52,24 @@ class DiffPure:
         """``images`` (B, 3, H, W) in [0, 1], noised and denoised, clipped to [0, 1]."""
         sigmas = self.sigmas()
         start = (2 * images - 1) + sigmas[0] * noise()  # x(t) / alpha(t)
-        return (last(sample(self.prior, start, sigmas, noise, eta=self.eta)) / 2 + 0.5).clamp(0, 1)
+        steps = sample(self.prior, start, sigmas, noise, correct=_Ancestral(dict(pairwise(reversed(sigmas)))), eta=self.eta)
+        return (last(steps) / 2 + 0.5).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class _Ancestral(Unconditional):
+    """The reverse process's own share of fresh noise, ``eta sqrt(1 - (sigma' / sigma)^2)``, which depends on both levels.
+
+    A constant share, as in a restoration, would draw too much where steps are short: results would
+    come out nearer to the prior's mean than the process that is meant.
+    """
+
+    before: Mapping[float, float]  # each level's predecessor
+
+    def noise(self, fresh: Tensor, eps: Tensor, next_sigma: float, eta: float) -> Tensor:
+        """What is added to the estimate to reach ``next_sigma``."""
+        share = eta * math.sqrt(1 - (next_sigma / self.before[next_sigma]) ** 2)
+        return super().noise(fresh, eps, next_sigma, share)
 
 
 def noise_level(t: float) -> float:

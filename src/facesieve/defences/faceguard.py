@@ -15,6 +15,7 @@ from facesieve.errors import SettingError
 from facesieve.noise import Noise
 
 FOLD = 4
+DETAIL = 16.0
 BOUND = 16 / 255  # the purifier takes off at most this much of a value
 
 
@@ -49,13 +50,19 @@ class EncoderDecoder(nn.Module):
         return maps[..., :height, :width]
 
 
+def seen(images: Tensor) -> Tensor:
+    """What both networks look at: the images in [-1, 1], and their fine detail, enlarged, where perturbations show; (B, 6, H, W)."""
+    padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
+    return torch.cat([2 * images - 1, DETAIL * (images - functional.avg_pool2d(padded, 3, stride=1))], 1)
+
+
 class Detector(nn.Module):
-    """Images (B, 3, H, W) in [0, 1] to a score (B,): the logit of having been perturbed."""
+    """What is seen of images, (B, 6, H, W), to a score (B,): the logit of having been perturbed."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(12, width, 3, padding=1),
+            nn.Conv2d(24, width, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
             nn.ReLU(),
@@ -67,9 +74,9 @@ class Detector(nn.Module):
         self.score = nn.Linear(3 * width, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The mean over all places decides; any H and W of 8 or more."""
+        """The mean over all places decides; any H and W."""
         height, width = images.shape[-2:]
-        padded = functional.pad(2 * images - 1, (0, width % 2, 0, height % 2), mode="reflect")
+        padded = functional.pad(images, (0, width % 2, 0, height % 2), mode="reflect")
         features = self.features(functional.pixel_unshuffle(padded, 2)).mean((2, 3))
         scores: Tensor = self.score(features)[:, 0]
         return scores
@@ -81,16 +88,16 @@ class Guard(nn.Module):
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.detector = Detector(width)
-        self.purifier = EncoderDecoder(3, width)
+        self.purifier = EncoderDecoder(6, width)
 
     def detect(self, images: Tensor) -> Tensor:
         """The logit (B,) of having been perturbed, of images (B, 3, H, W) in [0, 1]."""
-        scores: Tensor = self.detector(images)
+        scores: Tensor = self.detector(seen(images))
         return scores
 
     def mask(self, images: Tensor) -> Tensor:
         """The perturbation that the purifier sees in images (B, 3, H, W) in [0, 1]; at most ``BOUND`` a value."""
-        return BOUND * torch.tanh(self.purifier(2 * images - 1))
+        return BOUND * torch.tanh(self.purifier(seen(images)))
 
     def purify(self, images: Tensor) -> Tensor:
         """The images with that perturbation taken off, clipped to [0, 1]."""

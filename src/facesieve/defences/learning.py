@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from facesieve.defences.ddsa import SparseAutoencoder, sparsity
-from facesieve.defences.faceguard import EncoderDecoder, Guard
+from facesieve.defences.faceguard import EncoderDecoder, Guard, seen
 from facesieve.errors import SettingError
 from facesieve.recognition import Embedder
 
@@ -168,7 +168,7 @@ class FaceGuardTask:
         purified = (attacked - mask).clamp(0, 1)
         identity = 1 - (self.embedder.embed(purified) * rows).sum(1).mean()
         judge = {name: value.detach() for name, value in self.guard.detector.named_parameters()}  # it must not learn from this
-        bonafide = functional.softplus(functional_call(self.guard.detector, judge, (purified,))).mean()
+        bonafide = functional.softplus(functional_call(self.guard.detector, judge, (seen(purified),))).mean()
         weights = self.settings
         loss = detection + missed + weights.identity_weight * identity + weights.bonafide_weight * bonafide
         loss.backward()  # type: ignore[no-untyped-call]
