@@ -1,0 +1,94 @@
+"""The command `serve`, and `serve keys`."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from facesieve.cli.terminal import out
+from facesieve.errors import InputError, MissingExtraError
+from facesieve.service.settings import Settings, load_settings
+
+serve_app = typer.Typer(help="Serve the shield over HTTP, or put it in front of another server.")
+keys_app = typer.Typer(no_args_is_help=True, help="API keys: add, list, remove. The file holds hashes, never a key.")
+serve_app.add_typer(keys_app, name="keys")
+
+Config = Annotated[Path | None, typer.Option("--config", envvar="FACESIEVE_CONFIG", help="TOML file of settings, one a line.")]
+KeyFile = Annotated[
+    Path, typer.Option("--keys", envvar="FACESIEVE_KEYS", help="The file of keys, the same that the service is given.")
+]
+
+
+def serve(context: typer.Context, config: Path | None, **given: Any) -> None:
+    """Serve the shield over HTTP. With --upstream: purify the photographs in calls to another server.
+
+    Each setting is an option, an environment variable and a line of the --config file, taken in this order.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    settings = load_settings(config, {name: value for name, value in given.items() if value is not None})
+    try:
+        from facesieve.service.run import serve as run
+    except ImportError as error:
+        raise MissingExtraError("the service", "serve") from error
+    run(settings)
+
+
+def _parameters() -> list[inspect.Parameter]:
+    """An option for every setting, so that none is missing from ``--help``."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+        inspect.Parameter("config", kind, annotation=Config, default=None),
+    ]
+    for name, setting in Settings.model_fields.items():
+        usual = "" if setting.default is None else f" [default: {setting.default}]"
+        flag = "--" + name.replace("_", "-")
+        names = (f"{flag}/--no-{flag[2:]}",) if setting.annotation is bool else (flag,)
+        option = typer.Option(
+            *names, envvar=f"FACESIEVE_{name.upper()}", help=f"{setting.description}{usual}", show_default=False
+        )
+        basic = setting.annotation if setting.annotation in {bool, int, float} else str
+        basic = int if name == "scale" else basic  # the checks of the settings see to the rest
+        parameters.append(inspect.Parameter(name, kind, annotation=Annotated[basic | None, option], default=None))
+    return parameters
+
+
+serve.__signature__ = inspect.Signature(_parameters())  # type: ignore[attr-defined]
+serve.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters()}
+serve_app.callback(invoke_without_command=True)(serve)
+
+
+@keys_app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="What the key is called in lists and logs.")],
+    keys: KeyFile,
+    scope: Annotated[list[str], typer.Option(help="identify, gallery or purify; may be given more than once.")],
+) -> None:
+    """Make a key and print it, once: only its hash is kept."""
+    from facesieve.service.keys import add_key
+
+    out.print(add_key(keys, name, scope))
+
+
+@keys_app.command("list")
+def list_(keys: KeyFile) -> None:
+    """The names of all keys, with their scopes."""
+    from facesieve.service.keys import read_keys
+
+    if not keys.exists():
+        raise InputError(f"{keys}: no file of keys; make one by `facesieve serve keys add NAME`")
+    for key in read_keys(keys):
+        out.print(f"{key.name}: {', '.join(key.scopes)}")
+
+
+@keys_app.command()
+def remove(name: Annotated[str, typer.Argument(help="The key's name.")], keys: KeyFile) -> None:
+    """Make a key useless, also for a service that runs."""
+    from facesieve.service.keys import remove_key
+
+    remove_key(keys, name)
+    out.print(f"{name}: removed")

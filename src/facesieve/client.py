@@ -1,0 +1,206 @@
+"""A thin client of the service: one method for each address, problem JSON as typed errors.
+
+ClientError            the service refused, or could not be reached
+├── UnreachableError   no answer: wrong address, stopped, too slow
+├── NotAllowedError    401, 403: no valid key, or one without the scope
+├── NotFoundError      404: an unknown person, or no gallery
+├── ConflictError      409: the gallery cannot do this, such as enrolling somebody twice
+├── UnusableError      413, 415, 422: an image or a setting that cannot be used
+└── BusyError          503: try again after ``retry_after`` seconds
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+from urllib.parse import quote
+
+from facesieve.errors import FacesieveError, InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    import httpx
+
+Image = bytes | Path | str  # the bytes of a file, or its path
+
+
+class ClientError(FacesieveError):
+    """The service refused, or could not be reached. ``kind`` is the problem's type, such as ``no-face``."""
+
+    def __init__(self, message: str, *, status: int = 0, kind: str = "", request_id: str = "", retry_after: int = 0) -> None:
+        super().__init__(message)
+        self.status, self.kind, self.request_id, self.retry_after = status, kind, request_id, retry_after
+
+
+class UnreachableError(ClientError):
+    """No answer: a wrong address, a service that is stopped or too slow."""
+
+
+class NotAllowedError(ClientError):
+    """No valid key, or one without the scope."""
+
+
+class NotFoundError(ClientError):
+    """An unknown person, or a service without a gallery."""
+
+
+class ConflictError(ClientError):
+    """The gallery cannot do this, such as enrolling somebody twice."""
+
+
+class UnusableError(ClientError):
+    """An image or a setting that cannot be used."""
+
+
+class BusyError(ClientError):
+    """The service is full; try again after ``retry_after`` seconds."""
+
+
+_ERRORS: dict[int, type[ClientError]] = {
+    401: NotAllowedError,
+    403: NotAllowedError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: UnusableError,
+    415: UnusableError,
+    422: UnusableError,
+    503: BusyError,
+}
+
+
+class Client:
+    """A service at ``url``; a context manager, or close it. ``timeout`` in seconds. One client serves one thread.
+
+    Every method raises a ``ClientError``, or ``InputError`` for a file that cannot be read.
+    """
+
+    def __init__(self, url: str, key: str | None = None, *, timeout: float = 60.0) -> None:
+        """Raises ``MissingExtraError`` without httpx, ``InputError`` for an address without http:// or https://."""
+        try:
+            import httpx
+        except ImportError as error:
+            raise MissingExtraError("the client", "serve") from error
+        if not url.startswith(("http://", "https://")):
+            raise InputError(f"{url}: the address of a service begins with http:// or https://")
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._http.close()
+
+    def purify(self, image: Image, *, aligned: bool = False, format: Literal["png", "jpeg", "webp"] = "png") -> bytes:
+        """The photograph with every face purified, as the bytes of a file of that ``format``."""
+        query = {"aligned": str(aligned).lower()}
+        answer = self._ask("POST", "/v1/purify", query, {"file": [image]}, accept=f"image/{format}")
+        return answer.content
+
+    def purify_faces(self, image: Image, *, aligned: bool = False, stages: bool = False) -> dict[str, Any]:
+        """``image`` and ``faces``, each with its ``crop``, ``change`` and, with ``stages``, what each stage made; base64 PNG."""
+        query = {"aligned": str(aligned).lower(), "stages": str(stages).lower()}
+        return self._json(self._ask("POST", "/v1/purify", query, {"file": [image]}))
+
+    def identify(self, image: Image, *, count: int = 5, threshold: float | None = None) -> list[dict[str, Any]]:
+        """Everyone in a photograph, largest face first: ``person``, ``matches``, ``threshold``, ``box``, ..."""
+        query = {"count": str(count), **_optional("threshold", threshold)}
+        faces: list[dict[str, Any]] = self._json(self._ask("POST", "/v1/identify", query, {"file": [image]}))["faces"]
+        return faces
+
+    def verify(self, image: Image, person: str, *, threshold: float | None = None) -> dict[str, Any]:
+        """Whether a photograph shows an enrolled person: ``same``, ``score``, ``threshold``."""
+        query = {"person": person, **_optional("threshold", threshold)}
+        return self._json(self._ask("POST", "/v1/verify", query, {"file": [image]}))
+
+    def compare(self, image: Image, other: Image, *, threshold: float | None = None) -> dict[str, Any]:
+        """Whether two photographs show the same person: ``same``, ``score``, ``threshold``."""
+        query = _optional("threshold", threshold)
+        return self._json(self._ask("POST", "/v1/verify", query, {"file": [image], "other": [other]}))
+
+    def enrol(
+        self, person: str, images: Sequence[Image], *, templates: Literal["raw", "purified", "both"] = "raw"
+    ) -> dict[str, int]:
+        """Enrol a person from photographs of one face each: the number of templates by label."""
+        answer = self._ask("PUT", _of(person), {"templates": templates}, {"file": images})
+        made: dict[str, int] = self._json(answer)["templates"]
+        return made
+
+    def person(self, person: str) -> dict[str, int]:
+        """The number of an enrolled person's templates by label."""
+        found: dict[str, int] = self._json(self._ask("GET", _of(person)))["templates"]
+        return found
+
+    def remove(self, person: str) -> int:
+        """Remove a person: the number of templates."""
+        return int(self._json(self._ask("DELETE", _of(person)))["removed"])
+
+    def info(self) -> dict[str, Any]:
+        """What runs there, and its limits."""
+        return self._json(self._ask("GET", "/v1/info"))
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        images: Mapping[str, Sequence[Image]] | None = None,
+        *,
+        accept: str = "application/json",
+    ) -> httpx.Response:
+        import httpx
+
+        files = [(name, ("image", _bytes(image))) for name, each in (images or {}).items() for image in each]
+        try:
+            answer = self._http.request(method, path, params=query, files=files or None, headers={"Accept": accept})
+        except httpx.HTTPError as error:
+            raise UnreachableError(f"{self._http.base_url}: no answer ({type(error).__name__}); is the service there?") from error
+        if answer.is_success:
+            return answer
+        raise _error(answer)
+
+    def _json(self, answer: httpx.Response) -> dict[str, Any]:
+        try:
+            plain: dict[str, Any] = answer.json()
+        except ValueError as error:
+            raise ClientError(f"{self._http.base_url}: no JSON; is this facesieve?", status=answer.status_code) from error
+        return plain
+
+
+def _of(person: str) -> str:
+    return f"/v1/gallery/{quote(person, safe='')}"
+
+
+def _optional(name: str, value: float | None) -> dict[str, str]:
+    return {} if value is None else {name: str(value)}
+
+
+def _bytes(image: Image) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    try:
+        return Path(image).read_bytes()
+    except OSError as error:
+        raise InputError(f"{image}: cannot be read: {error.strerror}") from error
+
+
+def _error(answer: httpx.Response) -> ClientError:
+    """The problem in an answer; of a server that does not speak problem JSON, the status alone."""
+    try:
+        problem = answer.json()
+        message, kind = str(problem["detail"]), str(problem["type"]).rpartition(":")[2]
+    except (ValueError, KeyError, TypeError):
+        message, kind = f"HTTP {answer.status_code}", ""
+    after = answer.headers.get("retry-after", "")
+    return _ERRORS.get(answer.status_code, ClientError)(
+        message,
+        status=answer.status_code,
+        kind=kind,
+        request_id=answer.headers.get("x-request-id", ""),
+        retry_after=int(after) if after.isdecimal() else 0,
+    )

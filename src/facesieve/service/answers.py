@@ -1,0 +1,124 @@
+"""The shapes of the answers, as OpenAPI shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+
+class StageAnswer(BaseModel):
+    """What one stage made of a face."""
+
+    name: str = Field(examples=["super-resolution"])
+    image: str = Field(description="PNG, base64")
+
+
+class FaceAnswer(BaseModel):
+    """A purified face."""
+
+    box: list[float] | None = Field(description="x, y, width, height in pixels; null for an aligned crop")
+    score: float | None = Field(description="The detector's certainty; null for an aligned crop")
+    change: float = Field(description="Mean absolute difference that the shield made, 0 to 1", examples=[0.021])
+    crop: str = Field(description="The purified aligned crop: PNG, base64")
+    stages: list[StageAnswer] | None = Field(None, description="With stages=true: each stage's result")
+
+
+class PurifyAnswer(BaseModel):
+    """A purified photograph with its faces, largest first."""
+
+    preset: str = Field(examples=["fast"])
+    image: str = Field(description="The photograph with its faces put back: PNG, base64")
+    faces: list[FaceAnswer]
+
+
+class MatchAnswer(BaseModel):
+    """An enrolled person and the cosine of the best of their templates."""
+
+    person: str = Field(examples=["Ada"])
+    score: float = Field(examples=[0.71])
+
+
+class PersonFound(BaseModel):
+    """Who a face is said to be."""
+
+    box: list[float]
+    person: str | None = Field(description="The best match at or above the threshold, or null", examples=["Ada"])
+    threshold: float | None = Field(description="null: not calibrated, so that nobody is named", examples=[0.36])
+    matches: list[MatchAnswer]
+    unshielded: MatchAnswer | None = Field(description="Who it would have been without the shield")
+    shield_change: float | None = Field(description="Mean absolute difference that the shield made, 0 to 1")
+
+
+class IdentifyAnswer(BaseModel):
+    """Everyone in a photograph, largest face first."""
+
+    faces: list[PersonFound]
+
+
+class VerifyAnswer(BaseModel):
+    """Whether it is the same person."""
+
+    same: bool | None = Field(description="null without a threshold", examples=[True])
+    score: float = Field(examples=[0.71])
+    threshold: float | None = Field(examples=[0.36])
+
+
+class PersonAnswer(BaseModel):
+    """An enrolled person and the number of templates by purifier label."""
+
+    person: str = Field(examples=["Ada"])
+    templates: dict[str, int] = Field(examples=[{"raw": 2}])
+
+
+class RemovedAnswer(BaseModel):
+    """A person who was removed."""
+
+    person: str = Field(examples=["Ada"])
+    removed: int = Field(description="Number of templates", examples=[2])
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem JSON."""
+
+    type: str = Field(examples=["urn:facesieve:problem:busy"])
+    title: str = Field(examples=["The service is busy"])
+    status: int = Field(examples=[503])
+    detail: str = Field(examples=["64 faces wait already, of 64 places"])
+    instance: str = Field(description="The request's id, as in X-Request-ID and the log")
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """These statuses as problem JSON, for ``responses`` of a route."""
+    shape = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+    return {status: {"description": _MEANINGS[status], "content": shape} for status in statuses}
+
+
+_MEANINGS = {
+    401: "No valid API key",
+    403: "The API key lacks the scope",
+    404: "Unknown person, or no gallery",
+    409: "The gallery cannot do this, such as enrolling somebody twice",
+    413: "The body is too large",
+    415: "Unknown content type",
+    422: "Unreadable image, no face, too many faces, or a setting out of range",
+    503: "The queue is full: try again after Retry-After seconds",
+}
+
+
+def takes(fields: dict[str, str], *, many: bool = False) -> dict[str, Any]:
+    """``openapi_extra`` of a route that takes images as multipart, JSON or the bare image; ``fields``: name to meaning."""
+    binary: dict[str, Any] = {name: {"type": "string", "format": "binary", "description": text} for name, text in fields.items()}
+    base64: dict[str, Any] = {
+        name: {"type": "string", "description": f"{text}; base64 or data URI"} for name, text in fields.items()
+    }
+    if many:
+        binary = {name: {"type": "array", "items": schema} for name, schema in binary.items()}
+        base64 = {name: {"anyOf": [schema, {"type": "array", "items": schema}]} for name, schema in base64.items()}
+    example = dict.fromkeys(fields, "/9j/4AAQSkZJRg...")
+    content = {
+        "multipart/form-data": {"schema": {"type": "object", "properties": binary, "required": ["file"]}},
+        "application/json": {"schema": {"type": "object", "properties": base64, "required": ["file"]}, "example": example},
+        "image/*": {"schema": {"type": "string", "format": "binary"}},
+    }
+    return {"requestBody": {"required": True, "content": content}}

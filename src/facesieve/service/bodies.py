@@ -1,0 +1,240 @@
+"""Request bodies in memory: read up to a limit, taken apart, put together again. Nothing is written to a disk.
+
+Multipart bodies are parsed by python-multipart; its and Starlette's form reading would spool large
+files to a disk, so that only the parser is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import Any
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from facesieve.service.frame import ClientGoneError
+from facesieve.service.problems import ProblemError
+
+_BLANKS = " \t\r\n"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a multipart body, with its headers as they came."""
+
+    name: str
+    data: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member of a JSON object: its value, and where in the text that stands."""
+
+    name: str
+    value: Any
+    begin: int
+    end: int
+
+
+def unusable(detail: str) -> ProblemError:
+    """422 for a body that cannot be taken apart."""
+    return ProblemError(422, "input", detail)
+
+
+def media_type(content_type: str) -> str:
+    """``Image/PNG; x=y`` as ``image/png``."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+async def read_body(request: Request, limit: int, seconds: float) -> bytes:
+    """The whole body. Raises 413 above ``limit`` bytes, as soon as that is known, and 408 after ``seconds``."""
+    too_large = ProblemError(413, "too-large", f"the body is larger than {limit:,} bytes")
+    stated = request.headers.get("content-length", "")
+    if stated.isdecimal() and int(stated) > limit:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise too_large
+    except ClientDisconnect:
+        raise ClientGoneError("the client went away") from None
+    except TimeoutError:
+        raise ProblemError(408, "slow-body", f"the body did not arrive within {seconds:g} s") from None
+    return bytes(body)
+
+
+# --- multipart ----------------------------------------------------------------------------------
+
+
+def boundary_of(content_type: str) -> bytes:
+    """The boundary that a multipart content type names."""
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    if not boundary:
+        raise unusable("multipart without a boundary in its content type")
+    return boundary
+
+
+@dataclass
+class _Gathering:
+    """What the parser's callbacks put together."""
+
+    parts: list[Part] = field(default_factory=list)
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    header: list[bytes] = field(default_factory=lambda: [b"", b""])
+    data: bytearray = field(default_factory=bytearray)
+    ended: bool = False
+
+    def begin(self) -> None:
+        self.headers, self.header, self.data = [], [b"", b""], bytearray()
+
+    def header_name(self, data: bytes, begin: int, end: int) -> None:
+        self.header[0] += data[begin:end]
+
+    def header_value(self, data: bytes, begin: int, end: int) -> None:
+        self.header[1] += data[begin:end]
+
+    def header_end(self) -> None:
+        self.headers.append((self.header[0], self.header[1]))
+        self.header = [b"", b""]
+
+    def content(self, data: bytes, begin: int, end: int) -> None:
+        self.data += data[begin:end]
+
+    def end(self) -> None:
+        disposition = next((value for name, value in self.headers if name.lower() == b"content-disposition"), b"")
+        name = parse_options_header(disposition)[1].get(b"name")
+        if name is None:
+            raise unusable("a part of the multipart body has no name")
+        self.parts.append(Part(name.decode("utf-8", "replace"), bytes(self.data), tuple(self.headers)))
+
+    def close(self) -> None:
+        self.ended = True
+
+
+def parts_of(body: bytes, content_type: str) -> list[Part]:
+    """The parts of a multipart body. Raises 422 where it is malformed or cut off."""
+    boundary, found = boundary_of(content_type), _Gathering()
+    callbacks = {
+        "on_part_begin": found.begin,
+        "on_part_data": found.content,
+        "on_part_end": found.end,
+        "on_header_field": found.header_name,
+        "on_header_value": found.header_value,
+        "on_header_end": found.header_end,
+        "on_end": found.close,
+    }
+    try:
+        parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
+        parser.write(body)
+        parser.finalize()
+    except FormParserError:
+        raise unusable("the multipart body is malformed") from None
+    if not found.ended:
+        raise unusable("the multipart body is cut off")
+    return found.parts
+
+
+def join_parts(parts: Sequence[Part], boundary: bytes) -> bytes:
+    """The parts as a body again: exactly what was parsed, nothing else."""
+    body = bytearray()
+    for part in parts:
+        headers = b"".join(name + b": " + value + b"\r\n" for name, value in part.headers)
+        body += b"--" + boundary + b"\r\n" + headers + b"\r\n" + part.data + b"\r\n"
+    return bytes(body + b"--" + boundary + b"--\r\n")
+
+
+# --- JSON ---------------------------------------------------------------------------------------
+
+
+def members_of(text: str) -> list[Member]:
+    """The members of the one JSON object in ``text``. Raises 422 for anything else, and for a name that comes twice."""
+    decoder = json.JSONDecoder()
+    try:
+        found: list[Member] = []
+        at = _expect(text, _skip(text, 0), "{")
+        while text[at := _skip(text, at)] != "}" or found:
+            name, at = scanstring(text, _expect(text, at, '"'))
+            begin = _skip(text, _expect(text, _skip(text, at), ":"))
+            value, at = decoder.raw_decode(text, begin)
+            found.append(Member(name, value, begin, at))
+            at = _skip(text, at)
+            if text[at] == "}":
+                break
+            at = _skip(text, _expect(text, at, ","))
+        if _skip(text, at + 1) != len(text):
+            raise ValueError
+    except (ValueError, IndexError, RecursionError):
+        raise unusable("the body is not one JSON object") from None
+    if len({member.name for member in found}) < len(found):
+        raise unusable("a name comes twice in the JSON object")
+    return found
+
+
+def _skip(text: str, at: int) -> int:
+    while at < len(text) and text[at] in _BLANKS:
+        at += 1
+    return at
+
+
+def _expect(text: str, at: int, character: str) -> int:
+    if text[at] != character:
+        raise ValueError
+    return at + 1
+
+
+def json_text(body: bytes) -> str:
+    """The text of a JSON body, which is UTF-8 (RFC 8259)."""
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise unusable("the JSON body is not UTF-8") from None
+
+
+def decode_image(value: object) -> tuple[str, bytes]:
+    """Base64, alone or as a data URI: what stands before the base64, and the bytes. Raises 422 for anything else."""
+    if not isinstance(value, str):
+        raise unusable("an image in JSON is a text of base64, alone or as a data URI")
+    head, data = "", value
+    if value[:5].lower() == "data:":
+        head, comma, data = value.partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            raise unusable("a data URI needs ;base64, and the image after it")
+        head += ","
+    try:
+        return head, base64.b64decode("".join(data.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise unusable("an image in JSON is base64; a path or an address cannot be taken") from None
+
+
+# --- what a request brings ----------------------------------------------------------------------
+
+
+def images_of(body: bytes, content_type: str) -> dict[str, list[bytes]]:
+    """The images in a request by field name; the body of an image type alone is the field ``file``.
+
+    Raises 415 for another content type, 422 for a body that cannot be taken apart.
+    """
+    kind, images = media_type(content_type), dict[str, list[bytes]]()
+    if kind == "multipart/form-data":
+        for part in parts_of(body, content_type):
+            images.setdefault(part.name, []).append(part.data)
+    elif kind == "application/json":
+        for member in members_of(json_text(body)):
+            values = member.value if isinstance(member.value, list) else [member.value]
+            images[member.name] = [decode_image(value)[1] for value in values]
+    elif kind.startswith("image/") or kind == "application/octet-stream":
+        images["file"] = [body]
+    else:
+        raise ProblemError(415, "media-type", "send multipart/form-data, application/json with base64, or the image itself")
+    return images

@@ -1,0 +1,224 @@
+"""The addresses under ``/v1``: purify, identify, verify, the gallery, info."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+import facesieve
+from facesieve.errors import InputError
+from facesieve.identification import Identified
+from facesieve.recognition.gallery import Match
+from facesieve.service.access import allowed, unless_gone
+from facesieve.service.answers import (
+    FaceAnswer,
+    IdentifyAnswer,
+    MatchAnswer,
+    PersonAnswer,
+    PersonFound,
+    PurifyAnswer,
+    RemovedAnswer,
+    StageAnswer,
+    VerifyAnswer,
+    problems,
+    takes,
+)
+from facesieve.service.bodies import images_of, read_body
+from facesieve.service.desk import Desk, Format, Purified
+
+router = APIRouter(prefix="/v1")
+
+Seed = Annotated[int | None, Query(description="Makes results repeatable; refused unless the service has allow_seeds.", ge=0)]
+Threshold = Annotated[
+    float | None,
+    Query(description="Cosine below which nobody is named; by default what the gallery was calibrated to.", ge=-1, le=1),
+]
+_OF_IMAGES = problems(401, 403, 413, 415, 422, 503)
+_FORMATS: dict[str, Format] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
+
+
+def _desk(request: Request) -> Desk:
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+async def _images(request: Request) -> dict[str, list[bytes]]:
+    settings = _desk(request).settings
+    body = await read_body(request, settings.max_bytes, settings.body_timeout_s)
+    return images_of(body, request.headers.get("content-type", ""))
+
+
+def _only(images: dict[str, list[bytes]], *names: str) -> list[bytes]:
+    """One image for each name, and nothing else."""
+    if set(images) != set(names) or any(len(images[name]) != 1 for name in names):
+        raise InputError(f"send one image as {' and one as '.join(names)}, and nothing else; settings go into the query")
+    return [images[name][0] for name in names]
+
+
+@router.post(
+    "/purify",
+    dependencies=[Depends(allowed("purify"))],
+    response_model=PurifyAnswer,
+    responses={200: {"content": {kind: {} for kind in _FORMATS}}, **_OF_IMAGES},
+    openapi_extra=takes({"file": "The photograph"}),
+)
+async def purify(
+    request: Request,
+    aligned: Annotated[bool, Query(description="The image is an aligned, square face crop.")] = False,
+    stages: Annotated[bool, Query(description="In JSON: also what each stage made.")] = False,
+    seed: Seed = None,
+) -> Response | PurifyAnswer:
+    """Purify every face. ``Accept: application/json`` gives the faces too; image/png , image/jpeg, image/webp the image."""
+    desk, (data,) = _desk(request), _only(await _images(request), "file")
+    wanted = _wanted(request.headers.get("accept", ""), stages)
+
+    async def work() -> Response | PurifyAnswer:
+        purified = await desk.purify(await desk.find(data, aligned=aligned), seed)
+        request.state.notes["faces"] = len(purified.crops)
+        if wanted == "application/json":
+            return await _as_json(desk, purified, stages)
+        headers = {"X-Facesieve-Faces": str(len(purified.crops))}
+        return Response(await desk.encode(purified, _FORMATS[wanted]), media_type=wanted, headers=headers)
+
+    return await unless_gone(request, work())
+
+
+def _wanted(accept: str, stages: bool) -> str:
+    """The first type in ``Accept`` that can be given; stages can be given in JSON alone."""
+    offered = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
+    known = next((kind for kind in offered if kind in _FORMATS or kind == "application/json"), None)
+    if stages and known not in {None, "application/json"}:
+        raise InputError("stages come in JSON: send Accept: application/json")
+    return "application/json" if stages else known or "image/png"
+
+
+async def _as_json(desk: Desk, purified: Purified, stages: bool) -> PurifyAnswer:
+    crops = await desk.encode_crops(list(purified.crops))
+    made = [(name, await desk.encode_crops(list(result))) for name, result in purified.stages] if stages else []
+    faces = purified.found.faces
+    answers = [
+        FaceAnswer(
+            box=list(map(float, faces[n].box)) if faces else None,
+            score=float(faces[n].score) if faces else None,
+            change=change,
+            crop=_text(crops[n]),
+            stages=[StageAnswer(name=name, image=_text(images[n])) for name, images in made] if stages else None,
+        )
+        for n, change in enumerate(purified.changes)
+    ]
+    return PurifyAnswer(preset=desk.shield.preset.name, image=_text(await desk.encode(purified, "png")), faces=answers)
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@router.post(
+    "/identify",
+    dependencies=[Depends(allowed("identify"))],
+    responses={**_OF_IMAGES, **problems(404, 409)},
+    openapi_extra=takes({"file": "The photograph"}),
+)
+async def identify(
+    request: Request,
+    count: Annotated[int, Query(description="How many of the best matches.", ge=1, le=100)] = 5,
+    threshold: Threshold = None,
+    seed: Seed = None,
+) -> IdentifyAnswer:
+    """Name everyone in a photograph, with the shield in front of the recogniser."""
+    (data,) = _only(await _images(request), "file")
+    found = await unless_gone(request, _desk(request).identify(data, count, threshold, seed))
+    request.state.notes["faces"] = len(found)
+    return IdentifyAnswer(faces=[_person(one) for one in found])
+
+
+def _person(found: Identified) -> PersonFound:
+    return PersonFound(
+        box=list(map(float, found.face.box)),
+        person=found.person,
+        threshold=found.threshold,
+        matches=[_match(match) for match in found.matches],
+        unshielded=None if found.unshielded is None else _match(found.unshielded),
+        shield_change=found.change,
+    )
+
+
+def _match(match: Match) -> MatchAnswer:
+    return MatchAnswer(person=match.person, score=match.score)
+
+
+@router.post(
+    "/verify",
+    dependencies=[Depends(allowed("identify"))],
+    responses={**_OF_IMAGES, **problems(404, 409)},
+    openapi_extra=takes({"file": "The photograph", "other": "Another photograph, where no person is named"}),
+)
+async def verify(
+    request: Request,
+    person: Annotated[str | None, Query(description="The enrolled person that it is said to be.")] = None,
+    threshold: Threshold = None,
+    seed: Seed = None,
+) -> VerifyAnswer:
+    """Say whether a photograph shows ``person``, or whether two photographs (``file`` and ``other``) show the same one."""
+    images = await _images(request)
+    if person is None:
+        file, other = _only(images, "file", "other")
+        work = _desk(request).compare(file, other, threshold, seed)
+    else:
+        work = _desk(request).verify(_only(images, "file")[0], person, threshold, seed)
+    found = await unless_gone(request, work)
+    return VerifyAnswer(same=found.same, score=found.score, threshold=found.threshold)
+
+
+@router.put(
+    "/gallery/{id}",
+    status_code=201,
+    dependencies=[Depends(allowed("gallery"))],
+    responses={**_OF_IMAGES, **problems(404, 409)},
+    openapi_extra=takes({"file": "Photographs of this person, one face each"}, many=True),
+)
+async def enrol(
+    request: Request,
+    id: str,
+    templates: Annotated[Literal["raw", "purified", "both"], Query(description="What the templates are made from.")] = "raw",
+    seed: Seed = None,
+) -> PersonAnswer:
+    """Enrol a person, from all the photographs or not at all. Somebody who is enrolled already is a 409: remove them first."""
+    images, desk = await _images(request), _desk(request)
+    if set(images) != {"file"} or not 1 <= len(images["file"]) <= desk.settings.max_faces:
+        raise InputError(f"send 1 to {desk.settings.max_faces} photographs, each as file, and nothing else")
+    made = await unless_gone(request, desk.enrol(id, images["file"], templates, seed))
+    return PersonAnswer(person=id, templates=made)
+
+
+@router.get("/gallery/{id}", dependencies=[Depends(allowed("gallery"))], responses=problems(401, 403, 404))
+async def person(request: Request, id: str) -> PersonAnswer:
+    """An enrolled person. Templates themselves are not given out."""
+    entry = await _desk(request).person(id)
+    return PersonAnswer(person=entry.person, templates=dict(entry.templates))
+
+
+@router.delete("/gallery/{id}", dependencies=[Depends(allowed("gallery"))], responses=problems(401, 403, 404))
+async def remove(request: Request, id: str) -> RemovedAnswer:
+    """Remove a person with all templates."""
+    return RemovedAnswer(person=id, removed=await _desk(request).remove(id))
+
+
+@router.get("/info", dependencies=[Depends(allowed(None))], responses=problems(401))
+async def info(request: Request) -> dict[str, object]:
+    """What runs here, and its limits."""
+    desk = _desk(request)
+    shield, settings = desk.shield, desk.settings
+    return {
+        "version": facesieve.__version__,
+        "preset": shield.preset.as_dict(),
+        "purifier": shield.label,
+        "prior_sha256": shield.prior_sha256,
+        "size": shield.size,
+        "path": str(shield.path),
+        "embedder": desk.embedder,
+        "gallery": settings.gallery is not None,
+        "limits": settings.model_dump(include={"max_bytes", "max_pixels", "max_faces", "queue_faces", "max_batch"}),
+    }

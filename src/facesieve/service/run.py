@@ -1,0 +1,77 @@
+"""From settings to a running server."""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+from facesieve.errors import InputError
+from facesieve.identification import Identifier
+from facesieve.recognition.embedders import load_embedder
+from facesieve.service.app import create_app
+from facesieve.service.desk import Desk
+from facesieve.service.engine import Engine, Limits
+from facesieve.service.keys import Keys
+from facesieve.service.logs import event, log_to_stderr
+from facesieve.service.metrics import Metrics
+from facesieve.service.proxy import create_proxy
+from facesieve.service.settings import Settings
+from facesieve.shield import Shield, chosen_preset, load_shield
+
+
+def build_app(settings: Settings) -> FastAPI:
+    """The service, or the proxy where ``upstream`` is set, with its networks loaded and its gallery open."""
+    preset = chosen_preset(settings.preset).changed(scale=settings.scale)
+    shield = load_shield(preset, prior=settings.prior, device=settings.device, precision=settings.precision)
+    keys = None if settings.keys is None else Keys(settings.keys)
+    identifier = None if settings.upstream else Identifier(load_embedder(settings.embedder), shield)
+    desk = make_desk(settings, shield, identifier)
+    desk.open()
+    return create_proxy(desk, keys=keys) if settings.upstream else create_app(desk, keys=keys)
+
+
+def make_desk(settings: Settings, shield: Shield, identifier: Identifier | None) -> Desk:
+    """The desk of these parts, with its engine; not opened yet."""
+    metrics = Metrics()
+    limits = Limits(settings.max_batch, settings.batch_wait_ms / 1000, settings.queue_faces, settings.deadline_s)
+    engine = Engine(lambda crops, seeds: [(s.name, r) for s, r in shield.trace(crops, seeds)], limits, metrics)
+    return Desk(shield, identifier, engine, settings, metrics)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or Ctrl-C; what was accepted is finished first. Raises for settings that do not fit."""
+    listener = _listen(settings.host, settings.port)
+    log_to_stderr(settings.log_level)
+    try:
+        app = build_app(settings)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+            timeout_graceful_shutdown=settings.stop_timeout_s,
+        )
+        # uvicorn raises the signal again once it has stopped; then it must not end the process as if it had crashed.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.signal(signal.SIGINT, lambda *_: None)
+        event("listening", {"host": settings.host, "port": listener.getsockname()[1], "proxy": settings.upstream is not None})
+        uvicorn.Server(config).run(sockets=[listener])
+        event("stopped", {})
+    finally:
+        listener.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket, before anything slow: a taken port is said at once."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise InputError(f"cannot listen on {host}:{port}: {error.strerror}; choose another host or port") from error
+    return listener

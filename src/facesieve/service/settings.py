@@ -1,0 +1,106 @@
+"""Every setting of the service: its meaning, its default, its limits."""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from facesieve.errors import InputError, SettingError
+
+
+class Settings(BaseModel):
+    """What ``facesieve serve`` can be told, by option, by environment (``FACESIEVE_NAME``) or in a TOML file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; other than loopback only with keys.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    keys: Path | None = Field(None, description="File of API keys, made by `facesieve serve keys add`.")
+    open_metrics: bool = Field(False, description="Serve /metrics without a key.")
+
+    preset: str = Field("fast", description="A preset (see `facesieve presets`), or a profile of `facesieve calibrate`.")
+    scale: int | None = Field(None, description="Resolution scale: 2, 4 or 8; the preset's if not given.")
+    prior: Path | None = Field(None, description="Folder of another prior.")
+    device: str = Field("auto", description="auto, cpu or cuda.")
+    precision: str = Field("auto", description="auto, fp32 or bf16.")
+    embedder: str = Field("sface", description="sface, a FaceNet folder or .pt file, or an .onnx recogniser.")
+    gallery: str | None = Field(
+        None, description="A gallery's folder, made if there is none, or postgresql://user@host/database."
+    )
+    allow_seeds: bool = Field(False, description="Let callers choose the noise; whoever knows it can attack it.")
+
+    max_batch: int = Field(8, ge=1, description="Most faces that are purified together.")
+    batch_wait_ms: float = Field(10, ge=0, description="How long a face waits for others to share its batch, ms.")
+    queue_faces: int = Field(64, ge=1, description="Most faces that wait; more are refused with 503.")
+    deadline_s: float = Field(30, gt=0, description="How long a request may wait for its faces before it is refused with 503, s.")
+    max_requests: int = Field(128, ge=1, description="Most requests at a time; more are refused with 503.")
+
+    max_bytes: int = Field(20_000_000, ge=1, description="Largest request body, bytes.")
+    max_pixels: int = Field(25_000_000, ge=256, description="Largest photograph, pixels.")
+    max_faces: int = Field(16, ge=1, description="Most faces in a photograph.")
+    body_timeout_s: float = Field(30, gt=0, description="How long a body may take to arrive, s.")
+    stop_timeout_s: int = Field(60, ge=1, description="How long a stop waits for accepted requests, s.")
+
+    upstream: str | None = Field(None, description="Proxy mode: address of the face recognition server behind.")
+    upstream_kind: Literal["compreface", "deepface", "both"] = Field(
+        "both", description="Whose calls hold photographs: compreface, deepface or both."
+    )
+    upstream_timeout_s: float = Field(60, gt=0, description="How long the server behind may take to answer, s.")
+    no_face: Literal["refuse", "pass"] = Field(
+        "refuse", description="Proxy mode: refuse a photograph without a face, or pass it on as it is."
+    )
+    open_proxy: bool = Field(
+        False, description="Proxy mode: no key is asked for off loopback; the server behind checks its callers."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error.")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Settings:
+        if self.max_faces > self.queue_faces:
+            raise ValueError(f"max_faces {self.max_faces} must not be above queue_faces {self.queue_faces}")
+        if self.upstream is not None and not self.upstream.startswith(("http://", "https://")):
+            raise ValueError("upstream must begin with http:// or https://")
+        unguarded = self.keys is None and not (self.upstream and self.open_proxy)
+        if unguarded and not is_loopback(self.host):
+            raise ValueError(f"host {self.host} can be reached by others: give a file of keys, or listen on 127.0.0.1")
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load_settings(file: Path | None, given: Mapping[str, object]) -> Settings:
+    """The settings in ``file`` (TOML, one a line), with those that are ``given`` in their place.
+
+    Raises ``InputError`` for a file that cannot be read, ``SettingError`` for settings that do not fit.
+    """
+    try:
+        return Settings.model_validate({**_read(file), **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        what = "no such setting; see `facesieve serve --help`" if first["type"] == "extra_forbidden" else first["msg"]
+        what = what.removeprefix("Value error, ")
+        raise SettingError(f"{place}: {what}" if place else what) from error
+
+
+def _read(file: Path | None) -> dict[str, object]:
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{file}: not a TOML file: {error}") from error
