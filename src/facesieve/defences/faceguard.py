@@ -51,7 +51,7 @@ class EncoderDecoder(nn.Module):
 
 
 def seen(images: Tensor) -> Tensor:
-    """What both networks look at: the images in [-1, 1], and their fine detail, enlarged, where perturbations show; (B, 6, H, W)."""
+    """What both networks look at, (B, 6, H, W): images in [-1, 1], and their fine detail, where perturbations show, enlarged."""
     padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
     return torch.cat([2 * images - 1, DETAIL * (images - functional.avg_pool2d(padded, 3, stride=1))], 1)
 

@@ -74,7 +74,7 @@ class Run:
         self.step, self.seconds = 0, 0.0
         if self.checkpoint.exists():
             state = torch.load(self.checkpoint, map_location=self.path.device, weights_only=True)
-            check_settings(self.checkpoint, state["settings"], settings.model_dump(mode="json"))
+            check_settings(self.checkpoint, state["settings"], settings.model_dump(mode="json"), free=frozenset({"steps"}))
             task.networks.load_state_dict(state["networks"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.step, self.seconds = state["step"], state["seconds"]
@@ -148,7 +148,7 @@ def train_ddsa(data: Path, out: Path, settings: DdsaTraining, *, report: Report 
     """Train, or go on with, the autoencoder of ``Ddsa`` on a folder of photographs with one face each; returns its weights.
 
     Raises ``InputError`` for a folder with too few faces, ``SettingError`` where the run in ``out`` was
-    begun with other settings.
+    begun with other settings; ``steps`` alone may change.
     """
     out.mkdir(parents=True, exist_ok=True)
     views = Views(unlabelled_crops(data, out, CROP), settings)
