@@ -249,14 +249,15 @@ def test_a_damaged_batch_is_named(done, tmp_path):
 
 def test_the_commands(done, source, experiment, facesieve):
     out = done[0]
-    code, printed, errors = facesieve("evaluate", experiment, "--source", source, "-o", out)
-    assert code == 0, errors
-    assert "report.json" in printed
-    code, printed, errors = facesieve("report", out)
-    assert code == 0, errors
+    ran = facesieve("evaluate", experiment, "--source", source, "-o", out)
+    assert ran.code == 0, ran.err
+    assert "report.json" in ran.out
+    ran = facesieve("report", out)
+    assert ran.code == 0, ran.err
     page = (out / "report.html").read_text()
     assert "Read this first" in page
     assert "<svg" in page
-    code, _, errors = facesieve("evaluate", out / "none.toml", "--source", source, "-o", out)
-    assert code == 2
-    assert "Traceback" not in errors
+    ran = facesieve("evaluate", out / "none.toml", "--source", source, "-o", out)
+    assert ran.code == 2
+    assert "Traceback" not in ran.err
+    assert len(ran.err.strip().splitlines()) == 1

@@ -268,8 +268,8 @@ def attacked(samples: Samples, embedder: Embedder, eps: float, *, seed: int = 0)
     parts = []
     for start in range(0, len(samples.clean), BATCH):
         part = samples.clean[start : start + BATCH]
-        with torch.inference_mode():
-            own = embedder.embed(part).clone()
+        with torch.no_grad():  # not inference_mode: what it makes cannot take part in a gradient
+            own = embedder.embed(part)
         seeds = [derive_seed(seed, "attack", start + i) for i in range(len(part))]
         parts.append(as_uint8(pgd(PushAway(embedder, own), part, eps=eps, step=eps / 4, iterations=40, seeds=seeds)))
     return Samples(samples.clean, torch.cat(parts), samples.labels, samples.people)

@@ -1,0 +1,139 @@
+"""Gradient attacks: FGSM and PGD, in the maximum norm and in L2, on all pixels or under a mask.
+
+Goodfellow, Shlens, Szegedy, "Explaining and Harnessing Adversarial Examples", ICLR 2015; Madry et al.,
+"Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from facesieve.attacks.objectives import Objective
+from facesieve.errors import SettingError
+
+# The published attack, METHOD 4: the step is larger than eps, so that every pixel sits on the border of the ball.
+PUBLISHED: dict[str, float] = {"eps": 0.5 / 255, "step": 2 / 255, "iterations": 40}
+
+SMALL = 1e-12  # a length below which a gradient has no direction
+
+
+def fgsm(objective: Objective, images: Tensor, *, eps: float, mask: Tensor | None = None) -> Tensor:
+    """One step to the corner of the L-inf ball of radius ``eps`` where a linear objective is highest.
+
+    ``images`` (B, 3, H, W) in [0, 1]; ``mask`` (1, H, W) or (B, 1, H, W) in {0, 1}, where pixels may
+    change. Returns such images, inside ball and range. Raises ``SettingError`` for ``eps`` that is not above 0.
+    """
+    return pgd(objective, images, eps=eps, step=eps, iterations=1, mask=mask)
+
+
+def pgd(
+    objective: Objective,
+    images: Tensor,
+    *,
+    eps: float,
+    step: float,
+    iterations: int,
+    seeds: Sequence[int] | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Projected gradient ascent in the L-inf ball of radius ``eps`` around ``images`` (B, 3, H, W) in [0, 1].
+
+    ``seeds``, one an image, start each somewhere in its ball, evenly; None starts at the images. Each
+    image's result is the one that it gets alone. ``mask`` (1, H, W) or (B, 1, H, W) in {0, 1} says
+    where pixels may change: a patch, with ``eps`` 1. The result is inside the ball and [0, 1], exactly:
+    no value, as it is stored, is further than ``eps`` from the image's. Raises ``SettingError`` for
+    settings that make no ball.
+    """
+    _check(images, eps, step, iterations, seeds)
+    low, high = _box(images, eps)
+
+    def project(x: Tensor) -> Tensor:
+        return torch.min(torch.max(x, low), high)
+
+    start = images if seeds is None else images + eps * (2 * _uniform(images, seeds) - 1)
+    return _ascend(objective, images, start, lambda slope: step * slope.sign(), project, iterations, mask)
+
+
+def pgd_l2(
+    objective: Objective,
+    images: Tensor,
+    *,
+    eps: float,
+    step: float,
+    iterations: int,
+    seeds: Sequence[int] | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Projected gradient ascent in the L2 ball of radius ``eps`` around each image, by steps of length ``step``.
+
+    Otherwise as ``pgd``. The range [0, 1] is met after the ball: that can only shorten a perturbation.
+    """
+    _check(images, eps, step, iterations, seeds)
+
+    # Every value is rounded by up to eps / 4 of its type when it is added to the image: that must not leave the ball.
+    radius = max(eps - math.sqrt(images[0].numel()) * torch.finfo(images.dtype).eps / 4, eps / 2)
+
+    def project(x: Tensor) -> Tensor:
+        change = x - images
+        return (images + change * (radius / _length(change).clamp(min=SMALL)).clamp(max=1)).clamp(0, 1)
+
+    def ascent(slope: Tensor) -> Tensor:
+        return step * slope / _length(slope).clamp(min=SMALL)
+
+    start = images
+    if seeds is not None:  # a random direction, a random part of the radius
+        draws = 2 * _uniform(images, seeds) - 1
+        part = draws.flatten(1)[:, :1].abs()[:, :, None, None]
+        start = images + eps * part * draws / _length(draws).clamp(min=SMALL)
+    return _ascend(objective, images, start, ascent, project, iterations, mask)
+
+
+def _ascend(
+    objective: Objective,
+    images: Tensor,
+    start: Tensor,
+    ascent: Callable[[Tensor], Tensor],
+    project: Callable[[Tensor], Tensor],
+    iterations: int,
+    mask: Tensor | None,
+) -> Tensor:
+    free = torch.ones_like(images, dtype=torch.bool) if mask is None else (mask != 0).expand_as(images)
+    x = torch.where(free, project(start), images)
+    for _ in range(iterations):
+        x = x.detach().requires_grad_(True)
+        (slope,) = torch.autograd.grad(objective(x).sum(), x)
+        x = torch.where(free, project(x.detach() + ascent(torch.where(free, slope, 0.0))), images)
+    return x.detach()
+
+
+def _box(images: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The corners of ball and range; rounding outwards is taken back, so that ``|x - image| <= eps`` as numbers are stored."""
+    radius = torch.tensor(eps, dtype=images.dtype)
+    low, high = (images - eps).clamp(0, 1), (images + eps).clamp(0, 1)
+    low = torch.where(images - low > radius, torch.nextafter(low, images), low)
+    high = torch.where(high - images > radius, torch.nextafter(high, images), high)
+    return low, high
+
+
+def _uniform(images: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Uniform draws in [0, 1), of each image by its own seed; drawn on the CPU, alike on every device."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    draws = [torch.rand(images.shape[1:], generator=generator, dtype=images.dtype) for generator in generators]
+    return torch.stack(draws).to(images.device)
+
+
+def _length(images: Tensor) -> Tensor:
+    length: Tensor = images.flatten(1).norm(dim=1)
+    return length[:, None, None, None]
+
+
+def _check(images: Tensor, eps: float, step: float, iterations: int, seeds: Sequence[int] | None) -> None:
+    if not (eps > 0 and step > 0 and iterations >= 1):
+        raise SettingError(f"eps {eps}, step {step} and iterations {iterations} must be above 0")
+    if images.dim() != 4 or (seeds is not None and len(seeds) != len(images)):
+        given = "no" if seeds is None else len(seeds)
+        raise SettingError(f"{given} seeds for images of shape {tuple(images.shape)}: one a (3, H, W) image is needed")

@@ -1,0 +1,116 @@
+"""What an attack raises: a loss for each image, differentiable.
+
+Scores are higher the more an image is like a person: logits of a closed set, or similarities with
+templates. An objective holds the labels or rows of the batch that is attacked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from facesieve.recognition import Embedder
+
+Objective = Callable[[Tensor], Tensor]  # (B, 3, H, W) in [0, 1] -> (B,), which the attack raises
+Scores = Callable[[Tensor], Tensor]  # (B, 3, H, W) in [0, 1] -> (B, C)
+
+
+def similarities(embedder: Embedder, templates: Tensor, owners: Tensor | None = None, *, scale: float = 1.0) -> Scores:
+    """Scores ``scale`` times the cosine with each person's template; of several, the best.
+
+    ``templates`` (T, D), unit rows; ``owners`` (T,) says whose each is, 0 ... C - 1, each person at least
+    once; None where row ``c`` is person ``c``'s. A ``scale`` of 30 or so makes a softmax of cosines as
+    decided as that of a classifier.
+    """
+    if owners is None:
+        return lambda images: scale * embedder.embed(images) @ templates.T
+    people = int(owners.max()) + 1
+
+    def scores(images: Tensor) -> Tensor:
+        cosines = embedder.embed(images) @ templates.T  # (B, T)
+        best = cosines.new_full((len(cosines), people), -torch.inf)
+        return scale * best.scatter_reduce(1, owners.expand_as(cosines), cosines, "amax")
+
+    return scores
+
+
+@dataclass(frozen=True, eq=False)
+class CrossEntropy:
+    """Away from the right person: the cross-entropy of ``labels`` (B,)."""
+
+    scores: Scores
+    labels: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B,)."""
+        return functional.cross_entropy(self.scores(images), self.labels, reduction="none")
+
+
+@dataclass(frozen=True, eq=False)
+class TargetedCrossEntropy:
+    """Toward the people ``targets`` (B,): minus their cross-entropy."""
+
+    scores: Scores
+    targets: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B,)."""
+        return -functional.cross_entropy(self.scores(images), self.targets, reduction="none")
+
+
+@dataclass(frozen=True, eq=False)
+class Margin:
+    """Best wrong score minus the right one's; above 0 the image is named wrongly. Carlini and Wagner, 2017, f6."""
+
+    scores: Scores
+    labels: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B,)."""
+        return -_lead(self.scores(images), self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class TargetedMargin:
+    """The target's score minus the best other one; above 0 the image is named as the target."""
+
+    scores: Scores
+    targets: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B,)."""
+        return _lead(self.scores(images), self.targets)
+
+
+@dataclass(frozen=True, eq=False)
+class PushAway:
+    """Dodging: minus the cosine with one's own template, ``own`` (B, D), unit rows."""
+
+    embedder: Embedder
+    own: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B,)."""
+        return -(self.embedder.embed(images) * self.own).sum(1)
+
+
+@dataclass(frozen=True, eq=False)
+class PullToward:
+    """Impersonation: the cosine with a victim's template, ``victim`` (B, D), unit rows."""
+
+    embedder: Embedder
+    victim: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B,)."""
+        return (self.embedder.embed(images) * self.victim).sum(1)
+
+
+def _lead(scores: Tensor, labels: Tensor) -> Tensor:
+    """The label's score minus the best other one: (B,)."""
+    own = functional.one_hot(labels, scores.shape[1]).bool()
+    return scores[own] - scores.masked_fill(own, -torch.inf).amax(1)
