@@ -10,20 +10,21 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from facesieve.errors import InputError, NoFaceError, SettingError
+from facesieve.errors import GalleryError, InputError, NoFaceError, SettingError
 from facesieve.faces import Detector, Face, paste
 from facesieve.identification import Identified, Identifier, Templates, Verified
 from facesieve.images import Photo, encode_photo, read_photo, to_photo
 from facesieve.noise import derive_seed
 from facesieve.purify import Stage, fresh_seeds
 from facesieve.recognition.gallery import RAW, Entry, Gallery, Rows, checked_name
-from facesieve.recognition.open_gallery import create_gallery
+from facesieve.recognition.open_gallery import Address, create_gallery
 from facesieve.service.engine import Engine, Stages
 from facesieve.service.metrics import Metrics
 from facesieve.service.problems import ProblemError
@@ -92,6 +93,7 @@ class Desk:
         self._identifier = identifier
         self._detector = Detector()
         self._gallery: Gallery | None = None
+        self._where = ""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="desk")
 
     @property
@@ -112,7 +114,9 @@ class Desk:
             with torch.inference_mode():
                 embedder.embed(blank)
             if self.settings.gallery is not None:
-                self._gallery = create_gallery(self.settings.gallery, embedder=embedder.name, dimensions=embedder.dimensions)
+                location = self.settings.gallery
+                self._gallery = create_gallery(location, embedder=embedder.name, dimensions=embedder.dimensions)
+                self._where = (Address.of(location).shown if "://" in location else str(Path(location))) + ": "
 
     async def close(self) -> None:
         """Finish what the engine accepted, then close the gallery."""
@@ -126,7 +130,10 @@ class Desk:
 
         def measured() -> T:
             with self.metrics.phase(phase):
-                return work()
+                try:
+                    return work()
+                except GalleryError as error:  # where the gallery is, is not for callers
+                    raise ProblemError(409, "gallery", str(error).removeprefix(self._where)) from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, measured)
 
