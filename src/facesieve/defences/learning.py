@@ -52,7 +52,8 @@ class FaceGuardTraining(Training):
     """FaceGuard's."""
 
     steps: int = Field(700, gt=0)
-    batch: int = Field(8, gt=0)
+    batch: int = Field(24, gt=0)
+    recognised: int = Field(8, gt=0)  # of the batch: those that go through the recogniser, which is most of the cost
     warmup_steps: int = Field(30, ge=0)
     width: int = Field(32, gt=0)  # channels of the finest level
     eps: float = Field(8 / 255, gt=0)  # the strongest perturbation, images in [0, 1]
@@ -129,24 +130,29 @@ class FaceGuardTask:
 
     def backward(self, images: Tensor, generator: torch.Generator) -> dict[str, float]:
         """The generator's losses, then the detector's and the purifier's on what it made."""
+        first, others = images[: self.settings.recognised], images[self.settings.recognised :]
         with torch.no_grad():
-            rows = self.embedder.embed(images)  # (B, D)
-        eps = uniform(images, 0.5 / 255, self.settings.eps, generator)
-        pattern, other = self.patterns(images, generator)
-        fake = (images + eps * pattern).clamp(0, 1)
+            rows = self.embedder.embed(first)  # (recognised, D)
+            unseen = self.perturbed(others, generator)[0]
+        fake, eps, diversity = self.perturbed(first, generator)
         fake.retain_grad()
         cosine = (self.embedder.embed(fake) * rows).sum(1).mean()
-        diversity = (pattern - other).abs().mean()
         (cosine - self.settings.diversity_weight * diversity).backward()  # type: ignore[no-untyped-call]
         assert fake.grad is not None
         # The generator's gradient costs nothing more, and its sign is an attack of its own.
-        by_gradient = (images - eps * fake.grad.sign()).clamp(0, 1)
-        chosen = uniform(images, 0, 1, generator) < self.settings.gradient_share
-        attacked = torch.where(chosen, by_gradient, fake.detach())
+        by_gradient = (first - eps * fake.grad.sign()).clamp(0, 1)
+        chosen = uniform(first, 0, 1, generator) < self.settings.gradient_share
+        attacked = torch.cat([torch.where(chosen, by_gradient, fake.detach()), unseen])
         # Half of them saved as 8 bits: the detector must not go by what is no whole level.
         saved = uniform(images, 0, 1, generator) < 0.5
         attacked = torch.where(saved, (255 * attacked).round() / 255, attacked)
         return {"cosine_generated": cosine.item(), "diversity": diversity.item(), **self._defend(images, attacked, rows)}
+
+    def perturbed(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """The images with perturbations of random strengths; those strengths (B, 1, 1, 1); how much two perturbations differ."""
+        eps = uniform(images, 0.5 / 255, self.settings.eps, generator)
+        pattern, other = self.patterns(images, generator)
+        return (images + eps * pattern).clamp(0, 1), eps, (pattern - other).abs().mean()
 
     def patterns(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Two perturbations of each image in units of eps, from smooth to nearly the two values -1 and 1."""
@@ -165,7 +171,7 @@ class FaceGuardTask:
         detection = functional.binary_cross_entropy_with_logits(scores, labels)
         mask = self.guard.mask(attacked)
         missed = functional.l1_loss(mask, attacked - images) / self.settings.eps
-        purified = (attacked - mask).clamp(0, 1)
+        purified = (attacked - mask)[: len(rows)].clamp(0, 1)
         identity = 1 - (self.embedder.embed(purified) * rows).sum(1).mean()
         judge = {name: value.detach() for name, value in self.guard.detector.named_parameters()}  # it must not learn from this
         bonafide = functional.softplus(functional_call(self.guard.detector, judge, (seen(purified),))).mean()
