@@ -5,11 +5,11 @@ import threading
 
 import pytest
 import torch
+from serving import Gate, quick_shield
 
 from facesieve.purify import preset
 from facesieve.service.engine import BusyError, Engine, Limits
 from facesieve.shield import load_shield
-from serving import Gate, quick_shield
 
 
 def crops(count, seed=0):

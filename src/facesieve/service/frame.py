@@ -82,7 +82,7 @@ class _Call:
     @property
     def route(self) -> str:
         """The route's pattern, never the path: that may hold the name of a person."""
-        return str(getattr(self._scope.get("route"), "path", "none"))
+        return str(getattr(self._scope.get("route"), "path_format", "none"))
 
     @property
     def method(self) -> str:

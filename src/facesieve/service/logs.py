@@ -38,6 +38,8 @@ def log_to_stderr(level: str) -> None:
         log = logging.getLogger(name)
         log.handlers, log.propagate = [handler], False
         log.setLevel(level.upper() if name.startswith("facesieve") else "WARNING")
+    for name in ("httpx", "httpcore"):  # the proxy's calls: their lines hold paths and queries
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def event(name: str, fields: dict[str, object], level: int = logging.INFO, *, error: bool = False) -> None:

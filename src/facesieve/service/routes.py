@@ -173,7 +173,7 @@ async def verify(
 
 
 @router.put(
-    "/gallery/{id}",
+    "/gallery/{id:path}",
     status_code=201,
     dependencies=[Depends(allowed("gallery"))],
     responses={**_OF_IMAGES, **problems(404, 409)},
@@ -193,14 +193,14 @@ async def enrol(
     return PersonAnswer(person=id, templates=made)
 
 
-@router.get("/gallery/{id}", dependencies=[Depends(allowed("gallery"))], responses=problems(401, 403, 404))
+@router.get("/gallery/{id:path}", dependencies=[Depends(allowed("gallery"))], responses=problems(401, 403, 404))
 async def person(request: Request, id: str) -> PersonAnswer:
     """An enrolled person. Templates themselves are not given out."""
     entry = await _desk(request).person(id)
     return PersonAnswer(person=entry.person, templates=dict(entry.templates))
 
 
-@router.delete("/gallery/{id}", dependencies=[Depends(allowed("gallery"))], responses=problems(401, 403, 404))
+@router.delete("/gallery/{id:path}", dependencies=[Depends(allowed("gallery"))], responses=problems(401, 403, 404))
 async def remove(request: Request, id: str) -> RemovedAnswer:
     """Remove a person with all templates."""
     return RemovedAnswer(person=id, removed=await _desk(request).remove(id))
