@@ -51,9 +51,9 @@ class DdsaTraining(Training):
 class FaceGuardTraining(Training):
     """FaceGuard's."""
 
-    steps: int = Field(700, gt=0)
+    steps: int = Field(1000, gt=0)
     batch: int = Field(24, gt=0)
-    recognised: int = Field(8, gt=0)  # of the batch: those that go through the recogniser, which is most of the cost
+    recognised: int = Field(4, gt=0)  # of the batch: those that go through the recogniser, which is most of the cost
     warmup_steps: int = Field(30, ge=0)
     width: int = Field(32, gt=0)  # channels of the finest level
     eps: float = Field(8 / 255, gt=0)  # the strongest perturbation, images in [0, 1]
@@ -133,7 +133,7 @@ class FaceGuardTask:
         first, others = images[: self.settings.recognised], images[self.settings.recognised :]
         with torch.no_grad():
             rows = self.embedder.embed(first)  # (recognised, D)
-            unseen = self.perturbed(others, generator)[0]
+            unseen = self.perturbed(others, generator)[0] if len(others) else others
         fake, eps, diversity = self.perturbed(first, generator)
         fake.retain_grad()
         cosine = (self.embedder.embed(fake) * rows).sum(1).mean()
