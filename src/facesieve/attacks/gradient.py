@@ -49,7 +49,7 @@ def pgd(
     settings that make no ball.
     """
     _check(images, eps, step, iterations, seeds)
-    low, high = _box(images, eps)
+    low, high = box(images, eps)
 
     def project(x: Tensor) -> Tensor:
         return torch.min(torch.max(x, low), high)
@@ -74,12 +74,8 @@ def pgd_l2(
     """
     _check(images, eps, step, iterations, seeds)
 
-    # Every value is rounded by up to eps / 4 of its type when it is added to the image: that must not leave the ball.
-    radius = max(eps - math.sqrt(images[0].numel()) * torch.finfo(images.dtype).eps / 4, eps / 2)
-
     def project(x: Tensor) -> Tensor:
-        change = x - images
-        return (images + change * (radius / _length(change).clamp(min=SMALL)).clamp(max=1)).clamp(0, 1)
+        return project_l2(images, x, eps)
 
     def ascent(slope: Tensor) -> Tensor:
         return step * slope / _length(slope).clamp(min=SMALL)
@@ -90,6 +86,14 @@ def pgd_l2(
         part = draws.flatten(1)[:, :1].abs()[:, :, None, None]
         start = images + eps * part * draws / _length(draws).clamp(min=SMALL)
     return _ascend(objective, images, start, ascent, project, iterations, mask)
+
+
+def project_l2(images: Tensor, x: Tensor, eps: float) -> Tensor:
+    """``x`` brought into the L2 ball of radius ``eps`` around ``images``, then into [0, 1]; both (B, 3, H, W)."""
+    # Every value is rounded by up to a quarter of its type's eps when it is added: that must not leave the ball.
+    radius = max(eps - math.sqrt(images[0].numel()) * torch.finfo(images.dtype).eps / 4, eps / 2)
+    change = x - images
+    return (images + change * (radius / _length(change).clamp(min=SMALL)).clamp(max=1)).clamp(0, 1)
 
 
 def _ascend(
@@ -110,8 +114,8 @@ def _ascend(
     return x.detach()
 
 
-def _box(images: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The corners of ball and range; rounding outwards is taken back, so that ``|x - image| <= eps`` as numbers are stored."""
+def box(images: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The corners of ball and range; rounding outwards is taken back: ``|x - image| <= eps`` as numbers are stored."""
     radius = torch.tensor(eps, dtype=images.dtype)
     low, high = (images - eps).clamp(0, 1), (images + eps).clamp(0, 1)
     low = torch.where(images - low > radius, torch.nextafter(low, images), low)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facesieve.attacks import gradient, libraries, objectives
+from facesieve.attacks import gradient, objectives
+from facesieve.attacks.objectives import Scores
 from facesieve.evaluate.experiment import BLACK_BOX, AttackSettings
 from facesieve.evaluate.recogniser import Recogniser
 from facesieve.evaluate.report import AttackRecord
@@ -33,35 +34,37 @@ class AdversarialSet:
 
 
 def craft(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Attack a batch (B, 3, S, S) in [0, 1] of the people ``labels`` (B,); image ``i`` depends on ``seeds[i]`` alone."""
+    """Attack a batch (B, 3, S, S) in [0, 1] of the people ``labels`` (B,); image ``i`` depends on ``seeds[i]`` alone.
+
+    Raises ``MissingExtraError`` for an attack whose library is not installed.
+    """
+    if attack.method in {"fgsm", "pgd", "pgd-l2"}:
+        return _by_gradient(attack, recogniser, images, labels, seeds)
+    from facesieve.attacks import libraries
+
     assert isinstance(attack.eps, float)
     eps, step, iterations = attack.eps / 255, attack.step / 255, attack.iterations
+    run: dict[str, Callable[[Scores, Tensor, Tensor], Tensor]] = {
+        "mi-fgsm": partial(libraries.mi_fgsm, eps=eps, step=step, iterations=iterations),
+        "carlini-wagner-l2": partial(libraries.carlini_wagner_l2, eps=eps, iterations=iterations, seeds=seeds),
+        "apgd-ce": partial(libraries.apgd_ce, eps=eps, iterations=iterations, seeds=seeds),
+        "apgd-t": partial(libraries.apgd_t, eps=eps, iterations=iterations, seeds=seeds),
+        "fab": partial(libraries.fab, eps=eps, iterations=iterations, seeds=seeds),
+        "square": partial(libraries.square, eps=eps, queries=iterations, seeds=seeds),
+        "auto-attack": partial(libraries.auto_attack, eps=eps, seeds=seeds),
+    }
+    return run[attack.method](recogniser.logits, images, labels)
+
+
+def _by_gradient(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> Tensor:
+    assert isinstance(attack.eps, float)
+    objective = _objective(attack, recogniser, labels)
+    eps, step, iterations = attack.eps / 255, attack.step / 255, attack.iterations
     starts = seeds if attack.random_start else None
-    match attack.method:
-        case "fgsm":
-            return gradient.fgsm(_objective(attack, recogniser, labels), images, eps=eps)
-        case "pgd":
-            objective = _objective(attack, recogniser, labels)
-            return gradient.pgd(objective, images, eps=eps, step=step, iterations=iterations, seeds=starts)
-        case "pgd-l2":
-            objective = _objective(attack, recogniser, labels)
-            return gradient.pgd_l2(objective, images, eps=eps, step=step, iterations=iterations, seeds=starts)
-    scores = recogniser.logits
-    match attack.method:
-        case "mi-fgsm":
-            return libraries.mi_fgsm(scores, images, labels, eps=eps, step=step, iterations=iterations)
-        case "carlini-wagner-l2":
-            return libraries.carlini_wagner_l2(scores, images, labels, eps=eps, iterations=iterations, seeds=seeds)
-        case "apgd-ce":
-            return libraries.apgd_ce(scores, images, labels, eps=eps, iterations=iterations, seeds=seeds)
-        case "apgd-t":
-            return libraries.apgd_t(scores, images, labels, eps=eps, iterations=iterations, seeds=seeds)
-        case "fab":
-            return libraries.fab(scores, images, labels, eps=eps, iterations=iterations, seeds=seeds)
-        case "square":
-            return libraries.square(scores, images, labels, eps=eps, queries=iterations, seeds=seeds)
-        case "auto-attack":
-            return libraries.auto_attack(scores, images, labels, eps=eps, seeds=seeds)
+    if attack.method == "fgsm":
+        return gradient.fgsm(objective, images, eps=eps)
+    ascend = gradient.pgd if attack.method == "pgd" else gradient.pgd_l2
+    return ascend(objective, images, eps=eps, step=step, iterations=iterations, seeds=starts)
 
 
 def _objective(attack: AttackSettings, recogniser: Recogniser, labels: Tensor) -> objectives.Objective:
