@@ -9,10 +9,11 @@ after ``--seconds``, or ``--requests`` requests if that is earlier.
 
 ``max_batch=1`` is without batching, everything else alike. For twice the capacity, requests are sent
 at twice the highest throughput that was measured with batching, whether earlier ones were answered
-or not, with a queue of ``--queue`` faces, for at least as long as it takes to fill it four times. Memory is the server's resident memory; its growth is the
-median of the last quarter of the time over that of the second quarter. Recovery is the time from the
-last request that was sent until a new one is answered with 200; the queue is served first, so that
-it is about ``queue / throughput``. Rows go to ``docs/results/load.json``, a table of them to
+or not, with a queue of ``--queue`` faces, for at least four times as long as it takes to serve a full
+queue. Memory is the server's resident memory; its growth is the median of the last quarter of the
+time over that of the second quarter. Recovery is the time from the last request that was sent until
+a new one is answered with 200; those that wait are served first, so that it is about the queue and
+a batch by the throughput. Rows go to ``docs/results/load.json``, a table of them to
 ``docs/results/load.md``, marks to ``docs/results/marks.json``.
 """
 

@@ -3,9 +3,11 @@
 import base64
 import json
 import logging
+import re
 import socket
 import threading
 from io import BytesIO
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -28,6 +30,7 @@ from facesieve.images import read_photo
 from facesieve.noise import derive_seed
 from facesieve.service.keys import Keys, add_key, remove_key
 from facesieve.service.logs import JsonLines
+from facesieve.service.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -413,3 +416,20 @@ def test_the_client_says_what_is_wrong_in_a_line(tmp_path, url):
         Client("127.0.0.1:8000")
     with Client(url) as client, pytest.raises(InputError, match=r"missing\.jpg: cannot be read"):
         client.purify(tmp_path / "missing.jpg")
+
+
+def test_the_page_of_the_service_is_true(collins, tmp_path, monkeypatch):
+    """Its client code runs, and its table of settings is that of the code."""
+    page = (Path(__file__).parents[2] / "docs" / "service.md").read_text()
+    [code] = re.findall(r"^```py\n(.*?)^```$", page, re.M | re.S)
+    (tmp_path / "photo.jpg").write_bytes(collins)
+    monkeypatch.chdir(tmp_path)
+    with service(desk_of(gallery="people")) as url:
+        namespace = {}
+        exec(code.replace("http://127.0.0.1:8000", url), namespace)
+    assert namespace["purified"].startswith(b"\x89PNG")
+    table = re.search(r"^\| setting \| default .*?\n\|[-|]+\n(.*?)\n\n", page, re.M | re.S)[1].splitlines()
+    plain = {"None": "none", "True": "true", "False": "false"}
+    fields = Settings.model_fields.items()
+    expected = [f"| `{name}` | {plain.get(str(field.default), field.default)} | {field.description} |" for name, field in fields]
+    assert table == expected
