@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from facesieve.defences import Ddsa, FaceGuard
 from facesieve.defences.learning import DdsaTask, FaceGuardTask
 from facesieve.errors import InputError, SettingError
-from facesieve.train.defences import DdsaTraining, FaceGuardTraining, Run, Views, train, train_ddsa, train_faceguard
+from facesieve.train.defences import DdsaTraining, FaceGuardTraining, Run, Views, sharpened, train, train_ddsa, train_faceguard
 from facesieve.train.settings import parse_settings
 
 SMALL = {"size": 32, "batch": 2, "held_out": 2, "warmup_steps": 1}
@@ -70,6 +70,15 @@ def test_held_out_faces_are_never_trained_on():
     assert sorted([*views.train, *views.held_out]) == list(range(12))
     assert len(views.held_out) == 2
     assert_close(views.held_out_images()[:, 0, 0, 0], torch.from_numpy(grey[views.held_out, 0, 0, 0] / 255).float())
+
+
+def test_sharpening_adds_what_a_mean_of_three_by_three_leaves():
+    images = torch.full((2, 3, 5, 5), 0.2)
+    images[..., 2, 2] = 0.29
+    sharp = sharpened(images, torch.tensor([0.0, 2.0]))
+    assert torch.equal(sharp[0], images[0])
+    assert_close(sharp[1, :, 2, 2], torch.full((3,), 0.29 + 2 * 0.08))
+    assert_close(sharp[1, :, 1, 1], torch.full((3,), 0.2 - 2 * 0.01))
 
 
 @pytest.mark.parametrize("settings", [DDSA, GUARD], ids=["ddsa", "faceguard"])

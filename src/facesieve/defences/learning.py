@@ -28,6 +28,7 @@ class Training(BaseModel):
     steps: int = Field(4000, gt=0)
     batch: int = Field(16, gt=0)
     size: int = Field(128, ge=32)  # pixels of the views
+    sharpness: float = Field(2.0, ge=0)  # half of the views have up to this many times their fine detail added
     learning_rate: float = Field(1e-3, gt=0)  # after the warm-up it falls to 0 along a half cosine
     warmup_steps: int = Field(100, ge=0)
     held_out: int = Field(64, gt=0)  # faces that are never trained on

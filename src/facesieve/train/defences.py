@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from facesieve.defences.learning import DdsaTask, DdsaTraining, FaceGuardTask, FaceGuardTraining, Task, Training
 from facesieve.defences.weights import save_weights
@@ -37,6 +38,12 @@ LIMITS = (
 )
 
 
+def sharpened(images: Tensor, amounts: Tensor) -> Tensor:
+    """``images`` (B, 3, H, W) in [0, 1] with ``amounts`` (B,) times their fine detail added: x + a (x - mean of 3 x 3)."""
+    means = functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    return (images + amounts[:, None, None, None] * (images - means)).clamp(0, 1)
+
+
 class Views:
     """Views of faces in random order, each face once an epoch, but for those that are held out."""
 
@@ -54,7 +61,11 @@ class Views:
         per_epoch = len(self.train) // self.settings.batch
         shuffled = np.random.default_rng((self.settings.seed, 1, step // per_epoch)).permutation(self.train)
         start = step % per_epoch * self.settings.batch
-        return to_batch([vary(self.crops[i], self.settings.size, rng) for i in shuffled[start : start + self.settings.batch]])
+        chosen = shuffled[start : start + self.settings.batch]
+        views = to_batch([vary(self.crops[i], self.settings.size, rng) for i in chosen])
+        # Photographs of few pixels, enlarged and turned, are soft; without this, sharp ones would look perturbed.
+        amounts = self.settings.sharpness * rng.random(len(views)) * (rng.random(len(views)) < 0.5)
+        return sharpened(views, torch.from_numpy(amounts).float())
 
     def held_out_images(self) -> Tensor:
         """The held-out faces as they are, at the size of the views."""
