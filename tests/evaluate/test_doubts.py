@@ -41,8 +41,9 @@ def cell(right, *, attack=NONE, defence=NONE, quantisation="float", point="", n=
 def report(cells, attacks=(), *, threat="oblivious", random=(), closed_set=False, complete=True):
     run = {"threat": threat, "far": 0.01}
     return Report(
-        experiment={"run": run, "defences": []}, environment={"recogniser": "net <b>"}, people=tuple(map(str, range(PEOPLE))),
-        labels=LABELS, closed_set=closed_set, random_defences=random, attacks=attacks, cells=tuple(cells), complete=complete,
+        experiment={"run": run, "defences": []}, environment={"recogniser": "net <b>"}, people=tuple("p" * PEOPLE),
+        labels=LABELS, pictures={}, closed_set=closed_set, random_defences=random, attacks=attacks, cells=tuple(cells),
+        complete=complete,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """A whole experiment, small: real photographs, the real recogniser, a real attack; resumed, shared, killed."""
 
+import base64
 import json
 import os
 import random
@@ -52,9 +53,10 @@ settings = { quality = 60 }
 
 [run]
 batch = 3
+samples = "SAMPLES"
 """
 ATTACK = "pgd, eps 8/255"
-SILENT = {"say": lambda line: None}
+SILENT = {"say": lambda _: None}
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +67,9 @@ def source(people, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def experiment(tmp_path_factory):
+def experiment(tmp_path_factory, sample_paths):
     path = tmp_path_factory.mktemp("experiment") / "e.toml"
-    path.write_text(TEXT)
+    path.write_text(TEXT.replace("SAMPLES", str(sample_paths[0].parent)))
     return path
 
 
@@ -119,7 +121,7 @@ def test_the_sets_lie_in_the_ball_and_the_files_are_what_was_scored(done, source
 
 
 def test_a_run_that_was_stopped_at_any_line_ends_like_one_that_was_not(done, source, experiment, tmp_path):
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     settings = read_experiment(experiment)
@@ -129,9 +131,9 @@ def test_a_run_that_was_stopped_at_any_line_ends_like_one_that_was_not(done, sou
         def say(line, left=left):
             left[0] -= 1
             if left[0] < 0:
-                raise Stop
+                raise StopError
 
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             evaluate(settings, source, tmp_path, say=say)
     assert timeless(evaluate(settings, source, tmp_path, **SILENT)) == timeless(done[1])
 
@@ -205,11 +207,12 @@ def test_data_that_changed_since_the_manifest_is_named(done, experiment, people,
         ('preset = "stage2"', 'preset = "stage3"', SettingError, "unknown preset"),
         ("batch = 3", 'prior = "nowhere"', PriorError, "nowhere"),
         ("batch = 3", "size = 64", SettingError, "run.size is 64"),
+        ("batch = 3", 'samples = "nowhere"', InputError, "nowhere: no photographs"),
     ],
 )
 def test_a_wrong_setting_is_said_before_anything_is_computed(source, tmp_path, done, old, new, error, said):
     path = tmp_path / "e.toml"
-    path.write_text(TEXT.replace(old, new))
+    path.write_text(TEXT.replace('samples = "SAMPLES"\n', "").replace(old, new))
     with pytest.raises(error, match=said):
         evaluate(read_experiment(path), source, tmp_path / "run", manifest=done[0] / "manifest.json", **SILENT)
     assert not (tmp_path / "run" / "cells").exists()
@@ -257,6 +260,10 @@ def test_the_commands(done, source, experiment, facesieve):
     page = (out / "report.html").read_text()
     assert "Read this first" in page
     assert "<svg" in page
+    picture = page.split("data:image/jpeg;base64,")[1].split('"')[0]
+    shown = read_photo(base64.b64decode(picture))
+    assert page.count("data:image/jpeg") == 1  # of the one defence with steps_too
+    assert shown.shape[0] > 6 * 112  # six sample faces, one below the other
     ran = facesieve("evaluate", out / "none.toml", "--source", source, "-o", out)
     assert ran.code == 2
     assert "Traceback" not in ran.err

@@ -1,4 +1,4 @@
-"""The choice of the resolution scale: its indicators on known changes, its rule on hand-made numbers, the command on photographs."""
+"""The choice of the resolution scale: indicators on known changes, the rule on hand-made numbers, real photographs."""
 
 import json
 
@@ -88,7 +88,9 @@ def test_landmarks_of_the_same_image_have_not_moved_and_of_a_moved_one_by_as_muc
     before = sample_crops[:2]
     shift, lost = _shifts(before, before)
     assert (max(shift.values()), lost) == (0.0, 0.0)
-    moved = functional.pad(before, (8, 0, 0, 0), mode="replicate")[..., :128]  # 8 pixels; the eyes of the template are 0.3146 of the side apart
+    moved = functional.pad(before, (8, 0, 0, 0), mode="replicate")[
+        ..., :128
+    ]  # 8 pixels; the eyes of the template are 0.3146 of the side apart
     shift, _ = _shifts(before, moved)
     for part in shift.values():
         assert part == pytest.approx(8 / (0.3146 * 128), rel=0.25)

@@ -19,7 +19,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 table { border-collapse: collapse; font-size: 13px; }
 td, th { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left; }
 .warnings { border-left: 4px solid #b00; background: #fdf3f3; padding: .5rem 1rem; }
-.wide { overflow-x: auto; } svg { max-width: 100%; height: auto; } .note { color: #666; font-size: 13px; }
+.wide { overflow-x: auto; } svg, img { max-width: 100%; height: auto; } .note { color: #666; font-size: 13px; }
 """
 
 
@@ -63,6 +63,9 @@ def html(report: Report) -> str:
     body = [f"<h1>{escape(title(report))}</h1>", f'<div class="warnings"><b>Read this first.</b><ul>{warnings}</ul></div>']
     body += [_html_table(table) for table in tables(report)]
     body += [f"<h2>{escape(name)}</h2>{svg}" for name, svg in plots(report)]
+    for name, picture in report.pictures.items():
+        what = f"Sample faces through {name}"
+        body.append(f'<h2>{escape(what)}</h2><img alt="{escape(what)}" src="data:image/jpeg;base64,{picture}">')
     body += ["<h2>What ran</h2>", _html_table(Table("", ("what", "value"), tuple(report.environment.items())))]
     settings = escape(json.dumps(report.experiment, indent=1, ensure_ascii=False))
     body.append(f"<details><summary>The experiment</summary><pre>{settings}</pre></details>")

@@ -97,6 +97,7 @@ class RunSettings(_Settings):
     probes: int | None = Field(default=None, ge=1)  # the first so many of the test images; None: all
     batch: int = Field(default=15, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    samples: str | None = None  # folder of photographs that may be shown: the report has pictures of the steps_too defences
     prior: str | None = None  # folder; None: the embedded one
     far: float = Field(default=0.01, gt=0, lt=1)  # false-accept rate that the threshold of `unknown` is chosen for
     threat: Literal["oblivious"] = "oblivious"  # the attack sees the recogniser, not the defence

@@ -61,6 +61,7 @@ class Report(_Record):
     random_defences: tuple[str, ...]  # those that draw noise
     attacks: tuple[AttackRecord, ...]
     cells: tuple[Cell, ...]
+    pictures: dict[str, str]  # by defence: a JPEG of the sample faces' way through it, in base64
     complete: bool
 
     def cell(self, attack: str, quantisation: str, defence: str, point: str = "") -> Cell | None:

@@ -32,6 +32,7 @@ from facesieve.evaluate.manifest import Manifest, load_manifest, save_manifest
 from facesieve.evaluate.protocol import aligned_crops, select
 from facesieve.evaluate.recogniser import Recogniser, judge, load_recogniser
 from facesieve.evaluate.report import NONE, AttackRecord, Cell, Report, save_report
+from facesieve.evaluate.samples import sample_crops, sample_pictures
 from facesieve.evaluate.sources import open_source
 from facesieve.evaluate.store import Store, digest, image_digest, write
 
@@ -65,6 +66,8 @@ class Run:
         self.images, self.labels = images[torch.from_numpy(order)], labels[order]
         self.attacks, self.defences = experiment.all_attacks(), experiment.all_defences()
         self.around = Around.of(self.settings)
+        shown = self.settings.samples
+        self.samples = None if shown is None else sample_crops(Path(shown), self.settings.size)
         self.made = [make_defence(settings, self.around) for settings in self.defences]
         self.recogniser = load_recogniser(experiment.recogniser, self.manifest.people, self.gallery, self.owners)
 
@@ -184,8 +187,16 @@ class Run:
             random_defences=tuple(defence.name for defence in self.made if defence.random),
             attacks=tuple(records),
             cells=tuple(cells),
+            pictures=self._pictures if complete else {},
             complete=complete,
         )
+
+    @cached_property
+    def _pictures(self) -> dict[str, str]:
+        if self.samples is None:
+            return {}
+        shown = [defence for defence in self.made if defence.steps_too]
+        return sample_pictures(self.samples, shown, self.around, seed=self.settings.seed)
 
     @cached_property
     def _environment(self) -> dict[str, str]:
