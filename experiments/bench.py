@@ -163,7 +163,10 @@ class Bench:
         """Images purified batch by batch, from the disk where they are there already; ``name`` says which images."""
         purifier, parts = preset.with_prior(self.prior), []
         for number, part in enumerate(images.split(15)):
-            restorations = preset.as_dict()["restorations"]
+            restorations = [dict(r) for r in preset.as_dict()["restorations"]]
+            for restoration in restorations:
+                if restoration["samples"] == 1:
+                    del restoration["samples"]  # what was kept before there was this setting still counts
             key = json.dumps([restorations, self.prior_hash, str(self.path.dtype), name, len(images), seed, number])
             seeds = [derive_seed(seed, name, number, i) for i in range(len(part))]
 
