@@ -17,9 +17,8 @@ from typing import Any
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
-from facesieve.service.frame import ClientGoneError
 from facesieve.service.problems import ProblemError
 
 _BLANKS = " \t\r\n"
@@ -67,8 +66,6 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
                 body += chunk
                 if len(body) > limit:
                     raise too_large
-    except ClientDisconnect:
-        raise ClientGoneError("the client went away") from None
     except TimeoutError:
         raise ProblemError(408, "slow-body", f"the body did not arrive within {seconds:g} s") from None
     return bytes(body)

@@ -126,23 +126,35 @@ class Desk:
         self._thread.shutdown()
 
     async def _do(self, phase: str, work: Callable[[], T]) -> T:
-        """``work`` in the desk's thread; if cancelled before its turn, it is not done."""
+        """``work`` in the desk's thread, measured; if cancelled before its turn, it is not done."""
 
         def measured() -> T:
             with self.metrics.phase(phase):
-                try:
-                    return work()
-                except GalleryError as error:  # where the gallery is, is not for callers
-                    raise ProblemError(409, "gallery", str(error).removeprefix(self._where)) from error
+                return work()
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, measured)
+        return await self._run(measured)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        def reported() -> T:
+            try:
+                return work()
+            except GalleryError as error:  # where the gallery is, is not for callers
+                raise ProblemError(409, "gallery", str(error).removeprefix(self._where)) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, reported)
 
     # --- purification -----------------------------------------------------------------------------
 
     async def find(self, data: bytes, *, aligned: bool = False) -> Found:
         """Read a photograph and find its faces. Raises ``ImageError``, ``NoFaceError`` or, for too many, 422."""
-        photo = await self._do("read", lambda: read_photo(data, max_pixels=self.settings.max_pixels, name="image"))
-        return await self._do("detect", lambda: self._find(photo, aligned))
+
+        def work() -> Found:  # in one go: photographs that are read must not pile up in front of the detector
+            with self.metrics.phase("read"):
+                photo = read_photo(data, max_pixels=self.settings.max_pixels, name="image")
+            with self.metrics.phase("detect"):
+                return self._find(photo, aligned)
+
+        return await self._run(work)
 
     def _find(self, photo: Photo, aligned: bool) -> Found:
         if aligned:

@@ -7,6 +7,7 @@ import re
 import time
 import uuid
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from facesieve.errors import FacesieveError
@@ -45,7 +46,7 @@ class Frame:
                 await self._app(scope, receive, call.send)
             finally:
                 self._count(-int(counted))
-        except ClientGoneError:
+        except (ClientGoneError, ClientDisconnect):
             call.status = GONE
         except FacesieveError as error:
             await call.refuse(as_problem(error))

@@ -112,7 +112,8 @@ class Upstream:
         self._base = httpx.URL(settings.upstream or "")
         wanted = KINDS if settings.upstream_kind == "both" else {settings.upstream_kind: KINDS[settings.upstream_kind]}
         self._kinds = tuple(wanted.values())
-        limits = httpx.Limits(max_connections=settings.max_requests)
+        # Connections are not kept: one that the server behind closes as it is used again would fail a call.
+        limits = httpx.Limits(max_connections=settings.max_requests, max_keepalive_connections=0)
         # trust_env: a proxy or a .netrc of the environment must not be asked in between
         self._client = httpx.AsyncClient(timeout=settings.upstream_timeout_s, limits=limits, trust_env=False)
 
@@ -151,7 +152,8 @@ class Upstream:
         asked = httpx.Request(request.method, self._base.copy_with(raw_path=target), headers=headers, content=content)
         try:
             with self._desk.metrics.phase("upstream"):
-                answer = await self._client.send(asked, stream=True)
+                sending = self._client.send(asked, stream=True)
+                answer = await (unless_gone(request, sending) if isinstance(content, bytes) else sending)
         except httpx.TimeoutException:
             raise ProblemError(504, "upstream", "the server behind did not answer in time") from None
         except httpx.HTTPError:
@@ -261,7 +263,7 @@ def _hop_by_hop(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
 def _headers(request: Request, *, body: bool) -> list[tuple[bytes, bytes]]:
     """The headers to pass on; with ``body`` that of its length too."""
     raw: list[tuple[bytes, bytes]] = request.scope["headers"]
-    left_out = _hop_by_hop(raw) | {b"host", KEY_HEADER} | (frozenset() if body else {b"content-length"})
+    left_out = _hop_by_hop(raw) | {b"host", b"expect", KEY_HEADER} | (frozenset() if body else {b"content-length"})
     return [(name, value) for name, value in raw if name.lower() not in left_out]
 
 

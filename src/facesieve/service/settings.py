@@ -41,7 +41,7 @@ class Settings(BaseModel):
     max_requests: int = Field(128, ge=1, description="Most requests at a time; more are refused with 503.")
 
     max_bytes: int = Field(20_000_000, ge=1, description="Largest request body, bytes.")
-    max_pixels: int = Field(25_000_000, ge=256, description="Largest photograph, pixels.")
+    max_pixels: int = Field(16_000_000, ge=256, description="Largest photograph, pixels.")
     max_faces: int = Field(16, ge=1, description="Most faces in a photograph.")
     body_timeout_s: float = Field(30, gt=0, description="How long a body may take to arrive, s.")
     stop_timeout_s: int = Field(60, ge=1, description="How long a stop waits for accepted requests, s.")
