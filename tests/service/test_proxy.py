@@ -213,6 +213,11 @@ def test_what_cannot_be_purified_is_refused_and_never_arrives(proxy, behind, col
     image = b64(collins)
     json_ = {"Content-Type": "application/json"}
     multi = [("img", ("a.jpg", collins)), ("img", ("b.jpg", collins))]
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+
+    def named(words):
+        return b"--x\r\nContent-Disposition: form-data" + words + b'; filename="a"\r\n\r\n' + collins + b"\r\n--x--\r\n"
+
     refused = {
         "no face": ("/represent", {"json": {"img": b64(blank)}}, 422),
         "no image": ("/represent", {"json": {"img": b64(b"GIF89a no")}}, 422),
@@ -222,6 +227,13 @@ def test_what_cannot_be_purified_is_refused_and_never_arrives(proxy, behind, col
         "a form": ("/analyze", {"data": {"img": "http://example.org/a.jpg"}}, 415),
         "twice in JSON": ("/represent", {"content": f'{{"img": "{image}", "\\u0069mg": "{image}"}}', "headers": json_}, 422),
         "twice in parts": ("/represent", {"files": multi}, 422),
+        "name*": (
+            "/represent",
+            {"content": named(b"; name=\"x\"; name*=utf-8''img"), "headers": form},
+            422,
+        ),
+        "two names": ("/represent", {"content": named(b'; name="x"; name="img"'), "headers": form}, 422),
+        "two content types": ("/represent", {"json": {"img": image}, "headers": [*json_.items(), ("Content-Type", "a/b")]}, 415),
         "another case": ("/represent", {"json": {"IMG": image}}, 422),
         "compressed": ("/represent", {"content": b"x", "headers": {**json_, "Content-Encoding": "gzip"}}, 415),
         "raw": ("/api/v1/recognition/recognize", {"content": collins, "headers": {"Content-Type": "image/jpeg"}}, 415),

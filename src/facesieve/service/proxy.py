@@ -29,6 +29,7 @@ from facesieve.errors import NoFaceError
 from facesieve.service.access import check_key, unless_gone
 from facesieve.service.app import bare_app
 from facesieve.service.bodies import (
+    Part,
     boundary_of,
     decode_image,
     join_parts,
@@ -165,9 +166,12 @@ class Upstream:
     # --- the photographs in a call ----------------------------------------------------------------
 
     async def _purified(self, request: Request, kind: Kind, body: bytes) -> bytes:
-        content_type = request.headers.get("content-type", "")
-        if request.headers.get("content-encoding", "identity").lower() != "identity":
+        content_types = request.headers.getlist("content-type")
+        if request.headers.getlist("content-encoding") not in ([], ["identity"]):
             raise ProblemError(415, "media-type", "a compressed body cannot be purified; send it as it is")
+        if len(content_types) > 1:
+            raise ProblemError(415, "media-type", "send one content type")
+        content_type = "".join(content_types)
         if media_type(content_type) == "multipart/form-data":
             return await self._multipart(kind, body, content_type)
         if media_type(content_type) == "application/json":
@@ -176,6 +180,8 @@ class Upstream:
 
     async def _multipart(self, kind: Kind, body: bytes, content_type: str) -> bytes:
         parts = parts_of(body, content_type)
+        if any(_is_ambiguous(part) for part in parts):
+            raise ProblemError(422, "input", "each part has one plain name in one Content-Disposition")
         _check_names([part.name for part in parts], kind)
 
         async def one(number: int) -> None:
@@ -231,6 +237,15 @@ def _format_of(data: bytes) -> Format:
     if data[:3] == b"\xff\xd8\xff":
         return "jpeg"
     return "webp" if data[:4] == b"RIFF" else "png"
+
+
+_A_NAME = re.compile(rb";\s*name(\*[^=;]*)?\s*=", re.IGNORECASE)
+
+
+def _is_ambiguous(part: Part) -> bool:
+    """Whether servers may call this part by different names: ``name*`` (RFC 2231) or several of a kind."""
+    found = [value for name, value in part.headers if name.strip().lower() == b"content-disposition"]
+    return len(found) != 1 or _A_NAME.findall(found[0]) != [b""]
 
 
 def _check_names(names: list[str], kind: Kind) -> None:
