@@ -99,3 +99,43 @@ def recogniser_command(
     )
     out.print(f"top-1 on the test images {test}")
     out.print(f"finished network in {folder}")
+
+
+@train_app.command("ddsa")
+def ddsa_command(
+    data: Annotated[Path, typer.Option(help="Folder of photographs with one face each.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the checkpoint, the curves and the weights.")],
+    settings: Settings = None,
+    checkpoint_minutes: Minutes = 5.0,
+) -> None:
+    """Train the denoising sparse autoencoder, one of the defences to compare with."""
+    import cv2
+
+    from facesieve.defences.learning import DdsaTraining
+    from facesieve.train.defences import train_ddsa
+    from facesieve.train.settings import parse_settings
+
+    cv2.setNumThreads(1)
+    chosen = parse_settings(DdsaTraining, settings or [])
+    weights = train_ddsa(data, output, chosen, report=out.print, checkpoint_minutes=checkpoint_minutes)
+    out.print(f"finished weights in {weights}")
+
+
+@train_app.command("faceguard")
+def faceguard_command(
+    data: Annotated[Path, typer.Option(help="Folder of photographs with one face each.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the checkpoint, the curves and the weights.")],
+    settings: Settings = None,
+    checkpoint_minutes: Minutes = 5.0,
+) -> None:
+    """Train the detector and purifier after FaceGuard, one of the defences to compare with; SFace is in the loop."""
+    import cv2
+
+    from facesieve.defences.learning import FaceGuardTraining
+    from facesieve.train.defences import train_faceguard
+    from facesieve.train.settings import parse_settings
+
+    cv2.setNumThreads(1)
+    chosen = parse_settings(FaceGuardTraining, settings or [])
+    weights = train_faceguard(data, output, chosen, report=out.print, checkpoint_minutes=checkpoint_minutes)
+    out.print(f"finished weights in {weights}")
