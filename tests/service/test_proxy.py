@@ -200,6 +200,13 @@ def test_other_calls_pass_byte_for_byte(proxy, behind, method):
     assert answer.headers["x-request-id"] == "mine"
 
 
+def test_the_figures_count_what_passes_without_its_path(proxy):
+    httpx.get(f"{proxy}/api/v1/recognition/subjects/Ada")
+    text = httpx.get(f"{proxy}/facesieve/metrics").text
+    assert 'facesieve_requests_total{method="GET",route="/{path}",status="207"}' in text
+    assert "Ada" not in text
+
+
 def test_a_call_without_an_image_is_left_to_the_server_behind(proxy, behind):
     httpx.post(f"{proxy}/represent", json={"model_name": "Facenet"})
     httpx.post(f"{proxy}/api/v1/recognition/recognize")

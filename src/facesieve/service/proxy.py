@@ -100,7 +100,7 @@ def create_proxy(desk: Desk, *, keys: Keys | None = None) -> FastAPI:
             request.state.notes["key"] = name
         return await upstream.handle(request)
 
-    app.add_route("/{path:path}", handle, methods=METHODS)
+    app.add_api_route("/{path:path}", handle, methods=METHODS, response_model=None)
     return app
 
 

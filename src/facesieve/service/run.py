@@ -52,6 +52,7 @@ def serve(settings: Settings) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            date_header=settings.upstream is None,  # the proxy passes that of the server behind
             ws="none",
             timeout_graceful_shutdown=settings.stop_timeout_s,
         )
