@@ -134,26 +134,24 @@ class FaceGuardTask:
         first, others = images[: self.settings.recognised], images[self.settings.recognised :]
         with torch.no_grad():
             rows = self.embedder.embed(first)  # (recognised, D)
-            unseen = self.perturbed(others, generator)[0] if len(others) else others
-        fake, eps, diversity = self.perturbed(first, generator)
+        eps = uniform(images, 0.5 / 255, self.settings.eps, generator)
+        pattern, other = self.patterns(first, generator)
+        fake = (first + eps[: len(first)] * pattern).clamp(0, 1)
         fake.retain_grad()
         cosine = (self.embedder.embed(fake) * rows).sum(1).mean()
+        diversity = (pattern - other).abs().mean()
         (cosine - self.settings.diversity_weight * diversity).backward()  # type: ignore[no-untyped-call]
         assert fake.grad is not None
-        # The generator's gradient costs nothing more, and its sign is an attack of its own.
-        by_gradient = (first - eps * fake.grad.sign()).clamp(0, 1)
-        chosen = uniform(first, 0, 1, generator) < self.settings.gradient_share
-        attacked = torch.cat([torch.where(chosen, by_gradient, fake.detach()), unseen])
-        # Half of them saved as 8 bits: the detector must not go by what is no whole level.
-        saved = uniform(images, 0, 1, generator) < 0.5
-        attacked = torch.where(saved, (255 * attacked).round() / 255, attacked)
+        with torch.no_grad():
+            made = torch.cat([pattern, self.patterns(others, generator)[0]]) if len(others) else pattern
+            # The gradient costs nothing more, and its sign is an attack of its own; faces beyond the first borrow another's.
+            signs = -fake.grad.sign()[torch.arange(len(images)) % len(first)]
+            chosen = uniform(images, 0, 1, generator) < self.settings.gradient_share
+            attacked = (images + eps * torch.where(chosen, signs, made)).clamp(0, 1)
+            # Half of them saved as 8 bits: the detector must not go by what is no whole level.
+            saved = uniform(images, 0, 1, generator) < 0.5
+            attacked = torch.where(saved, (255 * attacked).round() / 255, attacked)
         return {"cosine_generated": cosine.item(), "diversity": diversity.item(), **self._defend(images, attacked, rows)}
-
-    def perturbed(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """The images with perturbations of random strengths; those strengths (B, 1, 1, 1); how much two perturbations differ."""
-        eps = uniform(images, 0.5 / 255, self.settings.eps, generator)
-        pattern, other = self.patterns(images, generator)
-        return (images + eps * pattern).clamp(0, 1), eps, (pattern - other).abs().mean()
 
     def patterns(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Two perturbations of each image in units of eps, from smooth to nearly the two values -1 and 1."""
