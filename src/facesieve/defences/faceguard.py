@@ -111,12 +111,13 @@ class FaceGuard:
     After Deb, Liu and Jain, "FaceGuard: A Self-Supervised Defense Against Adversarial Face Images"
     (2020). Followed: a generator that makes perturbations against a recogniser while a detector learns
     to tell them from clean faces and a purifier learns the mask that takes them off; only what the
-    detector flags is purified. Own choices: small networks without an adversary's loss on their
-    looks, perturbations within a ball of the maximum norm, and SFace as the recogniser in the loop;
-    ``facesieve.train.defences`` says the rest.
+    detector flags is purified. Own choices: small networks that also look at enlarged fine detail,
+    perturbations within a ball of the maximum norm, SFace as the recogniser in the loop, and that half
+    of the perturbations are signs of the gradient that teaches the generator, where the publication has the
+    generator's alone; ``facesieve.defences.learning`` says the rest.
 
-    ``threshold`` is a probability: images with a higher one are purified; 0 purifies all. The published
-    detector is used at its own threshold; 0.5 is where clean and perturbed weigh alike in training.
+    ``threshold`` is a probability: images with a higher one are purified; 0 purifies all. At 0.5, our own
+    default, clean and perturbed weigh alike, as in training.
     ``weights`` is a file that ``train_faceguard`` wrote; None takes those that ship. Differentiable but
     for the decision. Raises ``SettingError`` for a threshold outside [0, 1], ``InputError`` for weights
     that cannot be used.
