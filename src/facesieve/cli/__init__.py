@@ -17,6 +17,7 @@ from facesieve.cli.data import data_app
 from facesieve.cli.evaluate import calibrate, evaluate, report
 from facesieve.cli.gallery import gallery_app
 from facesieve.cli.identify import enrol, identify, verify
+from facesieve.cli.serve import serve_app
 from facesieve.cli.terminal import out
 from facesieve.cli.train import train_app
 from facesieve.errors import FacesieveError, InputError
@@ -34,6 +35,7 @@ app.add_typer(prior_app, name="prior")
 app.add_typer(train_app, name="train")
 app.add_typer(gallery_app, name="gallery")
 app.add_typer(data_app, name="data")
+app.add_typer(serve_app, name="serve")
 app.command()(enrol)
 app.command()(identify)
 app.command()(verify)
