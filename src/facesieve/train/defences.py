@@ -23,6 +23,7 @@ from facesieve.defences.learning import DdsaTask, DdsaTraining, FaceGuardTask, F
 from facesieve.defences.weights import save_weights
 from facesieve.errors import InputError
 from facesieve.hardware import choose_path
+from facesieve.images import Photo
 from facesieve.noise import derive_seed
 from facesieve.recognition.sface import load_sface
 from facesieve.train.faces import Crops, to_batch, unlabelled_crops, vary
@@ -62,15 +63,23 @@ class Views:
         shuffled = np.random.default_rng((self.settings.seed, 1, step // per_epoch)).permutation(self.train)
         start = step % per_epoch * self.settings.batch
         chosen = shuffled[start : start + self.settings.batch]
-        views = to_batch([vary(self.crops[i], self.settings.size, rng) for i in chosen])
-        # Photographs of few pixels, enlarged and turned, are soft; without this, sharp ones would look perturbed.
+        # What is turned and zoomed becomes soft; without views that are not, and sharpened ones, sharp photographs would
+        # look perturbed.
+        plain = rng.random(len(chosen)) < 0.5
+        views = to_batch(
+            [self._plain(i) if p else vary(self.crops[i], self.settings.size, rng) for i, p in zip(chosen, plain, strict=True)]
+        )
         amounts = self.settings.sharpness * rng.random(len(views)) * (rng.random(len(views)) < 0.5)
         return sharpened(views, torch.from_numpy(amounts).float())
 
     def held_out_images(self) -> Tensor:
         """The held-out faces as they are, at the size of the views."""
+        return to_batch(np.stack([self._plain(i) for i in self.held_out]))
+
+    def _plain(self, index: int) -> Photo:
         size = (self.settings.size, self.settings.size)
-        return to_batch(np.stack([cv2.resize(self.crops[i], size, interpolation=cv2.INTER_AREA) for i in self.held_out]))
+        resized: Photo = cv2.resize(self.crops[index], size, interpolation=cv2.INTER_AREA)
+        return resized
 
 
 class Run:
