@@ -223,3 +223,15 @@ def test_settings_from_texts():
     assert settings.batch == 8
     with pytest.raises(SettingError, match="the last 160"):
         parse_settings(Classifying, ["sizes=96,128", "size_shares=0.5,0.5"])
+
+
+def test_a_warm_start_that_training_spoils_is_kept(crops, tmp_path):
+    settings = Classifying(**{**TINY, "sizes": (160,), "size_shares": (1,), "learning_rate": 1e4, "warmup_steps": 0})
+    network = new_network(3, settings)
+    run = Run(network, ClassifyingBatches(crops, None, settings), settings, tmp_path, None)
+    begin_at_class_means(network, crops, run.batches.train)
+    before = run.validate()
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    network = train(run, report=lambda _: None)
+    assert run.validate() == run.best == before
+    assert_close(network.state_dict(), state, rtol=0, atol=0)

@@ -138,7 +138,7 @@ class Run:
         """Top-1 on the held-out training images, if any; the best weights at full size are kept."""
         if not isinstance(self.batches, ClassifyingBatches):
             return None
-        size, crops, held_out = self.batches.size(self.step - 1), self.batches.crops, self.batches.validation
+        size, crops, held_out = self.batches.size(max(self.step - 1, 0)), self.batches.crops, self.batches.validation
         best = logits(self.network, crops, held_out, size=size).argmax(1).numpy()
         accuracy = float((best == crops.labels[held_out]).mean())
         if size == SIDE and accuracy >= self.best:
