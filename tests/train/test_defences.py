@@ -118,12 +118,16 @@ def test_the_autoencoder_learns(crops, tmp_path):
 def test_the_guard_learns(crops, tmp_path):
     settings = FaceGuardTraining(**{**SMALL, "batch": 8}, steps=60, width=8, learning_rate=3e-3)
     run = Run(FaceGuardTask(settings, Linear()), Views(crops, settings), settings, tmp_path)
+    before = run.measure()
     seen = [run.advance() for _ in range(60)]
+    after = run.measure()
     first, then = ({name: np.mean([losses[name] for losses in part]) for name in seen[0]} for part in (seen[:8], seen[-8:]))
     assert first["detection"] == pytest.approx(math.log(2), abs=0.1)
     assert then["detection"] < 0.8 * first["detection"]
-    assert then["missed"] < first["missed"]
     assert then["cosine_generated"] < first["cosine_generated"]
+    assert before["purified_cosine"] <= before["generated_cosine"]
+    assert after["purified_cosine"] > after["generated_cosine"] + 0.005
+    assert after["detector_accuracy"] > before["detector_accuracy"]
 
 
 def test_noise_that_is_measured_is_half_of_the_strongest():
