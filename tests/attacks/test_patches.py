@@ -39,7 +39,9 @@ def test_the_sticker_lies_above_the_eyes_inside_the_picture(size):
     assert columns.min() >= int(TEMPLATE[0, 0] * size) - 1
     assert columns.max() <= int(TEMPLATE[1, 0] * size) + 1
     assert 0.03 < mask.mean() < 0.15
-    assert mask[0, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].mean() > 0.98  # a rectangle; its corners may be cut
+    assert (
+        mask[0, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].mean() > 0.98
+    )  # a rectangle; its corners may be cut
 
 
 def test_an_attack_under_a_patch_stays_under_it():

@@ -1,7 +1,7 @@
 """FaceNet against facenet-pytorch's own network, key by key and output by output; and its files."""
 
-import importlib.util
 import hashlib
+import importlib.util
 import json
 import sys
 import types

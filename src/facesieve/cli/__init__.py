@@ -116,7 +116,9 @@ def purify(
         return
     items = plan([Path(text) for text in inputs], Path(output))
     if grid and any(item.target == Path(output) / "grid" for item in items):
-        raise InputError(f"a photograph named grid and --grid would both write {Path(output) / 'grid.png'}; rename the photograph")
+        raise InputError(
+            f"a photograph named grid and --grid would both write {Path(output) / 'grid.png'}; rename the photograph"
+        )
     shield = _shield(chosen, prior, device, precision)
     summary = _run(items, shield, options, Path(output) / "grid.png" if grid else None)
     _report(summary, Path(output), shield)
