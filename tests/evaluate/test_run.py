@@ -268,3 +268,13 @@ def test_the_commands(done, source, experiment, facesieve):
     assert ran.code == 2
     assert "Traceback" not in ran.err
     assert len(ran.err.strip().splitlines()) == 1
+
+
+def test_an_attack_can_be_crafted_on_another_recogniser(source, experiment, done, tmp_path):
+    plain = read_experiment(experiment).model_dump() | {"defences": ()}
+    plain["attacks"] = [{**plain["attacks"][0], "name": "", "on": {"templates": 1}}]
+    report = evaluate(Experiment.model_validate(plain), source, tmp_path, manifest=done[0] / "manifest.json", **SILENT)
+    assert report.attacks[0].name == "pgd on sface, eps 8/255"
+    assert report.attacks[0].sees.endswith("mean templates of 1")
+    assert report.environment["recogniser"].endswith("mean templates of 3")
+    assert {cell.defence for cell in report.cells} == {NONE}

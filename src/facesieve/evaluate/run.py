@@ -115,8 +115,8 @@ class Run:
             if attack is None:
                 sets, n = {"uint8": self.images}, len(self.images)
             else:
-                n = self._count(attack)
-                made = self._adversarial(attack, n)
+                n = self.count(attack)
+                made = self.adversarial(attack, n)
                 clock.done(n * attack.iterations, attack.name)
                 records.append(made.record)
                 sets = {name: made.images[name] for name in attack.quantisation}
@@ -130,17 +130,19 @@ class Run:
             save_report(self.out, self._report(cells, records, complete=attack is every[-1]))
         return self._report(cells, records, complete=True)
 
-    def _count(self, attack: AttackSettings) -> int:
+    def count(self, attack: AttackSettings) -> int:
+        """How many test images it is made for."""
         return len(self.images) if attack.probes is None else min(attack.probes, len(self.images))
 
     def _work(self, attack: AttackSettings | None) -> int:
-        n = len(self.images) if attack is None else self._count(attack)
+        n = len(self.images) if attack is None else self.count(attack)
         times = 1 if attack is None else len(attack.quantisation)
         wanted = [(s, d) for s, d in zip(self.defences, self.made, strict=True) if _wanted(s, attack)]
         purified = sum(min(n, s.probes or n) * d.evaluations for s, d in wanted)
         return times * purified + (0 if attack is None else n * attack.iterations)
 
-    def _adversarial(self, attack: AttackSettings, n: int) -> AdversarialSet:
+    def adversarial(self, attack: AttackSettings, n: int) -> AdversarialSet:
+        """The first ``n`` test images under the attack, from the cache where they are there."""
         recogniser = self.recogniser if attack.on is None else self._other(attack)
         return adversarial_set(
             attack, recogniser, self.images[:n], torch.from_numpy(self.labels[:n]), seed=self.settings.seed,
