@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,23 @@ What these say, as far as so few probes can:
   averages, and takes `sigma_y` 0.36.
 - Half as much training of the prior gave, with one restoration of five steps at `sigma_y` 0.42 on the 210
   probes of the first table, clean 94.8 and attacked 58.6 (before) and clean 93.3 and attacked 70.0 (now).
+"""
+
+EVALUATION = """
+## Attacks and defences
+
+Every figure of these pages is of the first test image of each of the 105 people, or of the first 30 people where a
+defence is slow; the warnings at their top come first. Published figures stand beside ours where the setting is the
+published one.
+
+"""
+
+SURVIVAL = """
+### What survives, {name}
+
+The energy that is left of the perturbation ({attack}, saved as 8 bit) behind each defence, over what it had, in bands
+of spatial frequency (cycles a pixel). Above 1 a defence adds what was not there.
+
 """
 
 IDENTIFICATION = """
@@ -139,6 +157,23 @@ def gallery() -> str:
     return text + "\n" + "".join(f"- `{command}`\n" for command in dict.fromkeys(row["command"] for row in data))
 
 
+def evaluations() -> str:
+    """Where the attacks and defences on both recognisers are, and what of a perturbation survives."""
+    pages = sorted((DOCS / "results").glob("evaluation-*.md"))
+    if not pages:
+        return ""
+    text = EVALUATION + "".join(f"- [{page.stem.removeprefix('evaluation-')}](results/{page.name})\n" for page in pages)
+    for path in sorted((DOCS / "results").glob("survival-*.json")):
+        data = json.loads(path.read_text())
+        name = path.stem.removeprefix("survival-")
+        bands = [f"{a:.3g} to {b:.3g}" for a, b in pairwise(data["edges"])]
+        rows = [[r["defence"], r["after"], r["channel"], *r["left"]] for r in data["rows"]]
+        text += SURVIVAL.format(name=name, attack=data["attack"])
+        text += f"![What survives, by band and channel](pictures/survival-{name}.png)\n\n"
+        text += table(["defence", "after", "channel", *bands], rows) + f"\n`{data['command']}`\n"
+    return text
+
+
 def percent(row: dict[str, Any] | None) -> str:
     """A value with its interval."""
     return "" if row is None else f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
@@ -160,7 +195,7 @@ def main() -> None:
     page += "\nCommands:\n\n" + "".join(f"- `{command}`\n" for command in dict.fromkeys(e["command"] for e in marks)) + TUNING
     names = list(tuning["rows"][0])
     page += table(names, [[row[name] for name in names] for row in tuning["rows"]]) + READING
-    page += identification() + gallery()
+    page += evaluations() + identification() + gallery()
     speed = DOCS / "results" / "speed.md"
     if speed.exists():
         page += "\n## Speed\n\n`python benchmarks/purify.py --presets fast stage1 --repeats 2` printed:\n\n" + speed.read_text()
