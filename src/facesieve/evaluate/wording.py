@@ -79,7 +79,10 @@ def _note(report: Report, attack: AttackRecord | None) -> str:
         return (
             "" if report.closed_set else f"FRR and FAR at the threshold for FAR {100 * report.experiment['run']['far']:g} % here."
         )
-    return f"The attack saw {attack.sees}; {attack.iterations} iterations, {attack.seconds:g} s an image."
+    return (
+        f"The attack saw {attack.sees}; {attack.iterations} iterations, {attack.seconds:g} s an image. "
+        "Times are of the run as it was, whatever else the machine did."
+    )
 
 
 def _is_published(report: Report, attack: AttackRecord | None) -> bool:
