@@ -88,8 +88,7 @@ def figure(rows: list[dict[str, object]], path: Path, title: str) -> None:
         axes.set_xticks([i + 0.4 for i in range(len(bands))], bands)
         axes.axhline(1, color="0.7", linewidth=0.8)
         axes.set(title=f"{title}: {kind}", ylabel="energy left", yscale="log")
-        if place == 0:
-            axes.legend(fontsize=6, ncols=2)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=7, ncols=3)
     axes.set_xlabel("spatial frequency, cycles a pixel")
     figure.savefig(path, dpi=110)
 
