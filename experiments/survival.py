@@ -70,6 +70,7 @@ def survival(run: Run, name: str) -> list[dict[str, object]]:
 
 def figure(rows: list[dict[str, object]], path: Path, title: str) -> None:
     """Bars by band: the end of each preset, luminance above chroma."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -81,6 +82,7 @@ def figure(rows: list[dict[str, object]], path: Path, title: str) -> None:
     ]
     for place, kind in enumerate(("luminance", "chroma")):
         axes = figure.add_subplot(2, 1, place + 1)
+        axes.set_prop_cycle(color=colormaps["tab20"].colors)
         chosen = [next(r for r in rows if (r["defence"], r["after"], r["channel"]) == (n, "the end", kind)) for n in names]
         for number, row in enumerate(chosen):
             left = [i + 0.8 * number / len(chosen) for i in range(len(bands))]
