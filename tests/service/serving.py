@@ -21,15 +21,15 @@ from facesieve.shield import Shield
 from white_prior import WhitePrior
 
 
-def quick_shield():
+def quick_shield(**changed):
     """The fast preset with the exact denoiser of white noise: everything real but the network."""
-    chosen = preset("fast")
+    chosen = preset("fast").changed(**changed)
     return Shield(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_path("cpu", "fp32"))
 
 
-def desk_of(**settings):
-    """A desk that is open, with the quick shield."""
-    shield = quick_shield()
+def desk_of(shield=None, **settings):
+    """A desk that is open, with the quick shield if no other is given."""
+    shield = shield or quick_shield()
     desk = make_desk(Settings(**settings), shield, Identifier(load_sface(), shield))
     desk.open()
     return desk
