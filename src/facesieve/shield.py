@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +19,7 @@ from facesieve.faces import Detector, Face, align, paste
 from facesieve.images import Photo, to_tensor
 from facesieve.purify import Preset, Purifier, Stage, fresh_seeds
 from facesieve.purify import preset as preset_named
+from facesieve.toml_file import read_toml
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +86,7 @@ def chosen_preset(spec: str) -> Preset:
     """
     if not spec.endswith(".toml"):
         return preset_named(spec)
-    try:
-        profile = tomllib.loads(Path(spec).read_text())
-    except OSError as error:
-        raise InputError(f"{spec}: cannot be read: {error.strerror}; `facesieve calibrate` writes a profile") from error
-    except ValueError as error:
-        raise InputError(f"{spec}: not a TOML file: {error}") from error
+    profile = read_toml(Path(spec), "`facesieve calibrate` writes a profile")
     unknown = sorted(profile.keys() - {"preset", "settings", "reason"})
     settings = profile.get("settings", {})
     if unknown or not isinstance(profile.get("preset"), str) or not isinstance(settings, dict):

@@ -62,10 +62,12 @@ def calibrate(
     """Choose the resolution scale on your own samples: indicators at 2, 4 and 8, pictures, a profile for the shield."""
     from facesieve.evaluate.profile import write_choice
     from facesieve.evaluate.scale import attacked, choose_scale, read_samples
+    from facesieve.purify import preset as preset_named
     from facesieve.recognition.embedders import load_embedder
     from facesieve.shield import load_shield
 
-    shield, recogniser = load_shield(preset), load_embedder(embedder)
+    # A preset, not a profile: what is written names a preset and the scale, and would lose a profile's other settings.
+    shield, recogniser = load_shield(preset_named(preset)), load_embedder(embedder)
     samples = read_samples(clean, adversarial, shield)
     if adversarial is None:
         _say(f"attacking {len(samples.clean)} faces at eps {eps:g}/255 ...")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from facesieve.cli.terminal import out
 from facesieve.errors import InputError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a prior or a recogniser of your own.")
 
@@ -109,16 +113,10 @@ def ddsa_command(
     checkpoint_minutes: Minutes = 5.0,
 ) -> None:
     """Train the denoising sparse autoencoder, one of the defences to compare with."""
-    import cv2
-
     from facesieve.defences.learning import DdsaTraining
     from facesieve.train.defences import train_ddsa
-    from facesieve.train.settings import parse_settings
 
-    cv2.setNumThreads(1)
-    chosen = parse_settings(DdsaTraining, settings or [])
-    weights = train_ddsa(data, output, chosen, report=out.print, checkpoint_minutes=checkpoint_minutes)
-    out.print(f"finished weights in {weights}")
+    _train_defence(train_ddsa, DdsaTraining, data, output, settings, checkpoint_minutes)
 
 
 @train_app.command("faceguard")
@@ -129,13 +127,24 @@ def faceguard_command(
     checkpoint_minutes: Minutes = 5.0,
 ) -> None:
     """Train the detector and purifier after FaceGuard, one of the defences to compare with; SFace is in the loop."""
-    import cv2
-
     from facesieve.defences.learning import FaceGuardTraining
     from facesieve.train.defences import train_faceguard
+
+    _train_defence(train_faceguard, FaceGuardTraining, data, output, settings, checkpoint_minutes)
+
+
+def _train_defence(
+    train: Callable[..., Path],
+    kind: type[BaseModel],
+    data: Path,
+    output: Path,
+    settings: list[str] | None,
+    checkpoint_minutes: float,
+) -> None:
+    import cv2
+
     from facesieve.train.settings import parse_settings
 
-    cv2.setNumThreads(1)
-    chosen = parse_settings(FaceGuardTraining, settings or [])
-    weights = train_faceguard(data, output, chosen, report=out.print, checkpoint_minutes=checkpoint_minutes)
+    cv2.setNumThreads(1)  # crops are small; the threads belong to the network
+    weights = train(data, output, parse_settings(kind, settings or []), report=out.print, checkpoint_minutes=checkpoint_minutes)
     out.print(f"finished weights in {weights}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,8 +32,6 @@ class Around:
     @classmethod
     def of(cls, run: RunSettings) -> Around:
         """The prior that the settings name. Raises ``PriorError`` if it cannot be had, ``SettingError`` if its size differs."""
-        from pathlib import Path
-
         from facesieve.priors.embedded import embedded_prior_folder
         from facesieve.priors.folder import load_prior, prior_hash
 

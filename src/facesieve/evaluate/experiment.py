@@ -7,15 +7,15 @@ of the weights; nothing is read from anywhere else.
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from facesieve.errors import InputError, SettingError
+from facesieve.errors import SettingError
 from facesieve.evaluate.manifest import Selection
+from facesieve.toml_file import read_toml
 
 Quantisation = Literal["float", "uint8"]
 Method = Literal[
@@ -139,12 +139,7 @@ def read_experiment(path: Path) -> Experiment:
 
     Raises ``InputError`` for a file that cannot be read, ``SettingError`` for a key that is unknown or does not fit.
     """
-    try:
-        tables = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not a TOML file: {error}") from error
+    tables = read_toml(path)
     try:
         experiment = Experiment.model_validate(tables)
         experiment.all_defences()

@@ -16,10 +16,9 @@ from facesieve.pictures import Column, sheet
 
 def write_choice(folder: Path, choice: Choice) -> list[Path]:
     """``profile.toml``, ``scales.json``, and ``scale-N.png`` for each scale; returns their paths, the profile's first."""
-    scale = next(i.scale for i in choice.indicators if choice.preset == choice.preset.changed(scale=i.scale))
-    profile = f"# {choice.reason}\npreset = {json.dumps(choice.preset.name)}\n\n[settings]\nscale = {scale}\n"
+    profile = f"# {choice.reason}\npreset = {json.dumps(choice.preset.name)}\n\n[settings]\nscale = {choice.scale}\n"
     numbers = {
-        "chosen": scale,
+        "chosen": choice.scale,
         "reason": choice.reason,
         "unprotected": {"clean": choice.unprotected[0], "adversarial": choice.unprotected[1]},
         "scales": [asdict(found) for found in choice.indicators],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from facesieve.evaluate.sources import Source
 from facesieve.faces import Detector, Points, alignment, warp
 from facesieve.images import Photo, read_photo
 from facesieve.noise import derive_seed
+from facesieve.toml_file import read_toml
 
 Progress = Callable[[int, int], None]  # people done, people wanted
 Crops = NDArray[np.uint8]  # (N, S, S, 3)
@@ -44,12 +44,7 @@ def read_selection(config: Path | None, given: Mapping[str, Any]) -> Selection:
 
 
 def _data_table(config: Path) -> dict[str, Any]:
-    try:
-        tables = tomllib.loads(config.read_text())
-    except OSError as error:
-        raise InputError(f"{config}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{config}: not a TOML file: {error}") from error
+    tables = read_toml(config)
     unknown = sorted(tables.keys() - TABLES)
     if unknown:
         raise SettingError(f"{config}: unknown table or key {unknown[0]!r}; there are {', '.join(sorted(TABLES))}")

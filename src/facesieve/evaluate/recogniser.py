@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from facesieve.attacks.objectives import Scores, similarities
 from facesieve.errors import EmbedderError, SettingError
 from facesieve.evaluate.experiment import RecogniserSettings
 from facesieve.evaluate.metrics import right_probability
 from facesieve.recognition import Embedder
 from facesieve.recognition.embedders import load_embedder
 from facesieve.recognition.facenet import FaceNet
-
-Scores = Callable[[Tensor], Tensor]
 
 SHARPNESS = 32.0  # of a softmax over cosines, for a cross-entropy with useful gradients; ArcFace trains with 64
 BATCH = 30
@@ -83,7 +81,7 @@ def load_recogniser(settings: RecogniserSettings, people: tuple[str, ...], galle
         rows = torch.cat([embedder.embed(part) for part in torch.split(gallery[torch.from_numpy(first)], BATCH)])
     means = functional.normalize(rows.view(len(people), settings.templates, -1).mean(1)).clone()
     name = f"{embedder.name}, nearest of mean templates of {settings.templates}"
-    return Recogniser(name, people, lambda images: embedder.embed(images) @ means.T, closed_set=False)
+    return Recogniser(name, people, similarities(embedder, means), closed_set=False)
 
 
 def _closed_set(embedder: Embedder, people: tuple[str, ...], spec: str) -> Recogniser:

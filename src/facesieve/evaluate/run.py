@@ -127,8 +127,9 @@ class Run:
                     many = n if settings is None or settings.probes is None else min(n, settings.probes)
                     cells += self._cells(attack, quantisation, defence, images[:many])
                     clock.done(many * (0 if defence is None else defence.evaluations), self._line(cells[-1]))
-            save_report(self.out, self._report(cells, records, complete=attack is every[-1]))
-        return self._report(cells, records, complete=True)
+            report = self._report(cells, records, complete=attack is every[-1])
+            save_report(self.out, report)
+        return report
 
     def count(self, attack: AttackSettings) -> int:
         """How many test images it is made for."""

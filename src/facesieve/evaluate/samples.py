@@ -11,6 +11,7 @@ from torch import Tensor
 
 from facesieve.errors import InputError, NoFaceError
 from facesieve.evaluate.defended import Around, Defence
+from facesieve.evaluate.sources import SUFFIXES
 from facesieve.faces import Detector, align
 from facesieve.images import encode_photo, read_photo
 from facesieve.noise import derive_seed
@@ -25,7 +26,7 @@ def sample_crops(folder: Path, size: int) -> Tensor:
 
     Raises ``InputError`` for a folder without photographs, or a photograph without a face.
     """
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png"})[:MOST]
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)[:MOST]
     if not paths:
         raise InputError(f"{folder}: no photographs; run.samples names a folder of photographs that may be shown")
     detector, crops = Detector(), []

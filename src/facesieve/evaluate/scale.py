@@ -62,7 +62,8 @@ class Indicators:
 class Choice:
     """The scale to take, and why."""
 
-    preset: Preset  # at the chosen scale
+    preset: Preset  # at that scale
+    scale: int
     reason: str
     unprotected: tuple[float, float]  # accuracy on clean and adversarial images without a shield
     indicators: tuple[Indicators, ...]
@@ -146,7 +147,7 @@ def choose_scale(
         ]  # fmt: skip
         say(line(found[-1]))
     best, reason = recommend(found, bare[0], most_lost)
-    return Choice(shield.preset.changed(scale=best.scale), reason, bare, tuple(found), sheets)
+    return Choice(shield.preset.changed(scale=best.scale), best.scale, reason, bare, tuple(found), sheets)
 
 
 def recommend(found: Sequence[Indicators], clean: float, most_lost: float) -> tuple[Indicators, str]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from facesieve.errors import InputError, SettingError
+from facesieve.errors import SettingError
+from facesieve.toml_file import read_toml
 
 
 class Settings(BaseModel):
@@ -86,21 +86,10 @@ def load_settings(file: Path | None, given: Mapping[str, object]) -> Settings:
     Raises ``InputError`` for a file that cannot be read, ``SettingError`` for settings that do not fit.
     """
     try:
-        return Settings.model_validate({**_read(file), **given})
+        return Settings.model_validate({**({} if file is None else read_toml(file)), **given})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         what = "no such setting; see `facesieve serve --help`" if first["type"] == "extra_forbidden" else first["msg"]
         what = what.removeprefix("Value error, ")
         raise SettingError(f"{place}: {what}" if place else what) from error
-
-
-def _read(file: Path | None) -> dict[str, object]:
-    if file is None:
-        return {}
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{file}: not a TOML file: {error}") from error
