@@ -24,8 +24,6 @@ import multiprocessing
 import os
 import resource
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from keeping import origin, write
 
 from facesieve.recognition.gallery import RAW
 from facesieve.recognition.open_gallery import create_gallery, open_gallery
@@ -182,15 +181,6 @@ def marks(rows: list[dict[str, Any]], origin: dict[str, str]) -> list[dict[str, 
     return found
 
 
-def write(path: Path, new: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
-    """Entries of the same keys are replaced; all others stay."""
-    old = json.loads(path.read_text()) if path.exists() else []
-    taken = {tuple(entry[key] for key in keys) for entry in new}
-    kept = [entry for entry in old if tuple(entry[key] for key in keys) not in taken]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(kept + new, indent=1, ensure_ascii=False) + "\n")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--templates", type=int, default=1_000_000)
@@ -199,16 +189,14 @@ def main() -> None:
     parser.add_argument("--postgres", metavar="URL", help="an empty gallery on a server; its memory is then not measured")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
-    words = ["URL" if word == args.postgres else word for word in sys.argv[1:]]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    origin = {"command": " ".join(["python benchmarks/gallery.py", *words]), "commit": commit}
+    made = origin("gallery.py", {args.postgres: "URL"} if args.postgres else {})
     work = Path(tempfile.mkdtemp(prefix="facesieve-gallery-"))
     try:
         alone(make_data_in_process, work, args.templates, args.probes)
         for name in args.only:
-            rows = [row | origin for row in measure(name, work, args)]
+            rows = [row | made for row in measure(name, work, args)]
             write(args.results / "gallery.json", rows, ("back_end", "templates", "search"))
-            write(args.results / "marks.json", marks(rows, origin), ("issue", "mark"))
+            write(args.results / "marks.json", marks(rows, made), ("issue", "mark"))
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -35,6 +35,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from keeping import origin, write
 
 from facesieve.faces import Detector, align
 from facesieve.images import encode_photo, read_photo, to_photo
@@ -220,15 +221,6 @@ def table(rows: list[Row]) -> str:
     return "# The service under load\n\n" + "\n".join(f"| {line} |" for line in lines) + f"\n\n{'; '.join(commands)}\n"
 
 
-def write(path: Path, new: list[Row], keys: tuple[str, ...]) -> None:
-    """Entries of the same keys are replaced; all others stay."""
-    old = json.loads(path.read_text()) if path.exists() else []
-    taken = {tuple(entry[key] for key in keys) for entry in new}
-    kept = [entry for entry in old if tuple(entry[key] for key in keys) not in taken]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(kept + new, indent=1, ensure_ascii=False) + "\n")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=30)
@@ -237,12 +229,10 @@ def main() -> None:
     parser.add_argument("--queue", type=int, default=0, help="0: what is served, with the running batch, in 1.5 s")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
-    words = ["FOLDER" if word == str(args.results) else word for word in sys.argv[1:]]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    origin = {"command": " ".join(["python benchmarks/load.py", *words]), "commit": commit}
-    rows = [row | origin for row in measure(args, crop())]
+    made = origin("load.py", {str(args.results): "FOLDER"})
+    rows = [row | made for row in measure(args, crop())]
     write(args.results / "load.json", rows, ("part", "clients", "max_batch"))
-    write(args.results / "marks.json", marks(rows, origin), ("issue", "mark"))
+    write(args.results / "marks.json", marks(rows, made), ("issue", "mark"))
     (args.results / "load.md").write_text(table(json.loads((args.results / "load.json").read_text())))
 
 
