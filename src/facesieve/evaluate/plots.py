@@ -44,6 +44,8 @@ def _svg(figure: Any) -> str:
 
 def _curves(report: Report, found: list[Row]) -> list[tuple[str, Any]]:
     """Accuracy over eps, a line a defence, for every method that was run at several eps."""
+    from matplotlib import colormaps
+
     eps = {attack.name: attack.eps for attack in report.attacks}
     made = []
     kinds = {(a.method, a.sees) for a in report.attacks}
@@ -53,8 +55,9 @@ def _curves(report: Report, found: list[Row]) -> list[tuple[str, Any]]:
             chosen = [r for r in found if r.attack in names and r.quantisation == quantisation]
             if len({eps[r.attack] for r in chosen}) < 2:
                 continue
-            figure, axes = _figure()
-            for defence in list(dict.fromkeys(r.defence for r in chosen))[:12]:
+            figure, axes = _figure(8.5, 4.5)
+            axes.set_prop_cycle(color=colormaps["tab20"].colors)  # type: ignore[attr-defined]
+            for defence in dict.fromkeys(r.defence for r in chosen):
                 own = sorted((eps[r.attack], r) for r in chosen if r.defence == defence)
                 x, y = [e for e, _ in own], [100 * r.accuracy.value for _, r in own]
                 spread = np.abs(
@@ -68,7 +71,7 @@ def _curves(report: Report, found: list[Row]) -> list[tuple[str, Any]]:
             axes.set(xlabel="eps, levels of 255", ylabel="accuracy, %", xscale="log", ylim=(-2, 102))
             axes.set_xticks(sorted(set(eps.values())), [f"{e:g}" for e in sorted(set(eps.values()))])
             axes.minorticks_off()
-            axes.legend(fontsize=7)
+            figure.legend(loc="outside right upper", fontsize=7)
             made.append((f"Accuracy over eps: {method}, {quantisation}", figure))
     return made
 
