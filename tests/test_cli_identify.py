@@ -67,7 +67,7 @@ def test_enrol_list_identify_verify_remove(facesieve, gallery, probe):
 def test_identify_prints_names_and_what_the_shield_changed(facesieve, gallery, probe):
     done = facesieve("identify", probe, "--gallery", gallery, "--seed", 1)
     assert done.code == 0, done.err
-    for text in ("obama?", "without the shield", "/255", "gallery calibrate"):
+    for text in ("obama?", "without the shield", "/255", "tamper score", "gallery calibrate"):
         assert text in done.out
     named = facesieve("identify", probe, "--gallery", gallery, "--shield", "none", "--threshold", 0.3)
     assert "obama" in named.out

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from facesieve.attacks.gradient import pgd
+from facesieve.attacks.objectives import PushAway
 from facesieve.errors import GalleryError, InputError, NoFaceError, SettingError
-from facesieve.identification import Identifier
+from facesieve.identification import Identifier, tamper_score
 from facesieve.images import read_photo
 from facesieve.recognition.gallery import RAW, Calibration
 from facesieve.recognition.open_gallery import create_gallery
@@ -91,8 +93,30 @@ def test_the_shield_says_what_it_changed(gallery, guard, bare, photos):
     crop = guard.shield.crop(photos["obama-2.jpg"], face)[None]
     change = (guard.shield.trace(crop, [0])[-1][1] - crop).abs().mean()
     assert shielded.change == pytest.approx(float(change), abs=1e-6)
-    assert alone.change is None
-    assert alone.unshielded is None
+    assert (alone.change, alone.unshielded, alone.tamper) == (None, None, None)
+    before, after = guard.raw_rows(photos["obama-2.jpg"], [face]), guard.rows(photos["obama-2.jpg"], [face], [0])
+    assert shielded.tamper == pytest.approx(1 - float((before * after).sum()), abs=1e-6)
+
+
+def test_the_tamper_score_is_one_minus_the_cosine():
+    class Means:  # an embedder whose cosines are known: the direction of the mean colour
+        name, dimensions = "means", 3
+
+        def embed(self, crops):
+            return torch.nn.functional.normalize(crops.mean((2, 3)), dim=1)
+
+    red, green = (torch.zeros(1, 3, 8, 8).index_fill(1, torch.tensor(channel), 0.7) for channel in (0, 1))
+    before, after = torch.cat([red, red, red]), torch.cat([red, green, (red + green) / 2])
+    assert tamper_score(Means(), before, after[:, :, :4]).tolist() == pytest.approx([0, 1, 1 - 2**-0.5], abs=1e-6)
+
+
+def test_an_attacked_face_has_a_higher_tamper_score(guard, bare, photos):
+    crop = guard.shield.crop(photos["obama-2.jpg"], guard.one_face(photos["obama-2.jpg"]))[None]
+    own = torch.from_numpy(bare.raw_rows(photos["obama-1.jpg"], [guard.one_face(photos["obama-1.jpg"])]))
+    away = PushAway(bare.embedder, own)
+    attacked = pgd(away, crop, eps=8 / 255, step=2 / 255, iterations=5)
+    clean, tampered = (tamper_score(bare.embedder, one, guard.shield.trace(one, [0])[-1][1]) for one in (crop, attacked))
+    assert float(tampered) > float(clean) + 0.2
 
 
 def test_same_seed_same_scores(gallery, guard, photos):

@@ -32,6 +32,18 @@ class Identified:
     threshold: float | None  # None: not calibrated, so that nobody can be called unknown
     unshielded: Match | None  # who it would have been without the shield; None where there is none
     change: float | None  # mean absolute difference that the shield made, in [0, 1]
+    tamper: float | None  # the tamper score; None where there is no shield
+
+
+def tamper_score(embedder: Embedder, before: Tensor, after: Tensor) -> Tensor:
+    """How far purification moved each face for the recogniser: ``1 - cosine`` of its embeddings, (B,) in [0, 2].
+
+    ``before`` and ``after`` are crops (B, 3, H, W) in [0, 1], their sizes may differ. A perturbation moves the
+    embedding away from the person and purification brings it back, so that a tampered face scores higher than a
+    clean one; a face that is hard to restore scores high as well. What it tells apart is in ``docs/results.md``.
+    """
+    with torch.inference_mode():
+        return 1 - (embedder.embed(before).float() * embedder.embed(after).float()).sum(1).cpu()
 
 
 @dataclass(frozen=True)
@@ -130,12 +142,13 @@ class Identifier:
         raw = self.raw_rows(photo, faces)
         if self.shield is None:
             found = gallery.search(raw, count=count)
-            return [_identified(face, matches, threshold, None, None) for face, matches in zip(faces, found, strict=True)]
+            return [_identified(face, matches, threshold) for face, matches in zip(faces, found, strict=True)]
         rows, changes = self.purified_rows(photo, faces, seeds)
         found = gallery.search(rows, purifier=self.purifier, count=count)
         unshielded = _bare(gallery, raw)
-        parts = zip(faces, found, unshielded, changes, strict=True)
-        return [_identified(face, matches, threshold, alone, change) for face, matches, alone, change in parts]
+        tamper = (1 - (raw * rows).sum(1)).tolist()
+        parts = zip(faces, found, unshielded, changes, tamper, strict=True)
+        return [_identified(face, matches, threshold, *about) for face, matches, *about in parts]
 
     def verify(
         self, gallery: Gallery, photo: Photo, person: str, *, threshold: float | None = None, seeds: Sequence[int] | None = None
@@ -168,10 +181,15 @@ class Identifier:
 
 
 def _identified(
-    face: Face, matches: list[Match], threshold: float | None, unshielded: Match | None, change: float | None
+    face: Face,
+    matches: list[Match],
+    threshold: float | None,
+    unshielded: Match | None = None,
+    change: float | None = None,
+    tamper: float | None = None,
 ) -> Identified:
     known = bool(matches) and threshold is not None and matches[0].score >= threshold
-    return Identified(face, matches, matches[0].person if known else None, threshold, unshielded, change)
+    return Identified(face, matches, matches[0].person if known else None, threshold, unshielded, change, tamper)
 
 
 def _bare(gallery: Gallery, rows: Rows) -> list[Match | None]:

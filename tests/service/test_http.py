@@ -125,7 +125,7 @@ def test_a_person_is_enrolled_found_verified_and_removed(client, obama, collins)
     [face] = client.identify(obama[2], count=1, threshold=-1)
     assert face["unshielded"]["person"] == "Bärack / O?"
     assert face["unshielded"]["score"] > 0.5
-    assert {"box", "matches", "person", "shield_change", "threshold"} <= face.keys()
+    assert {"box", "matches", "person", "shield_change", "tamper_score", "threshold"} <= face.keys()
     same, other = client.verify(obama[2], "Bärack / O?", threshold=0.9999), client.verify(obama[2], "Collins", threshold=-1)
     assert same["same"] is False
     assert other["same"] is True

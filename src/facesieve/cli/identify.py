@@ -131,19 +131,22 @@ def _plain(face: Identified) -> dict[str, object]:
         "matches": [{"person": match.person, "score": match.score} for match in face.matches],
         "unshielded": None if face.unshielded is None else {"person": face.unshielded.person, "score": face.unshielded.score},
         "shield_change": face.change,
+        "tamper_score": face.tamper,
     }
 
 
 def _print_faces(results: dict[str, list[Identified]], shield: str) -> None:
     shielded = shield != "none"
-    table = Table("photograph", "face", "name", "best matches", *(["without the shield", "changed by"] if shielded else []))
+    table = Table(
+        "photograph", "face", "name", "best matches", *(["without the shield", "changed by", "tamper score"] if shielded else [])
+    )
     for path, faces in results.items():
         for number, face in enumerate(faces, 1):
             matches = "\n".join(f"{match.score:.3f} {match.person}" for match in face.matches)
             row = [path, str(number), _name(face), matches]
             if shielded:
                 alone = "-" if face.unshielded is None else f"{face.unshielded.score:.3f} {face.unshielded.person}"
-                row += [alone, "" if face.change is None else f"{255 * face.change:.1f}/255"]
+                row += [alone, f"{255 * (face.change or 0):.1f}/255", f"{face.tamper or 0:.2f}"]
             table.add_row(*row)
     Console(highlight=False, markup=False, width=None if out.is_terminal else 140).print(table)
     if any(face.threshold is None for faces in results.values() for face in faces):

@@ -48,6 +48,7 @@ class PersonFound(BaseModel):
     matches: list[MatchAnswer]
     unshielded: MatchAnswer | None = Field(description="Who it would have been without the shield")
     shield_change: float | None = Field(description="Mean absolute difference that the shield made, 0 to 1")
+    tamper_score: float | None = Field(description="1 - cosine of the face before and behind the shield, 0 to 2")
 
 
 class IdentifyAnswer(BaseModel):

@@ -221,9 +221,12 @@ class Desk:
         gallery = self.gallery
         purified = await self.purify(await self.find(data), seed)
         found, identifier = purified.found, self._answered(purified)
-        return await self._do(
+        people = await self._do(
             "search", lambda: identifier.identify(gallery, found.photo, threshold=threshold, count=count, faces=found.faces)
         )
+        for person in people:
+            self.metrics.tamper(person.tamper or 0.0)
+        return people
 
     async def verify(self, data: bytes, person: str, threshold: float | None, seed: int | None) -> Verified:
         """Whether the one face is ``person``. Raises 404 for an unknown person."""

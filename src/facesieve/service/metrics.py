@@ -12,6 +12,7 @@ from facesieve.service.engine import Watch
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _FACES = (1, 2, 4, 8, 16, 32, 64)
+_TAMPER = tuple(tenth / 10 for tenth in range(1, 11))
 _CHANGE = tuple(level / 255 for level in (1, 2, 4, 6, 8, 12, 16, 24, 32))
 
 
@@ -37,6 +38,12 @@ class Metrics(Watch):
             buckets=_CHANGE,
             registry=registry,
         )
+        self._tamper = Histogram(
+            "facesieve_tamper_score",
+            "1 - cosine of a face before and behind the shield, of identified faces",
+            buckets=_TAMPER,
+            registry=registry,
+        )
 
     def queue(self, faces: int) -> None:
         """So many faces wait now."""
@@ -55,6 +62,10 @@ class Metrics(Watch):
     def change(self, amount: float) -> None:
         """The shield changed a face by so much."""
         self._change.observe(amount)
+
+    def tamper(self, score: float) -> None:
+        """A face that was identified has this tamper score."""
+        self._tamper.observe(score)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """A request was answered."""

@@ -142,6 +142,7 @@ def _person(found: Identified) -> PersonFound:
         matches=[_match(match) for match in found.matches],
         unshielded=None if found.unshielded is None else _match(found.unshielded),
         shield_change=found.change,
+        tamper_score=found.tamper,
     )
 
 
