@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-import facesieve
 from facesieve.errors import FacesieveError, InputError
-from facesieve.faces import Face, paste
-from facesieve.images import Photo, encode_photo, read_photo, to_photo, write_whole
-from facesieve.noise import derive_seed
-from facesieve.purify import Stage, fresh_seeds
+from facesieve.images import Photo, encode_photo, write_whole
+from facesieve.jobs.work import Batches, Keep, Options, Work, face_record, made_by, open_work, pictures, ran_on
 from facesieve.shield import Shield
+
+__all__ = ["SUFFIXES", "Item", "Options", "Summary", "plan", "purify_files"]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
@@ -32,17 +26,6 @@ class Item:
     source: Path
     target: Path
     name: str = ""  # what records call the photograph; "" for its path
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a job treats its photographs."""
-
-    aligned: bool = False
-    paste: bool = True
-    overwrite: bool = False
-    seed: int | None = None
-    batch_size: int = 8
 
 
 @dataclass
@@ -89,26 +72,13 @@ def plan(inputs: Sequence[Path], out: Path) -> list[Item]:
     return items
 
 
-@dataclass(eq=False)
-class _Photo:
-    """A photograph on its way: its crops come back one after the other."""
-
-    item: Item
-    photo: Photo
-    sha256: str
-    faces: list[Face | None]
-    seeds: list[int]
-    purified: dict[int, Tensor] = field(default_factory=dict)
-    seconds: float = 0.0
-
-
 def purify_files(
     items: Sequence[Item],
     shield: Shield,
     options: Options,
     *,
     advance: Callable[[Summary], None] = lambda _: None,
-    keep: Callable[[Tensor, list[tuple[Stage, Tensor]]], None] = lambda *_: None,
+    keep: Keep = lambda *_: None,
 ) -> Summary:
     """Purify each item's faces and write the results; what is there already is not made again.
 
@@ -116,23 +86,13 @@ def purify_files(
     each stage made of it. Failures of single files are collected in the summary.
     """
     summary = Summary()
-    waiting: list[tuple[_Photo, int, Tensor]] = []
+    batches: Batches[Item] = Batches(shield, options.batch_size, keep)
 
-    def flush(count: int) -> None:
-        batch, waiting[:] = waiting[:count], waiting[count:]
-        begun = time.perf_counter()
-        crops, seeds = torch.stack([crop for _, _, crop in batch]), [photo.seeds[number] for photo, number, _ in batch]
-        stages = shield.trace(crops, seeds)
-        seconds = time.perf_counter() - begun
-        summary.seconds += seconds
-        summary.faces += len(batch)
-        keep(crops, stages)
-        for (photo, number, _), crop in zip(batch, stages[-1][1], strict=True):
-            photo.purified[number] = crop
-            photo.seconds += seconds / len(batch)
-            if len(photo.purified) == len(photo.faces):
-                _finish(photo, shield, options, summary)
-                advance(summary)
+    def finish(done: Iterator[Work[Item]]) -> None:
+        for work in done:
+            summary.faces, summary.seconds = batches.faces, batches.seconds
+            _finish(work, shield, options, summary)
+            advance(summary)
 
     for item in items:
         try:
@@ -145,12 +105,9 @@ def purify_files(
             summary.skipped += 1
             advance(summary)
             continue
-        photo, crops = opened
-        waiting += [(photo, number, crop) for number, crop in enumerate(crops)]
-        while len(waiting) >= options.batch_size:
-            flush(options.batch_size)
-    if waiting:
-        flush(len(waiting))
+        finish(batches.put(opened))
+    finish(batches.rest())
+    summary.faces, summary.seconds = batches.faces, batches.seconds
     return summary
 
 
@@ -159,37 +116,18 @@ def _named(path: Path, error: Exception) -> str:
     return text if str(path) in text else f"{path}: {text}"
 
 
-def _open(item: Item, shield: Shield, options: Options) -> tuple[_Photo, list[Tensor]] | None:
+def _open(item: Item, shield: Shield, options: Options) -> Work[Item] | None:
     """Read the photo and cut its faces; None if its results are there already."""
     data = item.source.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
     if not options.overwrite and _is_done(item, _made_from(sha256, shield, options)):
         return None
-    photo = read_photo(data, name=str(item.source))
-    if options.aligned:
-        faces: list[Face | None] = [None]
-        crops = [shield.aligned_crop(photo)]
-    else:
-        found = shield.faces(photo)
-        faces, crops = list(found), [shield.crop(photo, face) for face in found]
-    if options.seed is None:
-        seeds = fresh_seeds(len(faces))
-    else:
-        seeds = [derive_seed(options.seed, sha256, number) for number in range(len(faces))]
-    return _Photo(item, photo, sha256, faces, seeds), crops
+    return open_work(item, data, sha256, shield, options, name=str(item.source))
 
 
 def _made_from(sha256: str, shield: Shield, options: Options) -> dict[str, Any]:
     """Everything that a result depends on; a result made from something else is not this result."""
-    return {
-        "source_sha256": sha256,
-        "preset": shield.preset.as_dict(),
-        "prior_sha256": shield.prior_sha256,
-        "precision": str(shield.path.dtype).removeprefix("torch."),
-        "aligned": options.aligned,
-        "pasted": options.paste and not options.aligned,
-        "seed": options.seed,
-    }
+    return {"source_sha256": sha256, **made_by(shield, options)}
 
 
 def _is_done(item: Item, made_from: dict[str, Any]) -> bool:
@@ -236,32 +174,32 @@ def _image(item: Item, number: int | None) -> Path:
     return item.target.with_name(f"{item.target.name}.png" if number is None else f"{item.target.name}.face{number + 1}.png")
 
 
-def _finish(photo: _Photo, shield: Shield, options: Options, summary: Summary) -> None:
+def _finish(work: Work[Item], shield: Shield, options: Options, summary: Summary) -> None:
     """Write a photo's results: the records first, which hold the pictures' hashes, then the pictures.
 
     Stopped in between, the records and the pictures do not fit, and the photo is purified again.
     """
-    made_from = _made_from(photo.sha256, shield, options)
-    pictures = [(path, encode_photo(picture, "png")) for path, picture in _results(photo, made_from["pasted"], options.aligned)]
+    item, made_from = work.item, _made_from(work.sha256, shield, options)
+    results = [(path, encode_photo(picture, "png")) for path, picture in _results(work, options)]
     try:
-        photo.item.target.parent.mkdir(parents=True, exist_ok=True)
-        for number in range(len(photo.faces)):
-            path, data = pictures[0] if len(pictures) == 1 else pictures[number]
-            record = _record(photo, number, shield) | {
+        item.target.parent.mkdir(parents=True, exist_ok=True)
+        for number in range(len(work.faces)):
+            path, data = results[0] if len(results) == 1 else results[number]
+            record = _record(work, number, shield) | {
                 "output": path.name,
                 "output_sha256": hashlib.sha256(data).hexdigest(),
                 "made_from": made_from,
             }
-            write_whole(_sidecar(photo.item, number), (json.dumps(record, indent=1) + "\n").encode())
-        for path, data in pictures:
+            write_whole(_sidecar(item, number), (json.dumps(record, indent=1) + "\n").encode())
+        for path, data in results:
             write_whole(path, data)
         if options.overwrite:
-            _remove_others(photo.item, len(photo.faces), {path for path, _ in pictures})
+            _remove_others(item, len(work.faces), {path for path, _ in results})
     except (FacesieveError, OSError) as error:
-        summary.failures.append(_named(photo.item.source, error))
+        summary.failures.append(_named(item.source, error))
         return
     summary.done += 1
-    summary.written += [path for path, _ in pictures]
+    summary.written += [path for path, _ in results]
 
 
 def _remove_others(item: Item, faces: int, written: set[Path]) -> None:
@@ -277,31 +215,18 @@ def _remove_others(item: Item, faces: int, written: set[Path]) -> None:
         _image(item, None).unlink(missing_ok=True)
 
 
-def _results(photo: _Photo, pasted: bool, aligned: bool) -> Iterator[tuple[Path, Photo]]:
-    crops = [photo.purified[number] for number in range(len(photo.faces))]
-    if aligned:
-        yield _image(photo.item, None), to_photo(crops[0])
-    elif pasted:
-        picture = photo.photo
-        for face, crop in zip(photo.faces, crops, strict=True):
-            assert face is not None
-            picture = paste(picture, crop, face)
-        yield _image(photo.item, None), picture
-    else:
-        for number, crop in enumerate(crops):
-            yield _image(photo.item, number), to_photo(crop)
+def _results(work: Work[Item], options: Options) -> Iterator[tuple[Path, Photo]]:
+    each_face = not options.paste and not options.aligned
+    for number, picture in enumerate(pictures(work, options)):
+        yield _image(work.item, number if each_face else None), picture
 
 
-def _record(photo: _Photo, number: int, shield: Shield) -> dict[str, Any]:
-    face = photo.faces[number]
-    place = {} if face is None else {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(face).items()}
+def _record(work: Work[Item], number: int, shield: Shield) -> dict[str, Any]:
     return {
-        "source": photo.item.name or str(photo.item.source),
+        "source": work.item.name or str(work.item.source),
         "face": number + 1,
-        "faces": len(photo.faces),
-        **place,
-        "noise_seed": photo.seeds[number],
-        "seconds": round(photo.seconds / len(photo.faces), 4),
-        "ran_on": str(shield.path),
-        "version": facesieve.__version__,
+        "faces": len(work.faces),
+        **face_record(work, number),
+        "seconds": round(work.seconds / len(work.faces), 4),
+        **ran_on(shield),
     }
