@@ -1,6 +1,6 @@
 """The service under load: latency and throughput, the gain of batching, and twice the load that it can serve.
 
-    python benchmarks/load.py [--seconds S] [--clients 1 8 64] [--queue FACES]
+    python benchmarks/load.py [--seconds S] [--clients 1 8 64]
 
 Everything runs on this machine over loopback: the server is a process of its own, the clients share
 another. Each client sends one aligned face crop, waits for the answer, sends the next. Aligned
@@ -9,11 +9,10 @@ after ``--seconds``, or ``--requests`` requests if that is earlier.
 
 ``max_batch=1`` is without batching, everything else alike. For twice the capacity, requests are sent
 at twice the highest throughput that was measured with batching, whether earlier ones were answered
-or not, with a queue of ``--queue`` faces, for at least four times as long as it takes to serve a full
-queue. Memory is the server's resident memory; its growth is the median of the last quarter of the
+or not, of a server with its defaults. Memory is the server's resident memory; its growth is the median of the last quarter of the
 time over that of the second quarter. Recovery is the time from the last request that was sent until
-a new one is answered with 200; those that wait are served first, so that it is about the queue and
-a batch by the throughput. Rows go to ``docs/results/load.json``, a table of them to
+a new one is answered with 200; those that wait are served first, so that it is about
+``max_wait_s`` and a batch. Rows go to ``docs/results/load.json``, a table of them to
 ``docs/results/load.md``, marks to ``docs/results/marks.json``.
 """
 
@@ -168,7 +167,7 @@ async def overload(url: str, pid: int, rate: float, seconds: float, data: bytes)
 
 def measure(args: argparse.Namespace, data: bytes) -> list[Row]:
     rows: list[Row] = []
-    room = {"queue_faces": max(*args.clients, 64), "max_requests": 4 * max(*args.clients, 64), "deadline_s": 120}
+    room = {"queue_faces": max(*args.clients, 64), "max_requests": 4 * max(*args.clients, 64), "max_wait_s": 120, "deadline_s": 120}
     for batch in (8, 1):
         with server({"max_batch": batch, **room}) as (url, _):
             for clients in args.clients:
@@ -176,11 +175,9 @@ def measure(args: argparse.Namespace, data: bytes) -> list[Row]:
                 rows.append({"part": "closed loop", "clients": clients, "max_batch": batch, **found})
                 print(json.dumps(rows[-1]), flush=True)
     capacity = max(row["faces_per_s"] for row in rows if row["max_batch"] == 8)
-    queue = args.queue or max(int(1.5 * capacity) - 8, 1)
-    seconds = min(max(args.seconds, 4 * (queue + 8) / capacity), 120)  # long enough to fill the queue, and to stay there
-    with server({"max_batch": 8, "queue_faces": queue, "max_faces": 1}) as (url, pid):
-        found = asyncio.run(overload(url, pid, 2 * capacity, seconds, data))
-    rows.append({"part": "twice the capacity", "clients": None, "max_batch": 8, "queue": queue, **found})
+    with server({}) as (url, pid):
+        found = asyncio.run(overload(url, pid, 2 * capacity, args.seconds, data))
+    rows.append({"part": "twice the capacity", "clients": None, "max_batch": 8, **found})
     print(json.dumps(rows[-1]), flush=True)
     return rows
 
@@ -208,7 +205,7 @@ def table(rows: list[Row]) -> str:
     """All rows as Markdown."""
     names = {"part": "load", "clients": "clients", "max_batch": "max_batch", "faces_per_s": "faces / s"}
     names |= {"p50_ms": "p50 ms", "p95_ms": "p95 ms", "p99_ms": "p99 ms", "n": "answered", "statuses": "statuses"}
-    names |= {"queue": "queue, faces", "recovery_s": "recovery s", "growth_MiB": "memory growth MiB"}
+    names |= {"recovery_s": "recovery s", "growth_MiB": "memory growth MiB"}
 
     def cell(value: object) -> str:
         if isinstance(value, dict):
@@ -226,7 +223,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--queue", type=int, default=0, help="0: what is served, with the running batch, in 1.5 s")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     made = origin("load.py", {str(args.results): "FOLDER"})

@@ -36,9 +36,10 @@ def desk_of(shield=None, **settings):
 
 
 class Gate:
-    """A model that waits until it is opened, and remembers its batches; it inverts the crops."""
+    """A model that waits until it is opened, and remembers its batches; it inverts the crops, in so many seconds."""
 
-    def __init__(self, *, opened=True):
+    def __init__(self, *, opened=True, seconds=0.0):
+        self.seconds = seconds
         self.open = threading.Event()
         self.begun = threading.Event()
         self.batches = []
@@ -51,13 +52,14 @@ class Gate:
         self.threads.add(threading.get_ident())
         self.begun.set()
         assert self.open.wait(30)
+        time.sleep(self.seconds)
         return [("inverted", 1 - crops)]
 
 
 def gated_desk(gate, **settings):
     """A desk whose engine runs ``gate``."""
     chosen, metrics, shield = Settings(**settings), Metrics(), quick_shield()
-    limits = Limits(chosen.max_batch, chosen.batch_wait_ms / 1000, chosen.queue_faces, chosen.deadline_s)
+    limits = Limits(chosen.max_batch, chosen.batch_wait_ms / 1000, chosen.queue_faces, chosen.deadline_s, chosen.max_wait_s)
     desk = Desk(shield, Identifier(load_sface(), shield), Engine(gate, limits, metrics), chosen, metrics)
     desk.open()
     return desk

@@ -97,6 +97,21 @@ def test_a_full_queue_refuses_and_takes_again_when_there_is_room():
     assert [seed for batch in gate.batches for seed in batch] == [1, 2, 3, 4, 7, 8, 9]
 
 
+@pytest.mark.parametrize(("seconds", "taken"), [(0.0, 5), (0.5, 2)])
+def test_who_would_wait_too_long_is_refused_and_a_slow_model_refuses_sooner(seconds, taken):
+    slow = Gate(seconds=seconds)
+
+    async def scenario(engine):
+        for _ in range(3):  # the engine learns the pace
+            await engine.purify(crops(1), [0])
+        calls = [asyncio.create_task(engine.purify(crops(1), [seed])) for seed in range(5)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(answer, BusyError) for answer in answers[taken:])
+        return sum(isinstance(answer, list) for answer in answers)
+
+    assert run(slow, scenario, max_batch=1, batch_wait=0, max_wait=0.65) == taken
+
+
 def test_a_client_that_goes_away_frees_its_place_and_its_faces_are_not_purified():
     gate = Gate(opened=False)
 

@@ -1,6 +1,8 @@
 """One thread owns the model; faces of many clients are purified together.
 
-A request brings one face or more and waits in a queue that is bounded by faces. A batch is begun
+A request brings one face or more and waits in a queue that is bounded by faces, and by the time that
+those before it will take, at the pace of the last batches: a queue that is right for a GPU would hold
+a processor's clients for minutes, and go on doing so after the rush. A batch is begun
 when ``max_batch`` faces wait, or when the first of them has waited for ``batch_wait`` seconds. While
 one batch runs the next one gathers. A request that is cancelled leaves the queue at once.
 """
@@ -41,6 +43,7 @@ class Limits:
     batch_wait: float = 0.01
     queue_faces: int = 64
     deadline: float = 30.0
+    max_wait: float = 60.0
 
 
 class Watch:
@@ -86,7 +89,7 @@ class Engine:
         self._waiting = 0
         self._changed = asyncio.Event()
         self._closing = False
-        self._pace = 0.2  # seconds a face, learnt from the batches; decides Retry-After alone
+        self._pace = 0.2  # seconds a face, learnt from the batches; decides who is refused, and Retry-After
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._loop: asyncio.Task[None] | None = None
 
@@ -115,13 +118,15 @@ class Engine:
     async def purify(self, crops: Tensor, seeds: Sequence[int]) -> Stages:
         """Each stage's result for ``crops`` (N, 3, S, S) in [0, 1] with their ``seeds``; (N, 3, S, S) each.
 
-        Raises ``BusyError`` where the queue has no room for all of them, where they were not done
-        within the deadline, and after ``stop``. Cancelling frees the places.
+        Raises ``BusyError`` where the queue has no room for all of them or takes too long, where they
+        were not done within the deadline, and after ``stop``. Cancelling frees the places.
         """
         if self._closing:
             raise BusyError("the service is stopping", 1)
         if self._waiting + len(crops) > self.limits.queue_faces:
             raise BusyError(f"{self._waiting} faces wait already, of {self.limits.queue_faces} places", self._retry_after())
+        if self._pace * self._waiting > self.limits.max_wait:
+            raise BusyError(f"{self._waiting} faces wait already, longer than {self.limits.max_wait:g} s", self._retry_after())
         job = _Job(crops, seeds, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         self._count(len(crops))

@@ -37,6 +37,9 @@ class Settings(BaseModel):
     max_batch: int = Field(8, ge=1, description="Most faces that are purified together.")
     batch_wait_ms: float = Field(10, ge=0, description="How long a face waits for others to share its batch, ms.")
     queue_faces: int = Field(64, ge=1, description="Most faces that wait; more are refused with 503.")
+    max_wait_s: float = Field(
+        1, gt=0, description="A face is refused with 503 while those that wait would take longer than this, s."
+    )
     deadline_s: float = Field(30, gt=0, description="How long a request may wait for its faces before it is refused with 503, s.")
     max_requests: int = Field(128, ge=1, description="Most requests at a time; more are refused with 503.")
 
