@@ -167,7 +167,12 @@ async def overload(url: str, pid: int, rate: float, seconds: float, data: bytes)
 
 def measure(args: argparse.Namespace, data: bytes) -> list[Row]:
     rows: list[Row] = []
-    room = {"queue_faces": max(*args.clients, 64), "max_requests": 4 * max(*args.clients, 64), "max_wait_s": 120, "deadline_s": 120}
+    room = {
+        "queue_faces": max(*args.clients, 64),
+        "max_requests": 4 * max(*args.clients, 64),
+        "max_wait_s": 120,
+        "deadline_s": 120,
+    }
     for batch in (8, 1):
         with server({"max_batch": batch, **room}) as (url, _):
             for clients in args.clients:

@@ -36,7 +36,9 @@ def build_app(settings: Settings) -> FastAPI:
 def make_desk(settings: Settings, shield: Shield, identifier: Identifier | None) -> Desk:
     """The desk of these parts, with its engine; not opened yet."""
     metrics = Metrics()
-    limits = Limits(settings.max_batch, settings.batch_wait_ms / 1000, settings.queue_faces, settings.deadline_s, settings.max_wait_s)
+    limits = Limits(
+        settings.max_batch, settings.batch_wait_ms / 1000, settings.queue_faces, settings.deadline_s, settings.max_wait_s
+    )
     engine = Engine(lambda crops, seeds: [(s.name, r) for s, r in shield.trace(crops, seeds)], limits, metrics)
     return Desk(shield, identifier, engine, settings, metrics)
 
