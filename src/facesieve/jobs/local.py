@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from facesieve.errors import FacesieveError, InputError
 from facesieve.images import Photo, encode_photo, write_whole
-from facesieve.jobs.work import Batches, Keep, Options, Work, face_record, made_by, open_work, pictures, ran_on
+from facesieve.jobs.work import SUFFIXES, Batches, Guard, Keep, Options, Work, face_record, made_by, open_work, pictures, ran_on
 from facesieve.shield import Shield
 
 __all__ = ["SUFFIXES", "Item", "Options", "Summary", "plan", "purify_files"]
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Summary:
     faces: int = 0
     seconds: float = 0.0  # inside the purifier
     failures: list[str] = field(default_factory=list)
+    failed: list[Path] = field(default_factory=list)  # the photographs of ``failures``
     written: list[Path] = field(default_factory=list)
 
 
@@ -79,11 +79,13 @@ def purify_files(
     *,
     advance: Callable[[Summary], None] = lambda _: None,
     keep: Keep = lambda *_: None,
+    guard: Guard = nullcontext,
 ) -> Summary:
     """Purify each item's faces and write the results; what is there already is not made again.
 
     ``advance`` is called after each photograph, ``keep`` with every batch of crops and what
-    each stage made of it. Failures of single files are collected in the summary.
+    each stage made of it. ``guard`` is entered while a photograph is opened, and may refuse it by an
+    ``InputError``. Failures of single files are collected in the summary.
     """
     summary = Summary()
     batches: Batches[Item] = Batches(shield, options.batch_size, keep)
@@ -96,9 +98,10 @@ def purify_files(
 
     for item in items:
         try:
-            opened = _open(item, shield, options)
+            with guard(str(item.source)):
+                opened = _open(item, shield, options)
         except (FacesieveError, OSError) as error:
-            summary.failures.append(_named(item.source, error))
+            _fail(summary, item, error)
             advance(summary)
             continue
         if opened is None:
@@ -111,9 +114,10 @@ def purify_files(
     return summary
 
 
-def _named(path: Path, error: Exception) -> str:
+def _fail(summary: Summary, item: Item, error: Exception) -> None:
     text = str(error)
-    return text if str(path) in text else f"{path}: {text}"
+    summary.failures.append(text if str(item.source) in text else f"{item.source}: {text}")
+    summary.failed.append(item.source)
 
 
 def _open(item: Item, shield: Shield, options: Options) -> Work[Item] | None:
@@ -196,7 +200,7 @@ def _finish(work: Work[Item], shield: Shield, options: Options, summary: Summary
         if options.overwrite:
             _remove_others(item, len(work.faces), {path for path, _ in results})
     except (FacesieveError, OSError) as error:
-        summary.failures.append(_named(item.source, error))
+        _fail(summary, item, error)
         return
     summary.done += 1
     summary.written += [path for path, _ in results]

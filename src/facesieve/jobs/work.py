@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +21,9 @@ from facesieve.shield import Shield
 
 T = TypeVar("T")
 
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+
+Guard = Callable[[str], AbstractContextManager[object]]  # entered with a photograph's name before its bytes are; may refuse
 Keep = Callable[[Tensor, list[tuple[Stage, Tensor]]], None]  # is handed a batch of crops, and what each stage made of it
 
 
