@@ -194,6 +194,8 @@ def test_two_who_have_the_gallery_open_see_each_others_writes(gallery, location)
     assert other.search(row[:1])[0][0].person == "Ada"
     other.enrol("Bob", {RAW: row[1:]})
     assert [entry.person for entry in gallery.people()] == ["Ada", "Bob"]
+    assert gallery.people("Bob") == [entry for entry in gallery.people() if entry.person == "Bob"]
+    assert gallery.people("B") == gallery.people("' OR ''='") == []
     other.remove("Ada")
     assert [match.person for match in gallery.search(row[:1])[0]] == ["Bob"]
     other.close()

@@ -107,8 +107,8 @@ class Gallery(Protocol):
     def remove(self, person: str) -> int:
         """Remove a person; returns the number of templates. Raises ``GalleryError`` if unknown."""
 
-    def people(self) -> list[Entry]:
-        """Everyone, by name."""
+    def people(self, only: str | None = None) -> list[Entry]:
+        """Everyone, by name; or the person ``only``, if enrolled."""
 
     def export(self) -> Iterator[Template]:
         """Every template, by person, in the order they were enrolled; nothing that is written meanwhile."""

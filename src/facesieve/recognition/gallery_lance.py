@@ -177,10 +177,12 @@ class LanceGallery(shared.BackEnd):
         shared.check_person_usable(self._where, person, labels, purifier)
         return _rows(table)[[label in (RAW, purifier) for label in labels]]
 
-    def people(self) -> list[Entry]:
+    def people(self, only: str | None = None) -> list[Entry]:
         """See ``Gallery``."""
         with self._reported():
-            table = self._table.search().select(["person", "purifier"]).to_arrow()
+            query = self._table.search()
+            query = query if only is None else query.where(f"person = {_quoted(only)}")
+            table = query.select(["person", "purifier"]).to_arrow()
         counts: dict[str, dict[str, int]] = {}
         groups = (
             table.group_by(["person", "purifier"])

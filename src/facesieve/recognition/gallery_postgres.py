@@ -214,15 +214,16 @@ class PostgresGallery(shared.BackEnd):
             query = "SELECT row::real[] FROM templates WHERE person_id = %s AND purifier = ANY(%s) ORDER BY id"
             return np.array([row for (row,) in run(query, [found[0], [RAW, purifier]])], np.float32)
 
-    def people(self) -> list[Entry]:
+    def people(self, only: str | None = None) -> list[Entry]:
         """See ``Gallery``."""
         query = (
             "SELECT p.person, t.purifier, count(*) FROM templates t JOIN people p ON p.id = t.person_id "
+            "WHERE %(only)s::text IS NULL OR p.person = %(only)s "
             'GROUP BY p.person, t.purifier ORDER BY p.person, t.purifier COLLATE "C"'
         )
         counts: dict[str, dict[str, int]] = {}
         with self._transaction() as run:
-            for person, purifier, count in run(query):
+            for person, purifier, count in run(query, {"only": only}):
                 counts.setdefault(person, {})[purifier] = count
         return [Entry(person, templates) for person, templates in counts.items()]
 

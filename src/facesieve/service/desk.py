@@ -264,10 +264,10 @@ class Desk:
         gallery, name = self.gallery, checked_name(person)
 
         def look() -> Entry:
-            for entry in gallery.people():
-                if entry.person == name:
-                    return entry
-            raise ProblemError(404, "not-found", "nobody of this name is enrolled")
+            found = gallery.people(name)
+            if not found:
+                raise ProblemError(404, "not-found", "nobody of this name is enrolled")
+            return found[0]
 
         return await self._do("search", look)
 
