@@ -1,0 +1,359 @@
+"""Shards: what is purified and what is kept, in the same format; failures; resuming; refusals."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from datasets import Image, load_dataset
+from pyarrow import parquet
+from shard_making import BAD, noise, quick_shield, read_tar, shard, small, write_parquet, write_tar
+
+from facesieve.errors import InputError, SettingError
+from facesieve.images import encode_photo, read_photo
+from facesieve.jobs.shard_plan import holds_shards, plan_shards
+from facesieve.jobs.shards import Failure, ShardOptions, purify_shards, write_failures
+from facesieve.jobs.work import Options
+from facesieve.noise import derive_seed
+
+
+@pytest.fixture(scope="module")
+def shield():
+    return quick_shield()
+
+
+@pytest.fixture(scope="module")
+def photos(sample_paths):
+    return [small(path) for path in sample_paths[:3]]
+
+
+def expected(shield, image, seed):
+    """What the library makes of one photograph with one face."""
+    photo, faces = shield.purify(read_photo(image), seeds=[derive_seed(seed, hashlib.sha256(image).hexdigest(), 0)])
+    assert len(faces) == 1
+    return encode_photo(photo, "png")
+
+
+def run(source, out, shield, *, aligned=False, overwrite=False, seed=7, **options):
+    photographs = Options(aligned=aligned, overwrite=overwrite, seed=seed, batch_size=2)
+    return purify_shards([shard(source, out)], shield, ShardOptions(photographs, **options))
+
+
+# --- tar ---------------------------------------------------------------------------------------
+
+
+def test_a_tar_keeps_keys_order_and_all_other_members(tmp_path, shield, photos):
+    source = write_tar(
+        tmp_path / "a.tar",
+        [("README", b"hello"), ("p/1.cls", b"3"), ("p/1.jpg", photos[0]), ("p/2.JPG", photos[1]), ("p/2.txt", b"words")],
+    )
+    result = run(source, tmp_path / "out", shield)
+    assert (result.shards, result.photographs, result.faces, result.failures) == (1, 2, 2, [])
+    made = read_tar(tmp_path / "out" / "a.tar")
+    assert [name for name, _ in made] == [
+        "README", "p/1.cls", "p/1.png", "p/1.facesieve.json", "p/2.png", "p/2.txt", "p/2.facesieve.json",
+    ]  # fmt: skip
+    members = dict(made)
+    assert (members["README"], members["p/1.cls"], members["p/2.txt"]) == (b"hello", b"3", b"words")
+    assert members["p/1.png"] == expected(shield, photos[0], 7)
+    assert members["p/2.png"] == expected(shield, photos[1], 7)
+    record = json.loads(members["p/1.facesieve.json"])
+    assert record["source_sha256"] == hashlib.sha256(photos[0]).hexdigest()
+    assert record["output_sha256"] == hashlib.sha256(members["p/1.png"]).hexdigest()
+    assert (record["preset"], len(record["faces"]), len(record["faces"][0]["landmarks"])) == ("fast", 1, 5)
+
+
+def test_webdataset_reads_the_result(tmp_path, shield, photos):
+    source = write_tar(tmp_path / "a.tar", [("x/1.jpg", photos[0]), ("x/1.cls", b"3"), ("x/2.jpg", photos[1]), ("x/2.cls", b"4")])
+    run(source, tmp_path / "out", shield)
+    samples = list(webdataset.WebDataset(str(tmp_path / "out" / "a.tar"), shardshuffle=False).decode("rgb8"))
+    assert [(sample["__key__"], sample["cls"]) for sample in samples] == [("x/1", 3), ("x/2", 4)]
+    np.testing.assert_array_equal(samples[1]["png"], read_photo(expected(shield, photos[1], 7)))
+    assert samples[0]["facesieve.json"]["preset"] == "fast"
+
+
+def test_names_times_and_modes_of_a_tar_are_kept_even_the_longest(tmp_path, shield):
+    import tarfile
+
+    long = "ä" * 60 + "/" + "b" * 120
+    source = write_tar(tmp_path / "a.tar", [(f"{long}.jpg", noise(1)), (f"{long}.txt", b"x")])
+    run(source, tmp_path / "out", shield, aligned=True)
+    with tarfile.open(tmp_path / "out" / "a.tar") as tar:
+        members = tar.getmembers()
+    assert [m.name for m in members] == [f"{long}.png", f"{long}.txt", f"{long}.facesieve.json"]
+    assert [(m.mtime, m.mode) for m in members] == [(1_500_000_000, 0o640), (1_500_000_001, 0o640), (1_500_000_000, 0o640)]
+
+
+def test_which_member_is_the_image_can_be_said_and_must_be_where_there_are_two(tmp_path, shield):
+    source = write_tar(tmp_path / "a.tar", [("1.jpg", noise(1)), ("1.mask.png", noise(2))])
+    assert (
+        "1 has several images, jpg and mask.png; say by --image-column" in run(source, tmp_path / "x", shield).failures[0].reason
+    )
+    assert not list((tmp_path / "x").iterdir())
+    assert run(source, tmp_path / "y", shield, aligned=True, image_column="jpg").photographs == 1
+    assert [name for name, _ in read_tar(tmp_path / "y" / "a.tar")] == ["1.png", "1.mask.png", "1.facesieve.json"]
+
+
+@pytest.mark.parametrize("cut", [1, 700, 3000], ids=["in a header", "in the data", "at the end"])
+def test_a_tar_that_is_cut_off_is_a_failure_and_not_a_shorter_shard(tmp_path, shield, cut):
+    source = write_tar(tmp_path / "a.tar", [(f"{n}.jpg", noise(n)) for n in range(3)])
+    whole = source.read_bytes().rstrip(b"\0")
+    source.write_bytes(whole[: len(whole) // 3 * 2 + cut] if cut < 3000 else whole)
+    (failure,) = run(source, tmp_path / "out", shield, aligned=True).failures
+    assert failure.key is None
+    assert failure.reason.startswith(str(source))
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_tar_files_that_were_joined_are_not_taken_for_the_first_of_them(tmp_path, shield):
+    first, second = (write_tar(tmp_path / f"{n}.tar", [(f"{n}.jpg", noise(n))]) for n in (1, 2))
+    joined = tmp_path / "joined.tar"
+    joined.write_bytes(first.read_bytes() + second.read_bytes())
+    (failure,) = run(joined, tmp_path / "out", shield, aligned=True).failures
+    assert "cut off or damaged after" in failure.reason
+
+
+# --- Parquet -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("structured", [True, False], ids=["bytes and path", "bytes"])
+def test_parquet_keeps_its_columns_its_rows_and_what_it_says_of_itself(tmp_path, shield, photos, structured):
+    source = write_parquet(tmp_path / "a.parquet", [*photos, noise(1), photos[0]], structured=structured)
+    result = run(source, tmp_path / "out", shield)
+    assert [failure.key for failure in result.failures] == ["3"]  # noise has no face
+    table = parquet.read_table(tmp_path / "out" / "a.parquet")
+    before = parquet.read_table(source)
+    assert table.schema.remove(2) == before.schema
+    assert table.schema.metadata == {b"kept": b"yes"}
+    assert table.column("label").to_pylist() == [0, 1, 2, 4]
+    images = table.column("image").to_pylist()
+    if structured:
+        assert [image["path"] for image in images] == ["0.jpg", "1.jpg", "2.jpg", "4.jpg"]
+        images = [image["bytes"] for image in images]
+    assert images == [expected(shield, image, 7) for image in (*photos, photos[0])]
+    records = [json.loads(record) for record in table.column("facesieve").to_pylist()]
+    assert [record["output_sha256"] for record in records] == [hashlib.sha256(image).hexdigest() for image in images]
+
+
+def test_hugging_face_reads_the_result(tmp_path, shield):
+    from datasets import Dataset
+
+    source = tmp_path / "a.parquet"
+    rows = {"image": [{"bytes": noise(n), "path": None} for n in range(2)], "name": ["a", "b"]}
+    Dataset.from_dict(rows).cast_column("image", Image()).to_parquet(str(source))
+    assert run(source, tmp_path / "out", shield, aligned=True).photographs == 2
+    made = load_dataset(
+        "parquet", data_files=str(tmp_path / "out" / "a.parquet"), cache_dir=str(tmp_path / "cache"), split="train"
+    )
+    assert made[0]["image"].size == (128, 128)
+    assert made["name"][:] == ["a", "b"]
+
+
+def test_which_column_holds_the_images_must_be_clear(tmp_path, shield):
+    import pyarrow as pa
+
+    thumbs = pa.array([noise(2)], pa.binary())
+    two = write_parquet(tmp_path / "two.parquet", [noise(1)], thumb=thumbs)
+    assert "there are image, thumb; say by --image-column" in run(two, tmp_path / "x", shield).failures[0].reason
+    assert run(two, tmp_path / "x", shield, aligned=True, image_column="image").photographs == 1
+    assert "no column 'face' of bytes" in run(two, tmp_path / "y", shield, image_column="face").failures[0].reason
+
+
+def test_a_damaged_parquet_file_is_a_failure(tmp_path, shield):
+    source = write_parquet(tmp_path / "a.parquet", [noise(1)])
+    source.write_bytes(source.read_bytes()[:-100])
+    assert "not a Parquet file, or a damaged one" in run(source, tmp_path / "out", shield).failures[0].reason
+    assert not list((tmp_path / "out").iterdir())
+
+
+# --- failures ----------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_purified_is_dropped_and_listed(tmp_path, shield, photos):
+    source = write_tar(
+        tmp_path / "a.tar", [("1.jpg", photos[0]), ("2.jpg", BAD), ("2.txt", b"x"), ("3.txt", b"y"), ("4.jpg", noise(1))]
+    )
+    result = run(source, tmp_path / "out", shield)
+    assert [name for name, _ in read_tar(tmp_path / "out" / "a.tar")] == ["1.png", "1.facesieve.json"]
+    assert [(f.source, f.key, f.kept) for f in result.failures] == [("a.tar", key, False) for key in ("2", "3", "4")]
+    write_failures(tmp_path / "out", result.failures)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "failures.jsonl").read_text().splitlines()]
+    assert [(line["key"], line["reason"].split(";")[0]) for line in lines] == [
+        ("2", "2: not a JPEG, PNG, WebP, BMP, TIFF or GIF image"),
+        ("3", "3: there is no image in this sample"),
+        ("4", "no face found"),
+    ]
+
+
+def test_it_is_kept_as_it_was_only_where_that_is_asked_for(tmp_path, shield, photos):
+    members = [("1.jpg", BAD), ("1.txt", b"x"), ("2.jpg", photos[0])]
+    result = run(write_tar(tmp_path / "a.tar", members), tmp_path / "out", shield, on_failure="keep")
+    made = dict(read_tar(tmp_path / "out" / "a.tar"))
+    assert list(made) == ["1.jpg", "1.txt", "1.facesieve.json", "2.png", "2.facesieve.json"]
+    assert made["1.jpg"] == BAD
+    assert "not a JPEG" in json.loads(made["1.facesieve.json"])["failure"]
+    assert [failure.kept for failure in result.failures] == [True]
+    run(write_parquet(tmp_path / "a.parquet", [BAD, None, photos[0]]), tmp_path / "out", shield, on_failure="keep")
+    images = parquet.read_table(tmp_path / "out" / "a.parquet").column("image").to_pylist()
+    assert [image and image["bytes"] for image in images] == [BAD, None, expected(shield, photos[0], 7)]
+
+
+def test_a_defect_that_one_photograph_finds_stops_nothing(tmp_path, shield, photos):
+    class Detector:
+        def detect(self, photo):
+            if photo.shape[0] == 64:
+                raise ZeroDivisionError("far away")
+            return shield.detector.detect(photo)
+
+    source = write_tar(tmp_path / "a.tar", [("1.jpg", noise(1)), ("2.jpg", photos[0])])
+    result = run(source, tmp_path / "out", replace(shield, detector=Detector()))
+    assert [failure.reason for failure in result.failures] == ["1: unforeseen ZeroDivisionError: far away"]
+    assert result.photographs == 1
+
+
+def test_failures_behind_a_photograph_that_waits_for_its_batch_do_not_pile_up(tmp_path, shield, photos, monkeypatch):
+    """The photograph is written long before the last of them is read."""
+    seen = []
+    from facesieve.jobs import tar_shards
+
+    real = tar_shards.read
+
+    def read(source, column):
+        for sample in real(source, column):
+            seen.append(len(list((tmp_path / "out").glob(".*.part"))) and next((tmp_path / "out").glob(".*.part")).stat().st_size)
+            yield sample
+
+    monkeypatch.setattr(tar_shards, "read", read)
+    members = [("0.jpg", photos[0]), *((f"{n}.jpg", BAD) for n in range(1, 30))]
+    run(write_tar(tmp_path / "a.tar", members), tmp_path / "out", shield)
+    assert seen[-1] > 10_000
+
+
+# --- resuming ----------------------------------------------------------------------------------
+
+
+def test_a_finished_shard_is_not_made_again(tmp_path, shield):
+    source = write_tar(tmp_path / "a.tar", [("1.jpg", noise(1)), ("2.jpg", BAD)])
+    assert run(source, tmp_path / "out", shield, aligned=True).shards == 1
+    before = (tmp_path / "out" / "a.tar").stat().st_mtime_ns
+    again = run(source, tmp_path / "out", shield, aligned=True)
+    assert (again.shards, again.skipped, [failure.key for failure in again.failures]) == (0, 1, ["2"])
+    assert (tmp_path / "out" / "a.tar").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("change", ["source", "seed", "settings", "no record"])
+def test_a_result_of_something_else_is_not_passed_off_as_this(tmp_path, shield, change):
+    source = write_tar(tmp_path / "a.tar", [("1.jpg", noise(1))])
+    run(source, tmp_path / "out", shield, aligned=True)
+    made = (tmp_path / "out" / "a.tar").read_bytes()
+    if change == "source":
+        write_tar(source, [("1.jpg", noise(2))])
+    if change == "no record":
+        (tmp_path / "out" / "a.tar.json").unlink()
+    other = replace(shield, preset=shield.preset.changed(eta=0.5)) if change == "settings" else shield
+    seed = 8 if change == "seed" else 7
+    (failure,) = run(source, tmp_path / "out", other, aligned=True, seed=seed).failures
+    assert "use another folder or --overwrite" in failure.reason
+    assert (tmp_path / "out" / "a.tar").read_bytes() == made
+    assert run(source, tmp_path / "out", other, aligned=True, seed=seed, overwrite=True).shards == 1
+    assert run(source, tmp_path / "out", other, aligned=True, seed=seed).skipped == 1
+
+
+def test_a_damaged_result_is_made_again(tmp_path, shield):
+    source = write_tar(tmp_path / "a.tar", [("1.jpg", noise(1))])
+    run(source, tmp_path / "out", shield, aligned=True)
+    whole = (tmp_path / "out" / "a.tar").read_bytes()
+    (tmp_path / "out" / "a.tar").write_bytes(whole[:1000])
+    assert run(source, tmp_path / "out", shield, aligned=True).shards == 1
+    assert (tmp_path / "out" / "a.tar").read_bytes() == whole
+
+
+def test_a_result_is_no_source(tmp_path, shield):
+    run(write_tar(tmp_path / "a.tar", [("1.jpg", noise(1))]), tmp_path / "out", shield, aligned=True)
+    (failure,) = run(tmp_path / "out" / "a.tar", tmp_path / "again", shield, aligned=True).failures
+    assert "is a result of facesieve" in failure.reason
+
+
+def test_without_a_seed_two_runs_differ(tmp_path, shield):
+    source = write_tar(tmp_path / "a.tar", [("1.jpg", noise(1))])
+    for name in ("x", "y"):
+        run(source, tmp_path / name, shield, aligned=True, seed=None)
+    assert (tmp_path / "x" / "a.tar").read_bytes() != (tmp_path / "y" / "a.tar").read_bytes()
+
+
+# --- planning ----------------------------------------------------------------------------------
+
+
+def test_targets_mirror_the_folders(tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    write_tar(tmp_path / "in" / "deep" / "a.tar", [])
+    write_parquet(tmp_path / "in" / "b.parquet", [])
+    assert holds_shards([tmp_path / "in"])
+    names = [shard.name for shard in plan_shards([tmp_path / "in"], tmp_path / "out")]
+    assert names == ["b.parquet", "deep/a.tar"]
+
+
+def test_what_cannot_be_planned_is_refused(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_tar(tmp_path / "in" / "a.tar", [])
+    write_tar(tmp_path / "a.tar", [])
+    with pytest.raises(InputError, match="would both be written to"):
+        plan_shards([tmp_path / "a.tar", tmp_path / "in"], tmp_path / "out")
+    with pytest.raises(InputError, match="would take its place"):
+        plan_shards([tmp_path / "a.tar"], tmp_path)
+    with pytest.raises(InputError, match="no such file"):
+        plan_shards([tmp_path / "b.tar"], tmp_path / "out")
+    (tmp_path / "in" / "photo.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match="shards and photographs among the inputs"):
+        holds_shards([tmp_path / "in"])
+    with pytest.raises(SettingError, match="--no-paste"):
+        ShardOptions(Options(paste=False))
+
+
+def test_no_failures_no_list(tmp_path):
+    write_failures(tmp_path, [Failure("a.tar", None, "why")])
+    write_failures(tmp_path, [])
+    assert not list(tmp_path.iterdir())
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from shard_making import quick_shield, shard
+from facesieve.jobs.shards import ShardOptions, purify_shards
+from facesieve.jobs.work import Options
+few, many = sys.argv[1:]
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+for source in (few, many):
+    options = ShardOptions(Options(aligned=True))
+    result = purify_shards([shard(Path(source), Path(source).parent / "out")], quick_shield(), options)
+    assert not result.failures, result.failures
+    print(result.photographs, peak())
+"""
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_memory_does_not_grow_with_the_shard(tmp_path, kind):
+    """160 photographs of 0.4 MB as files and 0.8 MB as pixels, after 20: 200 MB if they were held."""
+    images = [noise(n, 512) for n in range(4)]
+
+    def make(name, count):
+        if kind == "tar":
+            return write_tar(tmp_path / f"{name}.tar", [(f"{n}.jpg", images[n % 4]) for n in range(count)])
+        return write_parquet(tmp_path / f"{name}.parquet", [images[n % 4] for n in range(count)])
+
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(make("few", 20)), str(make("many", 160))],
+        capture_output=True, text=True, check=True, env={"PYTHONPATH": f"{here}:{here.parent}", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    (few, before), (many, after) = (map(float, line.split()) for line in done.stdout.splitlines())
+    assert (few, many) == (20, 160)
+    assert after - before < 40
