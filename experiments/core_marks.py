@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from facesieve import purify
 from facesieve.noise import seeded_noise
-from facesieve.operators import grey_mean_pool
+from facesieve.operators import MeanPool, grey_mean_pool
 from facesieve.sampling import last
 
 
@@ -39,6 +39,8 @@ def identity(bench: Bench) -> list[Record]:
             raw[size, name] = float(str(row["value"]))
     raw_many, raw_few = raw[many, "clean"], raw[few, "clean"]
     kept = {name: bench.accuracy("fast", purify.preset("fast"), name, many) for name in ("clean", "adversarial")}
+    for name in ("clean", "adversarial"):
+        bench.accuracy("fast-fused", purify.preset("fast-fused"), name, many)
     for name in ("adversarial", "clean"):
         for label in ("paper", "fused"):
             kept[f"{label} {name}"] = bench.accuracy(label, purify.preset(label), name, few)
@@ -98,15 +100,21 @@ def tune(bench: Bench) -> list[Record]:
         for number, (x, y) in enumerate(zip(clean.split(15), labels.split(15), strict=True))
     ]
     attacked, rows = torch.cat(parts), []
-    for scale, steps, samples, start, sigma_y, end in CANDIDATES:
-        operator = grey_mean_pool(scale)
+    for name, operator, steps, samples, start, sigma_y, end in CANDIDATES:
         candidate = purify.Restoration(
-            "fused", operator, steps=steps, eta=0.0, sigma_y=sigma_y, start_sigma=start, end_sigma=end, samples=samples
+            name, operator, steps=steps, eta=0.0, sigma_y=sigma_y, start_sigma=start, end_sigma=end, samples=samples
         )
         preset = purify.Preset("", "", (candidate,))
-        right = [100 * float(bench.identifier.right(bench.purified(preset, x, name), labels).mean())
-                 for name, x in (("tuning clean", clean), ("tuning attacked", attacked))]  # fmt: skip
-        row = {"scale": scale, "steps": steps, "samples": samples, "start_sigma": start, "sigma_y": sigma_y, "end_sigma": end}
+        right = [100 * float(bench.identifier.right(bench.purified(preset, x, probes), labels).mean())
+                 for probes, x in (("tuning clean", clean), ("tuning attacked", attacked))]  # fmt: skip
+        row = {
+            "operator": purify.describe(operator),
+            "steps": steps,
+            "samples": samples,
+            "start_sigma": start,
+            "sigma_y": sigma_y,
+            "end_sigma": end,
+        }
         rows.append({**row, "clean": round(right[0], 1), "attacked": round(right[1], 1)})
         print(rows[-1], flush=True)
     write(RESULTS / "tuning.json", {"prior": bench.prior_hash, "path": str(bench.path), "n": len(labels), "rows": rows})
@@ -187,16 +195,23 @@ def speed(bench: Bench) -> list[Record]:
     return [{"mark": f"time a face, paper over fast ({bench.path})", "wanted": ">= 20", "value": round(paper / fast, 1), "n": 2}]
 
 
-# scale, steps, samples, start sigma, sigma_y, end sigma; eta is 0, and evaluations (steps x samples) are at most 8
+# name, operator, steps, samples, start sigma, sigma_y, end sigma; eta is 0, and evaluations (steps x samples) at most 8
+FUSED, COLOURED = ("fused", grey_mean_pool(2)), ("restoration", MeanPool(2))
 CANDIDATES = (
-    (2, 2, 4, 10.0, 0.36, 0.36),
-    (2, 2, 4, 10.0, 0.3, 0.3),
-    (2, 2, 4, 10.0, 0.42, 0.42),
-    (2, 2, 4, 10.0, 0.5, 0.5),
-    (2, 4, 2, 10.0, 0.36, 0.36),
-    (2, 5, 1, 10.0, 0.36, 0.36),
-    (2, 5, 1, 10.0, 0.0, 0.05),
-    (4, 2, 4, 10.0, 0.2, 0.2),
+    (*COLOURED, 2, 4, 10.0, 0.3, 0.3),
+    (*COLOURED, 2, 4, 10.0, 0.36, 0.36),
+    (*COLOURED, 2, 4, 10.0, 0.42, 0.42),
+    (*COLOURED, 2, 4, 10.0, 0.5, 0.5),
+    ("restoration", MeanPool(1), 1, 4, 0.36, 0.36, 0.36),
+    ("restoration", MeanPool(1), 1, 4, 0.7, 0.7, 0.7),
+    (*FUSED, 2, 4, 10.0, 0.3, 0.3),
+    (*FUSED, 2, 4, 10.0, 0.36, 0.36),
+    (*FUSED, 2, 4, 10.0, 0.42, 0.42),
+    (*FUSED, 2, 4, 10.0, 0.5, 0.5),
+    (*FUSED, 4, 2, 10.0, 0.36, 0.36),
+    (*FUSED, 5, 1, 10.0, 0.36, 0.36),
+    (*FUSED, 5, 1, 10.0, 0.0, 0.05),
+    ("fused", grey_mean_pool(4), 2, 4, 10.0, 0.2, 0.2),
 )
 
 MEASUREMENTS = {

@@ -38,11 +38,12 @@ def test_paper_is_the_published_setting():
         assert stage.sigmas()[-2] == pytest.approx((1 / 0.9999 - 1) ** 0.5, rel=1e-6)  # t = 0
 
 
-def test_fast_needs_at_most_eight_evaluations_and_no_pure_noise():
-    (restoration,) = purify.preset("fast").restorations
+@pytest.mark.parametrize(("name", "operator"), [("fast", MeanPool(2)), ("fast-fused", grey_mean_pool(2))])
+def test_fast_needs_at_most_eight_evaluations_and_no_pure_noise(name, operator):
+    (restoration,) = purify.preset(name).restorations
     assert restoration.evaluations <= 8
     assert restoration.start_sigma is not None
-    assert isinstance(restoration.operator, type(grey_mean_pool(2)))
+    assert restoration.operator == operator
 
 
 def test_presets_are_data():

@@ -85,7 +85,9 @@ def purify(
         str, typer.Option(help="A preset (see `facesieve presets`), or a profile of `facesieve calibrate`.")
     ] = "fast",
     scale: Annotated[int | None, typer.Option(help="Resolution scale: 2, 4 or 8.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Evaluations of the prior in each restoration.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Evaluations of the prior in each restoration, times its samples where it averages.")
+    ] = None,
     eta: Annotated[float | None, typer.Option(help="Share of fresh noise in each step, 0 to 1.")] = None,
     sigma_y: Annotated[float | None, typer.Option(help="Noise level assumed in the photograph, for images in [-1, 1].")] = None,
     seed: Annotated[
@@ -230,7 +232,10 @@ def presets(json_: Annotated[bool, typer.Option("--json", help="As JSON, with ev
 
     table = Table("preset", "what it does", "restorations", "evaluations")
     for preset in PRESETS.values():
-        stages = "\n".join(f"{r['name']}: {r['operator']}, eta {r['eta']:g}" for r in preset.as_dict()["restorations"])
+        stages = "\n".join(
+            f"{r['name']}: {r['operator']}, eta {r['eta']:g}" + (f", {r['samples']} samples" if r["samples"] > 1 else "")
+            for r in preset.as_dict()["restorations"]
+        )
         table.add_row(preset.name, preset.summary, stages, str(preset.evaluations))
     out.print(table)
 
