@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from shard_making import BAD, small, write_parquet, write_tar
 
-KILLS = 20
+KILLS = 12
 HERE = Path(__file__).parent
 
 

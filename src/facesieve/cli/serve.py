@@ -17,12 +17,15 @@ keys_app = typer.Typer(no_args_is_help=True, help="API keys: add, list, remove. 
 serve_app.add_typer(keys_app, name="keys")
 
 Config = Annotated[Path | None, typer.Option("--config", envvar="FACESIEVE_CONFIG", help="TOML file of settings, one a line.")]
+Cluster = Annotated[
+    str | None, typer.Option("--cluster", help="Serve on Ray: local, auto, or the address of one; otherwise in this process.")
+]
 KeyFile = Annotated[
     Path, typer.Option("--keys", envvar="FACESIEVE_KEYS", help="The file of keys, the same that the service is given.")
 ]
 
 
-def serve(context: typer.Context, config: Path | None, **given: Any) -> None:
+def serve(context: typer.Context, config: Path | None, cluster: str | None, **given: Any) -> None:
     """Serve the shield over HTTP. With --upstream: purify the photographs in calls to another server.
 
     Each setting is an option, an environment variable and a line of the --config file, taken in this order.
@@ -30,11 +33,23 @@ def serve(context: typer.Context, config: Path | None, **given: Any) -> None:
     if context.invoked_subcommand is not None:
         return
     settings = load_settings(config, {name: value for name, value in given.items() if value is not None})
+    if cluster is not None:
+        serve_on_cluster(settings, cluster)
+        return
     try:
         from facesieve.service.run import serve as run
     except ImportError as error:
         raise MissingExtraError("the service", "serve") from error
     run(settings)
+
+
+def serve_on_cluster(settings: Settings, address: str) -> None:
+    """The service on Ray Serve."""
+    try:
+        from facesieve.service.cluster import serve_on
+    except ImportError as error:
+        raise MissingExtraError("the service on a cluster", "cluster") from error
+    serve_on(settings, address)
 
 
 def _parameters() -> list[inspect.Parameter]:
@@ -43,6 +58,7 @@ def _parameters() -> list[inspect.Parameter]:
     parameters = [
         inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
         inspect.Parameter("config", kind, annotation=Config, default=None),
+        inspect.Parameter("cluster", kind, annotation=Cluster, default=None),
     ]
     for name, setting in Settings.model_fields.items():
         usual = "" if setting.default is None else f" [default: {setting.default}]"

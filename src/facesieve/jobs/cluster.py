@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,13 +18,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from facesieve.errors import InputError, MissingExtraError, SettingError
+from facesieve.errors import InputError
 from facesieve.jobs.local import Item, purify_files
 from facesieve.jobs.shard_plan import Shard
 from facesieve.jobs.shards import Failure, Result, ShardOptions, purify_shard
 from facesieve.jobs.trail import Trail
 from facesieve.jobs.work import Options
 from facesieve.purify import Preset
+from facesieve.ray_cluster import joined, models_that_fit
 from facesieve.shield import Shield, load_shield
 
 MOST_PHOTOGRAPHS = 64  # in a task
@@ -43,32 +43,6 @@ class Recipe:
     def load(self) -> Shield:
         """The shield. Raises ``SettingError`` or ``PriorError``."""
         return load_shield(self.preset, prior=self.prior, device=self.device, precision=self.precision)
-
-
-@contextmanager
-def joined(address: str) -> Iterator[None]:
-    """Within a Ray: ``local`` starts one on this machine, ``auto`` joins the one here, ``host:port`` one elsewhere.
-
-    One that this process has joined before is used whatever the address, and left as it is. Raises
-    ``InputError`` where there is none.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingExtraError("a cluster", "cluster") from error
-    if ray.is_initialized():
-        yield
-        return
-    alone = {"include_dashboard": False} if address == "local" else {}
-    try:
-        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **alone)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"--cluster {address}: no Ray there ({str(error).splitlines()[0]}); `local` starts one") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def purify_shards_on(
@@ -197,21 +171,8 @@ def _results(
     context.enable_progress_bars = False
     context.max_errored_blocks = -1  # a task that cannot be done is missing from the results; the others go on
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    count, needs = _workers(recipe.device, workers)
+    count, needs = models_that_fit(recipe.device, workers)
     pool = ray.data.ActorPoolStrategy(size=min(count, len(units)), max_tasks_in_flight_per_actor=1)
     tasks = ray.data.from_items([{"unit": unit, "name": name} for unit, name in units.items()], override_num_blocks=len(units))
     # An actor that dies is started again, and its task given to one that lives, without end; see ``Trail`` for the end.
     yield from tasks.map(_Worker, fn_constructor_args=(recipe, work), compute=pool, **needs).iter_rows()
-
-
-def _workers(device: str, wanted: int | None) -> tuple[int, dict[str, Any]]:
-    """How many models, and what each needs: a GPU where there are some, otherwise a CPU."""
-    import ray
-
-    found = ray.cluster_resources()
-    gpus = int(found.get("GPU", 0))
-    if device == "cuda" and not gpus:
-        raise SettingError("device cuda: there is no GPU in this cluster; leave --device out")
-    if gpus and device != "cpu":
-        return wanted or gpus, {"num_gpus": 1}
-    return wanted or max(1, int(found.get("CPU", 1))), {"num_cpus": 1}

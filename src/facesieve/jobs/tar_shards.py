@@ -84,7 +84,7 @@ def _sample(source: Path, key: str, members: list[_Member], column: str | None) 
         raise InputError(f"{source}: {key} has a {RECORD} already; this shard is a result of facesieve")
     images = [member for member in members if _is_image(member, column)]
     if not images:
-        wanted = f"{key}.{column}" if column else "an image"
+        wanted = f"{key}.{column}" if column else "image"
         return Sample(key, None, f"{key}: there is no {wanted} in this sample", (members, None))
     if len(images) > 1:
         names = " and ".join(member.suffix for member in images)

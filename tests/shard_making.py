@@ -38,6 +38,7 @@ def noise(number, side=64):
 
 def write_tar(path, members):
     """A tar file of ``(name, bytes)``, each with a time of its own."""
+    path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for number, (name, data) in enumerate(members):
             info = tarfile.TarInfo(name)

@@ -1,0 +1,53 @@
+"""Joining a Ray, for the jobs and for the service: on this machine or on many."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from facesieve.errors import InputError, MissingExtraError, SettingError
+
+
+@contextmanager
+def joined(address: str) -> Iterator[None]:
+    """Within a Ray: ``local`` starts one on this machine, ``auto`` joins the one here, ``host:port`` one elsewhere.
+
+    One that this process has joined before is used whatever the address, and left as it is. Raises
+    ``InputError`` where there is none, ``MissingExtraError`` where Ray is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError("a cluster", "cluster") from error
+    if ray.is_initialized():
+        yield
+        return
+    alone = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **alone)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"--cluster {address}: no Ray there ({str(error).splitlines()[0]}); `local` starts one") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def models_that_fit(device: str, wanted: int | None = None) -> tuple[int, dict[str, Any]]:
+    """How many models the joined Ray has room for, or ``wanted``; and what each needs: a GPU where there are some, or a CPU.
+
+    Raises ``SettingError`` where ``device`` is cuda and there is no GPU.
+    """
+    import ray
+
+    found = ray.cluster_resources()
+    gpus = int(found.get("GPU", 0))
+    if device == "cuda" and not gpus:
+        raise SettingError("device cuda: there is no GPU in this cluster; leave --device out")
+    if gpus and device != "cpu":
+        return wanted or gpus, {"num_gpus": 1}
+    return wanted or max(1, int(found.get("CPU", 1))), {"num_cpus": 1}

@@ -1,0 +1,138 @@
+"""On a real Ray with two worker processes: the same files as without it, also if a worker dies; and the service on it."""
+
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from ray_here import QuickRecipe, small_ray, until, workers, writer_of
+
+from facesieve.errors import InputError
+from facesieve.images import encode_photo, read_photo
+from facesieve.jobs.cluster import Recipe, purify_files_on, purify_shards_on
+from facesieve.jobs.local import plan, purify_files
+from facesieve.jobs.shards import ShardOptions, purify_shards
+from facesieve.jobs.work import Options
+from facesieve.noise import derive_seed
+from facesieve.purify import preset
+from facesieve.ray_cluster import joined
+from facesieve.service.settings import Settings
+from facesieve.shield import load_shield
+from shard_making import BAD, noise, read_tar, shard, small, write_parquet, write_tar
+
+ALIGNED = ShardOptions(Options(aligned=True, seed=3))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray():
+    with small_ray() as running:
+        yield running
+
+
+def tree(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_worker_is_killed_in_the_middle_and_every_photograph_is_there_once(tmp_path):
+    """The files are those of one process alone, byte for byte, with the real network."""
+    recipe = Recipe(preset("fast").changed(steps=1))
+    sources = [write_tar(tmp_path / f"{n}.tar", [(f"{k}.jpg", noise(10 * n + k)) for k in range(10)]) for n in range(4)]
+    sources.append(write_parquet(tmp_path / "4.parquet", [noise(n) for n in range(10)]))
+    shards, out = [shard(source, tmp_path / "out") for source in sources], tmp_path / "out"
+    with ThreadPoolExecutor(1) as thread:
+        job = thread.submit(purify_shards_on, "auto", out, shards, recipe, ALIGNED)
+        until(lambda: job.done() or writer_of(out))
+        victim = writer_of(out)
+        victim.kill()
+        result = job.result(300)
+    assert not victim.is_running()
+    assert result.failures == []
+    assert result.shards + result.skipped == 5
+    alone = [shard(source, tmp_path / "alone") for source in sources]
+    assert purify_shards(alone, recipe.load(), ALIGNED).photographs == 50
+    assert tree(out) == tree(tmp_path / "alone")
+
+
+def test_a_photograph_that_kills_its_workers_is_listed_and_the_rest_goes_on(tmp_path, sample_paths):
+    photos = [small(path, 160) for path in sample_paths[:3]]
+    poisoned = write_tar(tmp_path / "a.tar", [("0.jpg", photos[0]), ("bad.jpg", BAD), ("1.jpg", noise(1)), ("2.jpg", photos[1])])
+    other = write_tar(tmp_path / "b.tar", [("3.jpg", photos[2])])
+    shards = [shard(source, tmp_path / "out") for source in (poisoned, other)]
+    result = purify_shards_on(
+        "auto", tmp_path / "out", shards, QuickRecipe(deadly=True), ShardOptions(Options(seed=3)), workers=1
+    )
+    reasons = {failure.key: failure.reason for failure in result.failures}
+    assert set(reasons) == {"bad", "1"}
+    assert reasons["1"] == "1: 3 workers died while they read it; it is left out"
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.tar", "a.tar.json", "b.tar", "b.tar.json"]
+    clean = write_tar(tmp_path / "clean" / "a.tar", [("0.jpg", photos[0]), ("2.jpg", photos[1])])
+    purify_shards([shard(clean, tmp_path / "alone")], QuickRecipe().load(), ShardOptions(Options(seed=3)))
+    assert read_tar(tmp_path / "out" / "a.tar") == read_tar(tmp_path / "alone" / "a.tar")
+
+
+def test_a_folder_of_photographs_gives_the_same_pictures(tmp_path, sample_paths):
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    for number, path in enumerate(sample_paths[:3]):
+        (folder / "deep" / f"{number}.jpg").write_bytes(small(path, 160))
+    (folder / "bad.jpg").write_bytes(BAD)
+    items = plan([folder], tmp_path / "out")
+    result = purify_files_on("auto", tmp_path / "out", items, QuickRecipe(), Options(seed=3), workers=1)
+    assert (result.photographs, result.faces) == (3, 3)
+    (failure,) = result.failures
+    assert failure.source == str(folder / "bad.jpg")
+    assert "not a JPEG" in failure.reason
+    purify_files(plan([folder], tmp_path / "alone"), QuickRecipe().load(), Options(seed=3))
+    made, alone = tree(tmp_path / "out"), tree(tmp_path / "alone")
+    assert {n: d for n, d in made.items() if n.endswith(".png")} == {n: d for n, d in alone.items() if n.endswith(".png")}
+    assert made.keys() == alone.keys()
+    records = [json.loads(tree_["deep/0.face1.json"]) for tree_ in (made, alone)]
+    for record in records:
+        del record["seconds"]
+    assert records[0] == records[1]
+
+
+def test_an_address_without_a_ray_is_one_line(monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(InputError, match="--cluster 127.0.0.1:1: no Ray there"), joined("127.0.0.1:1"):
+        pass
+
+
+# --- the service -------------------------------------------------------------------------------
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def test_the_service_answers_on_ray_as_it_does_alone_also_after_its_model_was_killed(sample_paths):
+    from facesieve.service.cluster import deployed
+
+    photos = [small(path, 240) for path in sample_paths[:3]]
+    shield = load_shield("fast")
+    settings = Settings(port=free_port(), allow_seeds=True)
+    url = f"http://127.0.0.1:{settings.port}"
+
+    def ask(photo):
+        return httpx.post(f"{url}/v1/purify?seed=5", content=photo, headers={"Content-Type": "image/jpeg"}, timeout=120)
+
+    def pixels(photo):
+        return shield.purify(read_photo(photo), seeds=[derive_seed(5, 0)])[0].astype(int)
+
+    with deployed(settings, "auto"):
+        assert httpx.get(f"{url}/readyz", timeout=60).json() == {"status": "ready"}
+        with ThreadPoolExecutor(3) as clients:
+            answers = list(clients.map(ask, photos))
+        assert [answer.status_code for answer in answers] == [200, 200, 200]
+        for photo, answer in zip(photos, answers, strict=True):  # batched together: equal but for rounding
+            assert abs(read_photo(answer.content).astype(int) - pixels(photo)).max() <= 1
+        problem = ask(encode_photo(read_photo(noise(1)), "jpeg"))
+        assert (problem.status_code, problem.json()["type"]) == (422, "urn:facesieve:problem:no-face")
+        (model,) = workers("ServeReplica:facesieve:model")
+        model.kill()
+        until(lambda: ask(photos[0]).status_code == 200)
+    assert not workers("ServeReplica")
