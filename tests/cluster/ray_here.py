@@ -22,7 +22,7 @@ TESTS = Path(__file__).parent.parent
 def small_ray(cpus=2):
     """A Ray with so many worker processes, without a dashboard; nothing of it is left afterwards."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_worker_niceness"] = "0"  # otherwise whatever else runs here goes first
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (otherwise whatever else runs here goes first)
     paths = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = f"{TESTS / 'cluster'}:{TESTS}"  # the workers load what is below from here
     import ray
