@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
 from shard_making import BAD, small, write_parquet, write_tar
 
 KILLS = 12
