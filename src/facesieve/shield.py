@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from facesieve import hardware
 from facesieve.errors import InputError, NoFaceError, SettingError
 from facesieve.faces import Detector, Face, align, paste
 from facesieve.images import Photo, to_tensor
-from facesieve.purify import Preset, Purifier, Stage, fresh_seeds
+from facesieve.purify import Preset, Purifier, RestorationStage, Stage, fresh_seeds
 from facesieve.purify import preset as preset_named
 from facesieve.toml_file import read_toml
 
@@ -38,6 +38,13 @@ class Shield:
         """What a gallery remembers this purifier by: the preset's name, and a hash of all its settings and its prior."""
         made_from = json.dumps([self.preset.as_dict()["restorations"], self.prior_sha256], sort_keys=True)
         return f"{self.preset.name}-{hashlib.sha256(made_from.encode()).hexdigest()[:12]}"
+
+    def with_preset(self, preset: Preset) -> Shield:
+        """This prior, on this machine, with another preset. Raises ``SettingError`` where the stages are not a preset's."""
+        stage = self.purifier.stages[0]
+        if not isinstance(stage, RestorationStage):
+            raise SettingError("this shield's stages are of its own: there is no prior to go with another preset")
+        return replace(self, preset=preset, purifier=preset.with_prior(stage.prior))
 
     def faces(self, photo: Photo) -> list[Face]:
         """The faces in a photo, largest first. Raises ``NoFaceError`` if there is none."""

@@ -20,6 +20,7 @@ from facesieve.cli.identify import enrol, identify, verify
 from facesieve.cli.serve import serve_app
 from facesieve.cli.terminal import out
 from facesieve.cli.train import train_app
+from facesieve.cli.ui import ui
 from facesieve.errors import FacesieveError, InputError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ app.command()(verify)
 app.command()(calibrate)
 app.command()(evaluate)
 app.command()(report)
+app.command()(ui)
 
 console = Console(stderr=True, highlight=False)
 

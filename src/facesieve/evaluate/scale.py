@@ -137,7 +137,7 @@ def choose_scale(
     found: list[Indicators] = []
     sheets: dict[int, list[tuple[str, Tensor]]] = {}
     for scale in scales:
-        purifier = shield.preset.changed(scale=scale).with_prior(shield.purifier.stages[0].prior)  # type: ignore[attr-defined]
+        purifier = shield.with_preset(shield.preset.changed(scale=scale)).purifier
         clean, adversarial = (_purified(purifier, images, seed) for images in (samples.clean, samples.adversarial))
         found.append(_indicators(scale, samples, clean, adversarial, name, bare))
         shown = slice(0, 32)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from facesieve.errors import FacesieveError, InputError
 from facesieve.hardware import Path as HardwarePath
+from facesieve.hosts import is_loopback
 from facesieve.identification import Identifier
 from facesieve.purify import Stage
 from facesieve.ray_cluster import joined, models_that_fit
@@ -34,7 +35,7 @@ from facesieve.service.keys import Keys
 from facesieve.service.logs import event, log_to_stderr
 from facesieve.service.metrics import Metrics
 from facesieve.service.proxy import create_proxy
-from facesieve.service.settings import Settings, is_loopback
+from facesieve.service.settings import Settings
 from facesieve.shield import Shield, chosen_preset, load_shield
 
 NAME = "facesieve"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import signal
 import socket
+from dataclasses import replace
 
 import uvicorn
 from fastapi import FastAPI
 
 from facesieve.errors import InputError
+from facesieve.faces import Detector
 from facesieve.identification import Identifier
 from facesieve.recognition.embedders import load_embedder
+from facesieve.recognition.open_gallery import open_gallery
 from facesieve.service.app import create_app
 from facesieve.service.desk import Desk
 from facesieve.service.engine import Engine, Limits
@@ -30,7 +33,22 @@ def build_app(settings: Settings) -> FastAPI:
     identifier = None if settings.upstream else Identifier(load_embedder(settings.embedder), shield)
     desk = make_desk(settings, shield, identifier)
     desk.open()
-    return create_proxy(desk, keys=keys) if settings.upstream else create_app(desk, keys=keys)
+    if settings.upstream:
+        return create_proxy(desk, keys=keys)
+    app = create_app(desk, keys=keys)
+    if settings.page:
+        assert identifier is not None
+        _add_page(app, settings, identifier, shield)
+    return app
+
+
+def _add_page(app: FastAPI, settings: Settings, identifier: Identifier, shield: Shield) -> None:
+    """The page at ``/ui``, with a gallery handle and a detector of its own: the desk's serve the desk's thread alone."""
+    from facesieve.page.run import mount
+
+    own = replace(shield, detector=Detector())
+    gallery = None if settings.gallery is None else open_gallery(settings.gallery)
+    mount(app, identifier.embedder, own, gallery, settings.samples)
 
 
 def make_desk(settings: Settings, shield: Shield, identifier: Identifier | None) -> Desk:

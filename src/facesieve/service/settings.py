@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -10,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from facesieve.errors import SettingError
+from facesieve.hosts import is_loopback
 from facesieve.toml_file import read_toml
 
 
@@ -32,6 +32,8 @@ class Settings(BaseModel):
     gallery: str | None = Field(
         None, description="A gallery's folder, made if there is none, or postgresql://user@host/database."
     )
+    page: bool = Field(False, description="Serve the page for people at /ui; on loopback alone, since it asks for no key.")
+    samples: Path | None = Field(None, description="Folder of photographs to choose from on the page.")
     allow_seeds: bool = Field(False, description="Let callers choose the noise; whoever knows it can attack it.")
 
     max_batch: int = Field(8, ge=1, description="Most faces that are purified together.")
@@ -69,18 +71,14 @@ class Settings(BaseModel):
             raise ValueError(f"max_faces {self.max_faces} must not be above queue_faces {self.queue_faces}")
         if self.upstream is not None and not self.upstream.startswith(("http://", "https://")):
             raise ValueError("upstream must begin with http:// or https://")
+        if self.page and not is_loopback(self.host):
+            raise ValueError(f"page: it asks for no key, and others can reach host {self.host}; listen on 127.0.0.1")
+        if self.page and self.upstream is not None:
+            raise ValueError("page: a proxy has none; start another service, or `facesieve ui`")
         unguarded = self.keys is None and not (self.upstream and self.open_proxy)
         if unguarded and not is_loopback(self.host):
             raise ValueError(f"host {self.host} can be reached by others: give a file of keys, or listen on 127.0.0.1")
         return self
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach ``host``."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def load_settings(file: Path | None, given: Mapping[str, object]) -> Settings:

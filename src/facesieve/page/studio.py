@@ -1,0 +1,185 @@
+"""What the page does with a photograph: purify it, say who it is before and after, attack it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from facesieve.attacks.gradient import pgd
+from facesieve.attacks.objectives import Objective, PullToward, PushAway
+from facesieve.attacks.quantise import as_uint8
+from facesieve.errors import GalleryError, InputError
+from facesieve.faces import align, paste
+from facesieve.identification import CROP, Identifier
+from facesieve.images import Photo, read_photo, to_photo
+from facesieve.noise import derive_seed
+from facesieve.pictures import columns, sheet
+from facesieve.purify import fresh_seeds
+from facesieve.recognition import Embedder
+from facesieve.recognition.crops import resized
+from facesieve.recognition.gallery import RAW, Gallery
+from facesieve.shield import Shield, chosen_preset
+
+Say = Callable[[float, str], None]  # how far, 0 to 1, and what is done now
+STEP = 1 / 255  # of the playground's attack
+MAX_FACES = 8  # of a photograph, the largest
+
+
+@dataclass(frozen=True)
+class Named:
+    """Who the gallery says a face is; ``person`` None where there is no gallery."""
+
+    what: str  # which picture of the face: "as it came", "attacked", "purified"
+    person: str | None
+    score: float | None  # cosine
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What is shown of a photograph. Pictures are ``uint8`` RGB (H, W, 3)."""
+
+    before: Photo
+    after: Photo
+    steps: Photo  # each face a row, each step a column
+    names: list[list[Named]]  # of each face, largest first
+    tamper: list[float]  # tamper score of each face
+
+
+class Studio:
+    """Shield, recogniser and gallery of one page; one call at a time, others wait."""
+
+    def __init__(self, embedder: Embedder, shield: Shield, gallery: Gallery | None) -> None:
+        if gallery is not None and gallery.embedder != embedder.name:
+            raise GalleryError(f"the gallery's templates are by {gallery.embedder}, not by {embedder.name}; use that embedder")
+        self.embedder, self.gallery = embedder, gallery
+        self._shield = shield
+        self._lock = threading.Lock()
+
+    @property
+    def preset(self) -> str:
+        """The name of the preset that the page begins with."""
+        return self._shield.preset.name
+
+    @property
+    def people(self) -> list[str]:
+        """Everyone that the gallery knows."""
+        if self.gallery is None:
+            return []
+        with self._lock:
+            return [entry.person for entry in self.gallery.people() if RAW in entry.templates]
+
+    def purify(self, path: Path | None, preset: str, scale: int | None, seed: int | None, say: Say) -> Shown:
+        """Every face of a photograph purified. Raises ``InputError`` or ``NoFaceError``, one line each."""
+        with self._lock:
+            photo = _read(path)
+            say(0.1, "looking for faces")
+            shield = self._with(preset, scale)
+            faces = shield.faces(photo)[:MAX_FACES]
+            crops = torch.stack([shield.crop(photo, face) for face in faces])
+            raw = torch.from_numpy(Identifier(self.embedder, shield).raw_rows(photo, faces))
+            say(0.3, f"purifying {len(faces)} {'face' if len(faces) == 1 else 'faces'}")
+            stages = shield.trace(crops, _seeds(seed, len(faces)))
+            purified = stages[-1][1]
+            say(0.9, "asking who it is")
+            after = photo
+            for face, crop in zip(faces, purified, strict=True):
+                after = paste(after, crop, face)
+            rows = self._embed(purified)
+            names = [
+                [self._named("as it came", one, RAW), self._named("purified", other, shield.label)]
+                for one, other in zip(raw, rows, strict=True)
+            ]
+            return Shown(photo, after, sheet(columns(crops, stages)), names, (1 - (raw * rows).sum(1)).tolist())
+
+    def attack(
+        self,
+        path: Path | None,
+        eps: float,
+        steps: int,
+        victim: str | None,
+        preset: str,
+        scale: int | None,
+        seed: int | None,
+        say: Say,
+    ) -> Shown:
+        """The largest face attacked by PGD on the recogniser alone, then purified; the pictures are of the aligned face.
+
+        ``eps`` is in levels of 255. With a ``victim`` the face is to be taken for that person, without one it
+        is to be nobody that the gallery knows. Raises ``InputError`` or ``NoFaceError``.
+        """
+        with self._lock:
+            photo = _read(path)
+            say(0.05, "looking for the face")
+            shield = self._with(preset, scale)
+            face = shield.faces(photo)[0]
+            clean = as_uint8(align(photo, face, CROP)[None])
+            say(0.1, f"attacking, {steps} steps")
+            goal = self._objective(clean, victim)
+            attacked = as_uint8(pgd(goal, clean, eps=eps / 255, step=STEP, iterations=steps, seeds=fresh_seeds(1)))
+            say(0.6, "purifying")
+            small = resized(attacked, shield.size)
+            stages = shield.trace(small, _seeds(seed, 1))
+            purified = stages[-1][1]
+            say(0.9, "asking who it is")
+            rows = self._embed(torch.cat([clean, attacked])), self._embed(purified)
+            names = [
+                self._named("as it came", rows[0][0], RAW),
+                self._named("attacked", rows[0][1], RAW),
+                self._named("purified", rows[1][0], shield.label),
+            ]
+            tamper = float(1 - rows[0][1] @ rows[1][0])
+            return Shown(to_photo(attacked[0]), to_photo(purified[0]), sheet(columns(small, stages)), [names], [tamper])
+
+    def _objective(self, clean: Tensor, victim: str | None) -> Objective:
+        if self.gallery is None:
+            if victim is not None:
+                raise InputError("there is no gallery, so nobody to be taken for")
+            return PushAway(self.embedder, self._embed(clean))  # away from itself: the start is random, and has a slope
+        if victim is not None:
+            return PullToward(self.embedder, self._template(victim))
+        return PushAway(self.embedder, self._template(self._nearest(self._embed(clean)[0])))
+
+    def _nearest(self, row: Tensor) -> str:
+        assert self.gallery is not None
+        return self.gallery.search(row[None].numpy(), count=1)[0][0].person
+
+    def _template(self, person: str) -> Tensor:
+        assert self.gallery is not None
+        rows = torch.from_numpy(self.gallery.templates_of(person))
+        return functional.normalize(rows.mean(0, keepdim=True))
+
+    def _named(self, what: str, row: Tensor, purifier: str) -> Named:
+        if self.gallery is None:
+            return Named(what, None, None)
+        try:
+            found = self.gallery.search(row[None].numpy(), purifier=purifier, count=1)[0][0]
+        except GalleryError:  # it has no templates of this kind
+            return Named(what, None, None)
+        return Named(what, found.person, found.score)
+
+    def _embed(self, crops: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.embedder.embed(crops).float().cpu()
+
+    def _with(self, preset: str, scale: int | None) -> Shield:
+        """The shield with these settings; the network is loaded once, whatever the preset."""
+        chosen = chosen_preset(preset).changed(scale=scale)
+        if chosen != self._shield.preset:
+            self._shield = self._shield.with_preset(chosen)
+        return self._shield
+
+
+def _read(path: Path | None) -> Photo:
+    if path is None:
+        raise InputError("no photograph chosen yet; drop one, or take a sample")
+    return read_photo(path)
+
+
+def _seeds(seed: int | None, count: int) -> list[int]:
+    return fresh_seeds(count) if seed is None else [derive_seed(seed, number) for number in range(count)]
