@@ -119,8 +119,10 @@ def _trails(out: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     trails = out.resolve() / f".{secrets.token_hex(4)}.trails"
     trails.mkdir(parents=True)
-    yield trails
-    shutil.rmtree(trails, ignore_errors=True)
+    try:
+        yield trails
+    finally:
+        shutil.rmtree(trails, ignore_errors=True)
 
 
 def _note(trails: Path, unit: str) -> Path:
