@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facesieve.errors import FacesieveError, InputError
+from facesieve.errors import FacesieveError, InputError, SettingError
 from facesieve.hardware import Path as HardwarePath
 from facesieve.hosts import is_loopback
 from facesieve.identification import Identifier
@@ -229,6 +229,8 @@ def _run(application: Any, logging: dict[str, Any]) -> None:
 
 def serve_on(settings: Settings, address: str) -> None:
     """Serve on a cluster until SIGTERM or Ctrl-C; what was accepted is finished first."""
+    if settings.page:
+        raise SettingError("page: it is not served on a cluster; start another service, or `facesieve ui`")
     log_to_stderr(settings.log_level)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
