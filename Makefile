@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check format setup clean
+.PHONY: demo test check format build setup clean
 
 setup: $(READY)
 
@@ -29,6 +29,11 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# A wheel and an sdist in dist/, and the Containerfile checked.
+build: $(READY)
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/hadolint Containerfile
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -1,0 +1,183 @@
+"""What is handed out: the wheel and sdist, installed away from the repository, and the files that deploy them."""
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from facesieve.service.settings import Settings
+
+ROOT = Path(__file__).parent.parent.parent
+DEPLOY = ROOT / "docs" / "deploy"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A wheel and an sdist of a copy of the repository, so that nothing is written into it."""
+    folder = tmp_path_factory.mktemp("build")
+    copy = folder / "source"
+    unwanted = shutil.ignore_patterns(".git", ".venv", "out", "dist", "models", "__pycache__", ".*_cache")
+    shutil.copytree(ROOT, copy, ignore=unwanted)
+    words = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder / "dist"), str(copy)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder / "dist"
+
+
+def test_the_wheel_has_what_it_needs_and_no_more(built):
+    (wheel,) = built.glob("*.whl")
+    assert wheel.stat().st_size < 100e6
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "facesieve/py.typed" in names
+    for wanted in (r"weights/.*\.safetensors$", r"weights/.*\.onnx$", r"weights/.*\.LICENSE$", r"dist-info/licenses/LICENSE$"):
+        assert any(re.search(wanted, name) for name in names), wanted
+    assert not [name for name in names if name.startswith(("tests", "models", "samples", "experiments", "benchmarks"))]
+
+
+def test_the_sdist_has_source_tests_and_samples_and_no_large_models(built):
+    (sdist,) = built.glob("*.tar.gz")
+    assert sdist.stat().st_size < 100e6
+    names = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+    assert {"pyproject.toml", "Makefile", "LICENSE", "src/facesieve/__init__.py", "tests/conftest.py"} <= names
+    assert any(name.startswith("samples/") and name.endswith(".jpg") for name in names)
+    assert not any(name.startswith("models/") for name in names)
+
+
+@pytest.fixture(scope="module")
+def installed(built, tmp_path_factory):
+    """The wheel in a folder of its own, before the repository's on the path; its libraries are those of the tests."""
+    folder = tmp_path_factory.mktemp("installed")
+    (wheel,) = built.glob("*.whl")
+    words = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), str(wheel)]
+    subprocess.run(words, check=True)
+    for path in (folder, folder.parent):  # pytest's folders are for their owner alone
+        path.chmod(0o755)
+    return folder
+
+
+def run(installed, cwd, *words):
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(installed), "PYTHONDONTWRITEBYTECODE": "1"}
+    words = [sys.executable, *words]
+    return subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+
+
+def test_the_wheel_works_away_from_the_repository(installed, tmp_path):
+    where = run(installed, tmp_path, "-c", "import facesieve; print(facesieve.__file__)")
+    assert Path(where.stdout.strip()).is_relative_to(installed), where.stderr
+    shutil.copy(ROOT / "samples" / "collins-1.jpg", tmp_path / "photo.jpg")
+    done = run(installed, tmp_path, "-m", "facesieve.cli", "purify", "photo.jpg", "-o", "out", "--grid")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"photo.png", "photo.face1.json", "grid.png"}
+
+
+def test_the_service_runs_as_in_the_container(installed, tmp_path):
+    """As another user, in a folder that is not theirs, with nothing to write to but /tmp, as in a read-only image."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root and setpriv to become another user")
+    env = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(installed),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": "/tmp",
+        "FACESIEVE_PORT": "0",
+    }
+    become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
+    words = [*become, sys.executable, "-m", "facesieve.cli", "serve", "--log-level", "info"]
+    with subprocess.Popen(words, cwd="/", env=env, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            line = process.stderr.readline()
+            assert '"listening"' in line, line + process.stderr.read()
+            port = re.search(r'"port": ?(\d+)', line)[1]
+            url = f"http://127.0.0.1:{port}"
+            for _ in range(100):
+                try:
+                    if httpx.get(f"{url}/readyz").status_code == 200:
+                        break
+                except httpx.HTTPError:
+                    time.sleep(0.2)
+            assert httpx.get(f"{url}/healthz").json() == {"status": "ok"}
+            photo = (ROOT / "samples" / "collins-1.jpg").read_bytes()
+            answer = httpx.post(f"{url}/v1/purify", content=photo, headers={"Content-Type": "image/jpeg"}, timeout=60)
+            assert answer.status_code == 200
+            assert answer.content.startswith(b"\x89PNG")
+        finally:
+            process.terminate()
+            process.stderr.read()
+    assert process.returncode == 0
+
+
+# --- the files that deploy it -----------------------------------------------------------------
+
+
+def test_the_containerfile_passes_its_linter():
+    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
+    assert hadolint, "hadolint is one of the development dependencies"
+    done = subprocess.run([hadolint, str(ROOT / "Containerfile")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    broken = subprocess.run([hadolint, "-"], input="FROM debian:latest\nRUN cd /tmp", capture_output=True, text=True, check=False)
+    assert broken.returncode != 0  # the linter does find what is wrong
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_each_image_is_unprivileged_and_says_how_it_is(target):
+    stages = re.split(r"^FROM ", (ROOT / "Containerfile").read_text(), flags=re.M)
+    named = {match[1]: stage for stage in stages if (match := re.match(r"\S+ AS (\S+)", stage))}
+    image = named[target]
+    assert image.startswith(f"runtime AS {target}")
+    assert re.search(r"^USER 10001:10001$", image, re.M)
+    assert f"COPY --from={target}-packages" in image
+    assert "HEALTHCHECK" in named["runtime"]
+    assert "/healthz" in named["runtime"]
+    assert (ROOT / ".containerignore").read_text().splitlines()[0] == "*"
+
+
+@pytest.mark.parametrize(
+    "path", ["docs/deploy/facesieve.service", "docs/deploy/kubernetes.yaml", "docs/deploy/README.md", "Containerfile"]
+)
+def test_every_variable_is_a_setting(path):
+    found = set(re.findall(r"\bFACESIEVE_([A-Z_]+)\b", (ROOT / path).read_text()))
+    assert found
+    assert found <= {name.upper() for name in Settings.model_fields}
+
+
+def test_the_unit_is_hardened_and_stops_gently():
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str
+    unit.read(DEPLOY / "facesieve.service")
+    service = unit["Service"]
+    wanted = {
+        "DynamicUser": "yes",
+        "ProtectSystem": "strict",
+        "NoNewPrivileges": "yes",
+        "ProtectHome": "yes",
+        "KillSignal": "SIGTERM",
+    }
+    assert {name: service[name] for name in wanted} == wanted
+    assert int(service["TimeoutStopSec"]) > Settings().stop_timeout_s
+
+
+def test_the_kubernetes_example_is_unprivileged_and_probed():
+    documents = {each["kind"]: each for each in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())}
+    pod = documents["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert pod["terminationGracePeriodSeconds"] > Settings().stop_timeout_s
+    labels = documents["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert documents["Service"]["spec"]["selector"] == labels
+    assert documents["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == documents["Deployment"]["metadata"]["name"]
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in pod["volumes"]}
