@@ -44,10 +44,15 @@ def test_the_wheel_has_what_it_needs_and_no_more(built):
     assert not [name for name in names if name.startswith(("tests", "models", "samples", "experiments", "benchmarks"))]
 
 
+def _members(sdist):
+    with tarfile.open(sdist) as archive:
+        return archive.getnames()
+
+
 def test_the_sdist_has_source_tests_and_samples_and_no_large_models(built):
     (sdist,) = built.glob("*.tar.gz")
     assert sdist.stat().st_size < 100e6
-    names = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+    names = {name.partition("/")[2] for name in _members(sdist)}
     assert {"pyproject.toml", "Makefile", "LICENSE", "src/facesieve/__init__.py", "tests/conftest.py"} <= names
     assert any(name.startswith("samples/") and name.endswith(".jpg") for name in names)
     assert not any(name.startswith("models/") for name in names)

@@ -107,9 +107,20 @@ def purify(
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     prior: Annotated[Path | None, typer.Option(help="Folder of another prior.")] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Of shards: the column, or the suffix of the members, that holds the images.")
+    ] = None,
+    on_failure: Annotated[
+        str, typer.Option(help="Of shards: drop a photograph that cannot be purified, or keep it as it was.")
+    ] = "drop",
+    cluster: Annotated[
+        str | None, typer.Option(help="Purify on a Ray cluster: its address, auto for the one that runs here, or local.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers on the cluster; as many as fit if not given.")] = None,
 ) -> None:
-    """Find the faces in photographs, purify them, write the results."""
+    """Find the faces in photographs, or in shards of them (.tar, .parquet), purify them, write the results."""
     from facesieve.jobs.local import Options, plan
+    from facesieve.jobs.shard_plan import holds_shards
     from facesieve.shield import chosen_preset
 
     options = Options(aligned, paste, overwrite, seed, batch_size)
@@ -118,7 +129,15 @@ def purify(
         _check_stream(inputs, grid)
         _purify_stream(inputs[0], output, _shield(chosen, prior, device, precision), options)
         return
-    items = plan([Path(text) for text in inputs], Path(output))
+    paths = [Path(text) for text in inputs]
+    if cluster is not None or workers is not None or holds_shards(paths):
+        if grid:
+            raise InputError("--grid goes with photographs on this machine, not with shards or a cluster")
+        _purify_many(
+            paths, Path(output), chosen, (prior, device, precision), (options, image_column, on_failure), cluster, workers
+        )
+        return
+    items = plan(paths, Path(output))
     if grid and any(item.target == Path(output) / "grid" for item in items):
         raise InputError(
             f"a photograph named grid and --grid would both write {Path(output) / 'grid.png'}; rename the photograph"
@@ -128,6 +147,24 @@ def purify(
     _report(summary, Path(output), shield)
     if summary.failures:
         raise typer.Exit(1)
+
+
+def _purify_many(
+    paths: list[Path],
+    out: Path,
+    chosen: Preset,
+    load: tuple[Path | None, str, str],
+    how: tuple[Options, str | None, str],
+    cluster: str | None,
+    workers: int | None,
+) -> None:
+    from facesieve.cli.purify_many import purify_many
+    from facesieve.jobs.cluster import Recipe
+    from facesieve.jobs.shards import ShardOptions
+
+    options, image_column, on_failure = how
+    wanted = ShardOptions(options, image_column, on_failure)  # type: ignore[arg-type]  # it checks
+    purify_many(paths, out, Recipe(chosen, *load), wanted, cluster=cluster, workers=workers)
 
 
 def _shield(chosen: Preset, prior: Path | None, device: str, precision: str) -> Shield:
