@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,7 @@ def joined(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _check(address)
     alone = {"include_dashboard": False} if address == "local" else {}
     try:
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **alone)
@@ -35,6 +37,21 @@ def joined(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check(address: str) -> None:
+    """Whether anyone listens there: Ray itself would try for minutes. Raises ``InputError``."""
+    if address in {"local", "auto"}:
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except ValueError as error:
+        raise InputError(f"--cluster {address}: give local, auto, host:port or ray://host:port") from error
+    except OSError as error:
+        raise InputError(
+            f"--cluster {address}: nobody answers there ({error.strerror or error}); `local` starts a Ray"
+        ) from error
 
 
 def models_that_fit(device: str, wanted: int | None = None) -> tuple[int, dict[str, Any]]:

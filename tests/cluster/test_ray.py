@@ -95,11 +95,13 @@ def test_a_folder_of_photographs_gives_the_same_pictures(tmp_path, sample_paths)
     assert records[0] == records[1]
 
 
-def test_an_address_without_a_ray_is_one_line(monkeypatch):
+@pytest.mark.parametrize(("address", "message"), [("127.0.0.1:1", "nobody answers there"), ("somewhere", "give local, auto")])
+def test_an_address_without_a_ray_is_one_line(monkeypatch, address, message):
     import ray
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(InputError, match="--cluster 127.0.0.1:1: no Ray there"), joined("127.0.0.1:1"):
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray would try for minutes"))
+    with pytest.raises(InputError, match=f"^--cluster {address}: {message}"), joined(address):
         pass
 
 
