@@ -233,9 +233,9 @@ def serve_on(settings: Settings, address: str) -> None:
         raise SettingError("page: it is not served on a cluster; start another service, or `facesieve ui`")
     log_to_stderr(settings.log_level)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     with deployed(settings, address):
+        for number in (signal.SIGTERM, signal.SIGINT):  # not before: joining Ray sets handlers of its own, which abort
+            signal.signal(number, lambda *_: stop.set())
         event("listening", {"host": settings.host, "port": settings.port, "cluster": address})
         stop.wait()
     event("stopped", {})
