@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from facesieve import purify
+from facesieve.identification import tamper_score
 from facesieve.noise import seeded_noise
 from facesieve.operators import MeanPool, grey_mean_pool
 from facesieve.sampling import last
@@ -69,6 +70,32 @@ def mark(name: str, wanted: str, lost: float, row: Record, raw: float) -> Record
     """Points lost against the unpurified accuracy, with the interval of the purified one turned round."""
     low, high = round(raw - float(str(row["high"])), 2), round(raw - float(str(row["low"])), 2)
     return {"mark": name, "wanted": wanted, "value": lost, "low": low, "high": high, "n": row["n"]}
+
+
+def tamper(bench: Bench) -> list[Record]:
+    """What the tamper score behind ``fast`` tells apart: probes as they are, and attacked."""
+    from sklearn.metrics import roc_auc_score
+
+    size: Size = (len(bench.people.probes), bench.args.probes)
+    scores = {}
+    for name in ("clean", "adversarial"):
+        images, _ = bench.set_of(name, size)
+        made = bench.purified(purify.preset("fast"), images, f"{name} {size}")
+        parts = zip(images.split(30), made.split(30), strict=True)
+        scores[name] = torch.cat([tamper_score(bench.identifier.sface, *part) for part in parts]).numpy()
+    clean, attacked = scores["clean"], scores["adversarial"]
+    threshold = float(np.quantile(clean, 0.95))
+    row = {
+        "clean_median": round(float(np.median(clean)), 3),
+        "attacked_median": round(float(np.median(attacked)), 3),
+        "area_under_roc": round(float(roc_auc_score([0] * len(clean) + [1] * len(attacked), [*clean, *attacked])), 4),
+        "threshold_at_5_percent_false_alarms": round(threshold, 3),
+        "attacked_above_it_percent": round(100 * float((attacked > threshold).mean()), 1),
+        "n": len(clean),
+    }
+    print(row, flush=True)
+    write(RESULTS / "tamper.json", {"prior": bench.prior_hash, "attack": "pgd-40, eps 8/255", **row, **how(bench.args.work)})
+    return []
 
 
 def consistency(bench: Bench) -> list[Record]:
@@ -217,6 +244,7 @@ CANDIDATES = (
 MEASUREMENTS = {
     "tune": tune,
     "identity": identity,
+    "tamper": tamper,
     "consistency": consistency,
     "super_resolution": super_resolution,
     "speed": speed,

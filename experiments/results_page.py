@@ -121,6 +121,21 @@ def met(entry: dict[str, Any]) -> str:
     return "reached" if (entry["value"] <= bound if sign == "<=" else entry["value"] >= bound) else "**missed**"
 
 
+def tamper() -> str:
+    """What the tamper score tells apart."""
+    if not (DOCS / "results" / "tamper.json").exists():
+        return ""
+    data = read("tamper.json")
+    return (
+        "\n## The tamper score\n\n"
+        f"Behind `fast`, for SFace, {data['n']} probes as they are and as many under {data['attack']}: medians "
+        f"{data['clean_median']} and {data['attacked_median']}, area under the ROC curve {data['area_under_roc']}. Above "
+        f"{data['threshold_at_5_percent_false_alarms']}, which 5 % of the clean ones exceed, lie "
+        f"{data['attacked_above_it_percent']} % of the attacked. That is one attack, which does not know the defence. "
+        f"`{data['command']}`\n"
+    )
+
+
 def identification() -> str:
     """Recognisers and templates."""
     text = ""
@@ -199,6 +214,7 @@ def main() -> None:
     page += "\nCommands:\n\n" + "".join(f"- `{command}`\n" for command in dict.fromkeys(e["command"] for e in marks)) + TUNING
     names = list(tuning["rows"][0])
     page += table(names, [[row[name] for name in names] for row in tuning["rows"]]) + READING
+    page += tamper()
     page += evaluations() + identification() + gallery()
     speed = DOCS / "results" / "speed.md"
     if speed.exists():
