@@ -312,7 +312,9 @@ def test_what_cannot_be_planned_is_refused(tmp_path):
     with pytest.raises(InputError, match="shards and photographs among the inputs"):
         holds_shards([tmp_path / "in"])
     with pytest.raises(SettingError, match="--no-paste"):
-        ShardOptions(Options(paste=False))
+        purify_shards([], quick_shield(), ShardOptions(Options(paste=False)))
+    with pytest.raises(SettingError, match="must be drop or keep"):
+        ShardOptions(on_failure="pass")
 
 
 def test_no_failures_no_list(tmp_path):

@@ -61,6 +61,7 @@ def purify_shards_on(
     there are GPUs, or CPUs if there are none. Raises ``InputError`` for an address without a Ray, and
     what loading the shield raises.
     """
+    options.check()
     units = [json.dumps([str(shard.source.resolve()), str(shard.target.resolve()), shard.name]) for shard in shards]
     with _trails(out) as trails:
         work = _ShardWork(options, trails)

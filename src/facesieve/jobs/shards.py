@@ -34,10 +34,13 @@ class ShardOptions:
     on_failure: Literal["drop", "keep"] = "drop"
 
     def __post_init__(self) -> None:
-        if not self.photographs.paste:
-            raise SettingError("--no-paste makes several pictures of a photograph, and a sample of a shard has one; leave it out")
         if self.on_failure not in {"drop", "keep"}:
             raise SettingError(f"on-failure {self.on_failure!r} must be drop or keep")
+
+    def check(self) -> None:
+        """Raises ``SettingError`` for what photographs can have and shards cannot."""
+        if not self.photographs.paste:
+            raise SettingError("--no-paste makes several pictures of a photograph, and a sample of a shard has one; leave it out")
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ def purify_shards(
     ``advance`` is called after each shard. A shard that cannot be read, or whose result cannot be
     written, is a failure, and the next one is taken.
     """
+    options.check()
     total = Result()
     for shard in shards:
         total.add(purify_shard(shard, shield, options))
