@@ -130,7 +130,7 @@ def test_indicators_of_real_photographs(folder):
     assert gentle.similarity > harsh.similarity
     assert max(gentle.shift.values()) < 0.1
     assert len(said) == 3
-    assert choice.preset.restorations[0].operator.inner.scale in (2, 8)
+    assert choice.preset.restorations[0].operator.scale in (2, 8)
 
 
 def test_photographs_without_a_twin_or_of_another_size_are_named(folder, tmp_path):
