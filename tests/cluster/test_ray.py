@@ -56,6 +56,7 @@ def test_a_worker_is_killed_in_the_middle_and_every_photograph_is_there_once(tmp
     assert tree(out) == tree(tmp_path / "alone")
 
 
+@pytest.mark.slow  # three workers must die before it is given up
 def test_a_photograph_that_kills_its_workers_is_listed_and_the_rest_goes_on(tmp_path, sample_paths):
     photos = [small(path, 160) for path in sample_paths[:3]]
     poisoned = write_tar(tmp_path / "a.tar", [("0.jpg", photos[0]), ("bad.jpg", BAD), ("1.jpg", noise(1)), ("2.jpg", photos[1])])
