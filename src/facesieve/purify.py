@@ -230,7 +230,7 @@ PRESETS: dict[str, Preset] = {
         ),
         Preset(
             "fast-fused",
-            "fast with the fused operator: less is left to an attacker who knows it, and less of the person",
+            "fast with the fused operator: less room for an attacker who knows it; colours are guessed",
             (
                 Restoration(
                     "fused", grey_mean_pool(2), steps=2, eta=0.0, sigma_y=0.36, start_sigma=10.0, end_sigma=0.36, samples=4
