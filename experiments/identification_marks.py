@@ -124,12 +124,12 @@ def scratch(args: argparse.Namespace) -> tuple[Record, list[Record]]:
 
 
 def templates(args: argparse.Namespace) -> tuple[Record, list[Record]]:
-    """SFace behind the fast preset: raw, purified or both kinds of templates."""
+    """SFace behind a preset: raw, purified or both kinds of templates."""
     args.precision, args.prior = "auto", None
     bench = Bench(args)
-    fast, people = purify.preset("fast"), len(bench.people.gallery)
+    preset, people = purify.preset(args.preset), len(bench.people.gallery)
     gallery = bench.people.gallery.flatten(0, 1)
-    made = bench.purified(fast, gallery, "gallery")
+    made = bench.purified(preset, gallery, "gallery")
     with torch.inference_mode():
         raw, purified = (bench.identifier.embed(images).numpy() for images in (gallery, made))
     owners = np.repeat(np.arange(people), GALLERY).astype(str)
@@ -138,7 +138,7 @@ def templates(args: argparse.Namespace) -> tuple[Record, list[Record]]:
     rows: dict[str, Record] = {}
     for name in ("clean", "adversarial"):
         images, labels = bench.set_of(name, (people, args.probes))
-        treated = {"none": images, "fast": bench.purified(fast, images, f"{name} {(people, args.probes)}")}
+        treated = {"none": images, args.preset: bench.purified(preset, images, f"{name} {(people, args.probes)}")}
         for shield, probes in treated.items():
             with torch.inference_mode():
                 found = bench.identifier.embed(probes).numpy()
@@ -162,6 +162,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--facenet", type=Path, required=True)
+    parser.add_argument("--preset", default="fast", help="for the templates")
     parser.add_argument("--probes", type=int, default=2, help="probes a person for the templates")
     parser.add_argument("--only", nargs="*", choices=MEASUREMENTS, default=["metrics", "templates"])
     args = parser.parse_args()
