@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,9 @@ GALLERY = """
 """
 
 
+SIGNS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+
+
 def table(head: list[str], rows: list[list[object]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
@@ -118,10 +122,9 @@ def read(name: str) -> Any:
 def met(entry: dict[str, Any]) -> str:
     """Whether a mark was reached."""
     sign, _, rest = str(entry["wanted"]).partition(" ")
-    if sign not in ("<=", ">="):
+    if sign not in SIGNS or not rest:
         return "-"
-    bound = float(rest.split()[0])
-    return "reached" if (entry["value"] <= bound if sign == "<=" else entry["value"] >= bound) else "**missed**"
+    return "reached" if SIGNS[sign](entry["value"], float(rest.split()[0])) else "**missed**"
 
 
 def tamper() -> str:
@@ -222,6 +225,7 @@ def main() -> None:
     speed = DOCS / "results" / "speed.md"
     if speed.exists():
         page += "\n## Speed\n\n`python benchmarks/purify.py --presets fast stage1 --repeats 2` printed:\n\n" + speed.read_text()
+    page += "\n## Service, jobs and clusters\n\n- [The service under load](results/load.md)\n- [Scale](results/scale.md)\n"
     (DOCS / "results.md").write_text(page)
 
 
