@@ -1,17 +1,27 @@
 """The page in a real headless Chromium: drop, look, attack, and see the name change and come back."""
 
+import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
 
 from facesieve.cli.ui import ui
 from facesieve.errors import InputError, SettingError
+from facesieve.hardware import choose_path
+from facesieve.page.run import launched, own_folder
+from facesieve.page.studio import Studio
+from facesieve.purify import preset
+from facesieve.recognition.sface import load_sface
+from facesieve.shield import Shield
+from white_prior import WhitePrior
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the PATH (Debian: apt-get install chromium)")
@@ -23,33 +33,66 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def started(words, address, tmp_path):
+# Notes every host that the server looks up or connects to.
+WATCHED = """
+import os, sys
+def note(event, args):
+    if event == "socket.connect" and isinstance(args[1], tuple): host = args[1][0]
+    elif event == "socket.getaddrinfo": host = args[0]
+    else: return
+    with open(os.environ["ASKED"], "a") as file: file.write(f"{host}\\n")
+sys.addaudithook(note)
+from facesieve.cli import main
+main()
+"""
+
+
+@dataclass(frozen=True)
+class Served:
+    url: str
+    process: subprocess.Popen
+    folder: Path  # its temporary folder
+
+    @property
+    def kept(self):
+        """The files of its uploads, results and galleries."""
+        return [path for path in self.folder.glob("facesieve-page-*/**/*") if path.is_file()]
+
+    @property
+    def asked(self):
+        """The hosts that it asked."""
+        return set((self.folder / "asked").read_text().split())
+
+
+def started(words, url, folder):
     process = subprocess.Popen(
-        [sys.executable, "-m", "facesieve.cli", *words],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        [sys.executable, "-c", WATCHED, *words],
+        stdout=subprocess.PIPE,
+        stderr=(folder / "log").open("w"),
         text=True,
-        env={"PATH": "/usr/bin:/bin", "GRADIO_TEMP_DIR": str(tmp_path), "HOME": str(tmp_path), "OMP_NUM_THREADS": "2"},
-    )
+        env={
+            **os.environ, "TMPDIR": str(folder), "HOME": str(folder), "ASKED": str(folder / "asked"),
+            "http_proxy": "http://127.0.0.1:9",  # nobody is there: the page finds itself without
+        },
+    )  # fmt: skip
     for _ in range(400):
         time.sleep(0.3)
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, (folder / "log").read_text()
         try:
-            if httpx.get(address, follow_redirects=True).status_code == 200:
-                return process
+            if httpx.get(url, follow_redirects=True).status_code == 200:
+                return Served(url, process, folder)
         except httpx.HTTPError:
             pass
     raise AssertionError("the page did not start")
 
 
 @pytest.fixture(scope="module")
-def address(sample_paths, tmp_path_factory):
+def served(sample_paths, tmp_path_factory):
     port, folder = free_port(), tmp_path_factory.mktemp("page")
-    url = f"http://127.0.0.1:{port}/"
-    process = started(["ui", "--port", str(port), "--samples", str(sample_paths[0].parent)], url, folder)
-    yield url
-    process.terminate()
-    process.wait(20)
+    server = started(["ui", "--port", str(port), "--samples", str(sample_paths[0].parent)], f"http://127.0.0.1:{port}/", folder)
+    yield server
+    server.process.terminate()
+    server.process.wait(20)
 
 
 @pytest.fixture(scope="module")
@@ -74,19 +117,22 @@ def said(page, pattern):
 
 
 @needs_browser
-def test_a_photograph_is_purified_attacked_and_named_again(browser, address, sample_paths):
+def test_a_photograph_is_purified_attacked_and_named_again(browser, served, sample_paths):
     (probe,) = [path for path in sample_paths if path.name == "obama-3.jpg"]
     page = browser.new_page(viewport={"width": 390, "height": 844})
     asked = []
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(address)
+    page.goto(served.url)
     page.click("#purify")
     assert "no photograph chosen" in said(page, "photograph chosen")
     page.set_input_files("#photo input[type=file]", probe)
     page.wait_for_selector("#photo img")
     page.click("#purify")
-    assert "the same before and after" in said(page, "Purified")
+    assert "Obama, before and after" in said(page, "Purified")
     page.wait_for_selector("#slider img")
+    page.wait_for_function(
+        "document.querySelector('#slider').getBoundingClientRect().top < innerHeight - 100"
+    )  # it scrolls there
     page.wait_for_selector("#result img")
     assert names_in(page) == {"as it came": "Obama", "purified": "Obama"}
 
@@ -106,40 +152,80 @@ def test_a_photograph_is_purified_attacked_and_named_again(browser, address, sam
 
 
 @needs_browser
-def test_a_mistake_is_one_line_in_the_page(browser, address, sample_paths, tmp_path):
+def test_a_mistake_is_one_line_in_the_page(browser, served, tmp_path):
     from PIL import Image
 
-    empty = tmp_path / "wall.png"
-    Image.new("RGB", (200, 200), "beige").save(empty)
+    Image.new("RGB", (200, 200), "beige").save(tmp_path / "wall.png")
+    (tmp_path / "broken_.jpg").write_bytes(b"not an image")
+    (tmp_path / "huge.png").write_bytes(bytes(22_000_000))
     page = browser.new_page()
-    page.goto(address)
-    page.set_input_files("#photo input[type=file]", empty)
-    page.wait_for_selector("#photo img")
+    page.goto(served.url)
+    for name, line in (
+        ("wall.png", "no face found; choose a photograph that shows one from the front, and larger"),
+        ("broken_.jpg", "broken_.jpg: not a JPEG, PNG, WebP, BMP, TIFF or GIF image; convert it to one of these"),
+    ):
+        page.set_input_files("#photo input[type=file]", tmp_path / name)
+        page.wait_for_selector("#photo img")
+        page.click("#purify")
+        assert said(page, name.split(".")[0] if name != "wall.png" else "face").strip() == line
+        page.click("#photo button[aria-label='Remove Image']")
+    page.set_input_files("#photo input[type=file]", tmp_path / "huge.png")
+    page.wait_for_selector("text=exceed the maximum allowed size of 20.0 Mb")
+    page.fill("#seed textarea, #seed input", "9" * 5000)
     page.click("#purify")
-    text = said(page, "face")
-    assert "no face found" in text
-    assert "\n" not in text.strip()
-    page.fill("#seed textarea, #seed input", "seven")
-    page.click("#purify")
-    assert "a whole number" in said(page, "seed")
+    assert "a whole number of at most 18 digits" in said(page, "seed")
+    assert "Traceback" not in (served.folder / "log").read_text()
     page.close()
 
 
 @needs_browser
-def test_the_service_has_the_page_beside_its_routes(browser, tmp_path):
+def test_the_service_has_the_page_beside_its_routes_and_stops_with_a_page_open(browser, tmp_path, sample_paths):
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    process = started(["serve", "--page", "--port", str(port), "--log-level", "warning"], f"{url}/ui/", tmp_path)
+    server = started(["serve", "--page", "--port", str(port), "--log-level", "warning"], f"{url}/ui/", tmp_path)
     try:
         assert httpx.get(f"{url}/healthz").json() == {"status": "ok"}
         page = browser.new_page()
         page.goto(f"{url}/ui/")
+        page.set_input_files("#photo input[type=file]", sample_paths[0])
+        page.wait_for_selector("#photo img")
         page.click("#purify")
-        assert "no photograph chosen" in said(page, "photograph chosen")
-        page.close()
+        assert "nobody in a gallery" in said(page, "Purified")
+        assert server.kept
     finally:
-        process.terminate()
-        assert process.wait(30) == 0
+        server.process.terminate()
+        code = server.process.wait(30)
+    page.close()
+    assert code == 0
+    assert server.kept == []
+
+
+def test_at_the_end_nothing_is_left_and_no_other_host_was_asked(served):
+    assert served.kept
+    served.process.terminate()
+    said, _ = served.process.communicate(timeout=30)
+    assert served.process.returncode == 0
+    assert said == f"the page is at {served.url}; stop it with Ctrl-C\n"
+    assert served.kept == []
+    assert served.asked <= {"127.0.0.1", "localhost"}
+
+
+def test_with_a_password_nothing_is_answered_without_it(sample_paths):
+    chosen = preset("fast")
+    shield = Shield(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_path("cpu", "fp32"))
+    studio, port = Studio(load_sface(), shield, None), free_port()
+    with own_folder(), launched(studio, sample_paths[:1], host="127.0.0.1", port=port, password="correct horse") as url:
+        with httpx.Client(base_url=url) as client:
+            for path in ("config", "gradio_api/info", f"gradio_api/file={sample_paths[0]}"):
+                assert client.get(path).status_code == 401
+            wrong = {"username": "facesieve", "password": "battery staple"}
+            assert client.post("login", data=wrong).status_code == 400
+            assert client.post("login", data={**wrong, "password": "correct horse"}).status_code == 200
+            assert client.get("config").status_code == 200
+            assert client.get(f"gradio_api/file={sample_paths[0]}").status_code == 200
+            assert client.get(f"gradio_api/file={Path(__file__)}").status_code == 403  # a sample, and no other file
+        with pytest.raises(InputError, match="cannot listen"), launched(studio, [], host="127.0.0.1", port=port, password=None):
+            pass
 
 
 def test_others_need_a_password(tmp_path, sample_paths):

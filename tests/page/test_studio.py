@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from facesieve.attacks.objectives import PushAway
-from facesieve.errors import GalleryError, InputError, NoFaceError
+from facesieve.errors import GalleryError, InputError, NoFaceError, SettingError
 from facesieve.hardware import choose_path
 from facesieve.identification import Identifier
 from facesieve.images import read_photo
 from facesieve.page.run import opened, photographs
 from facesieve.page.studio import Studio
 from facesieve.purify import preset
+from facesieve.recognition.gallery import RAW, Calibration
 from facesieve.recognition.open_gallery import create_gallery
 from facesieve.recognition.sface import load_sface
 from facesieve.shield import Shield
@@ -20,7 +21,10 @@ from white_prior import WhitePrior
 
 @pytest.fixture(scope="module")
 def shield():
-    chosen = preset("fast")
+    return shield_of(preset("fast"))
+
+
+def shield_of(chosen):
     return Shield(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_path("cpu", "fp32"))
 
 
@@ -55,8 +59,11 @@ def test_the_sample_people_are_known_and_named_as_identification_names_them(stud
 
 def test_the_attack_stays_in_its_ball_and_reaches_its_victim(studio, sample_paths):
     (probe,) = [path for path in sample_paths if path.name == "obama-3.jpg"]
-    clean = studio.attack(probe, 0.5 / 255, 1, None, "fast", None, 1, quiet).before.astype(int)  # less than a level: nothing
-    shown = studio.attack(probe, 8, 15, "Hopper", "fast", None, 1, quiet)
+    clean = studio.attack(probe, 0.1, 1, None, "fast", None, 1, quiet).before.astype(int)  # less than a level: nothing
+    heard = []
+    shown = studio.attack(probe, 8, 15, "Hopper", "fast", None, 1, lambda *said: heard.append(said))
+    assert "attacking, step 15 of 15" in [what for _, what in heard]
+    assert [share for share, _ in heard] == sorted(share for share, _ in heard)
     assert 0 < np.abs(shown.before.astype(int) - clean).max() <= 8
     first, attacked, _ = shown.names[0]
     assert (first.person, attacked.person) == ("Obama", "Hopper")
@@ -79,17 +86,45 @@ def test_mistakes_are_one_clear_error_each(studio, shield, tmp_path, sample_path
     with pytest.raises(InputError, match="no photograph chosen"):
         studio.purify(None, "fast", None, None, quiet)
     (tmp_path / "broken.jpg").write_bytes(b"not an image")
-    with pytest.raises(InputError, match=r"broken\.jpg"):
+    with pytest.raises(InputError, match=r"^broken\.jpg: not a"):  # where it lies on the server is nobody's business
         studio.purify(tmp_path / "broken.jpg", "fast", None, None, quiet)
     from PIL import Image
 
     Image.new("RGB", (64, 64)).save(tmp_path / "dark.png")
-    with pytest.raises(NoFaceError):
+    with pytest.raises(NoFaceError, match="choose a photograph"):
         studio.attack(tmp_path / "dark.png", 8, 1, None, "fast", None, 1, quiet)
+    for eps, steps in ((0, 1), (17, 1), (float("nan"), 1), (1, 0), (1, 41)):
+        with pytest.raises(SettingError, match="levels of 255|1 to 40"):
+            studio.attack(sample_paths[0], eps, steps, None, "fast", None, 1, quiet)
+    with pytest.raises(SettingError, match="unknown preset"):
+        studio.purify(sample_paths[0], "settings.toml", None, None, quiet)
+    with pytest.raises(GalleryError, match="Nobody"):
+        studio.attack(sample_paths[0], 8, 1, "Nobody", "fast", None, 1, quiet)
     other = create_gallery(str(tmp_path / "g"), embedder="another", dimensions=128)
     with pytest.raises(GalleryError, match="another"):
         Studio(studio.embedder, shield, other)
     with pytest.raises(InputError, match="no photographs"):
         photographs(tmp_path / "g")
+    with pytest.raises(InputError, match="no such folder"):
+        photographs(tmp_path / "nowhere")
     assert photographs(None) == []
     assert len(photographs(sample_paths[0].parent)) == 6
+
+
+def test_the_preset_that_the_page_was_started_with_keeps_its_settings(studio, sample_paths):
+    probe = sample_paths[0]
+    coarse = Studio(studio.embedder, shield_of(preset("fast").changed(scale=4)), studio.gallery)
+    wanted = studio.purify(probe, "fast", 4, 3, quiet).after
+    assert np.array_equal(coarse.purify(probe, "fast", None, 3, quiet).after, wanted)
+    coarse.purify(probe, "stage1", None, 3, quiet)
+    assert np.array_equal(coarse.purify(probe, "fast", None, 3, quiet).after, wanted)
+
+
+def test_below_the_threshold_of_a_calibrated_gallery_nobody_is_known(studio, shield, sample_paths):
+    with opened(studio.embedder, None, sample_paths[0].parent) as gallery:
+        gallery.calibrate(Calibration(0.99, 0.001, RAW, 1000))
+        strict = Studio(studio.embedder, shield, gallery)
+        (probe,) = [path for path in sample_paths if path.name == "obama-3.jpg"]
+        first, last = strict.purify(probe, "fast", None, 3, quiet).names[0]
+    assert (first.person, first.known) == ("Obama", False)
+    assert last.known is None  # for purified faces no threshold was chosen

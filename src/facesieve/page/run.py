@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ LARGEST = "20mb"  # of an upload
 def serve_page(
     embedder: Embedder, shield: Shield, *, gallery: str | None, samples: Path | None, host: str, port: int, password: str | None
 ) -> None:
-    """Serve the page until Ctrl-C; prints its address.
+    """Serve the page until Ctrl-C or SIGTERM; prints its address. Then its files are deleted.
 
     ``gallery`` is a folder or an address; without one, and with ``samples``, the sample people are known for as
     long as the page runs. Raises ``SettingError`` for a host that others can reach without a ``password``,
@@ -39,39 +42,99 @@ def serve_page(
     """
     if password is None and not is_loopback(host):
         raise SettingError(f"host {host} can be reached by others: give --password-file, or listen on 127.0.0.1")
+    gradio_library()
+    found, stop = photographs(samples), _stopped()
+    with own_folder(), opened(embedder, gallery, samples) as known:
+        studio = Studio(embedder, shield, known)
+        with launched(studio, found, host=host, port=port, password=password) as address:
+            print(f"the page is at {address}; stop it with Ctrl-C", flush=True)
+            stop.wait()
+
+
+@contextmanager
+def launched(studio: Studio, samples: Sequence[Path], *, host: str, port: int, password: str | None) -> Iterator[str]:
+    """The page, served from a thread as long as the block lasts; gives its address. Raises ``InputError`` for a taken port."""
     gr = gradio_library()
-    with opened(embedder, gallery, samples) as known:
-        page = build(Studio(embedder, shield, known), photographs(samples))
-        try:
-            page.launch(
-                server_name=host,
-                server_port=port,
-                auth=None if password is None else ("facesieve", password),
-                share=False,
-                show_error=False,
-                max_file_size=LARGEST,
-                allowed_paths=[] if samples is None else [str(samples.resolve())],
-                ssr_mode=False,
-                **appearance(gr),
-            )
-        except OSError as error:
-            raise InputError(f"cannot listen on {host}:{port}; choose another --host or --port") from error
+    page = build(studio, samples)
+    _past_proxies(host)
+    try:
+        page.launch(
+            server_name=host,
+            server_port=port,
+            auth=None if password is None else ("facesieve", password),
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            **_common(gr, samples),
+        )
+    except OSError as error:
+        raise InputError(f"cannot listen on {host}:{port}; choose another --host or --port") from error
+    try:
+        yield str(page.local_url)
+    finally:
+        page.close(verbose=False)
 
 
 def mount(app: Any, embedder: Embedder, shield: Shield, gallery: Gallery | None, samples: Path | None) -> Any:
-    """The page at ``/ui`` of a FastAPI application, which is returned."""
+    """The page at ``/ui`` of a FastAPI application, which is returned. Raises as ``serve_page``."""
     gr = gradio_library()
-    page = build(Studio(embedder, shield, gallery), photographs(samples))
-    allowed = [] if samples is None else [str(samples.resolve())]
-    return gr.mount_gradio_app(
-        app, page, path="/ui", show_error=False, max_file_size=LARGEST, allowed_paths=allowed, ssr_mode=False, **appearance(gr)
-    )
+    found = photographs(samples)
+    app.state.page_folder = _temporary()  # deleted with the application, when the process ends at the latest
+    os.environ["GRADIO_TEMP_DIR"] = app.state.page_folder.name
+    return gr.mount_gradio_app(app, build(Studio(embedder, shield, gallery), found), path="/ui", **_common(gr, found))
+
+
+def _past_proxies(host: str) -> None:
+    """Gradio asks itself whether it runs; by the proxy of this machine's environment, if any, it would not be found."""
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), host, "127.0.0.1", "localhost"]))
+
+
+def _common(gr: Any, samples: Sequence[Path]) -> dict[str, Any]:
+    """What the page is served with, alone or by the service. Gradio keeps no history of runs in the browser."""
+    allowed = [str(path.resolve()) for path in samples]
+    private = {"show_error": False, "run_history": False, "ssr_mode": False, "mcp_server": False}
+    return {"max_file_size": LARGEST, "allowed_paths": allowed, **private, **appearance(gr)}
+
+
+def _stopped() -> threading.Event:
+    """Set once the process is asked to end: what is on disk is deleted first, which a signal alone would not do."""
+    stop = threading.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, lambda *_: stop.set())
+    return stop
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A folder that nobody else can read, for Gradio's uploads and results; deleted after the block."""
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    with _temporary() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        try:
+            yield Path(folder)
+        finally:
+            if before is None:
+                del os.environ["GRADIO_TEMP_DIR"]
+            else:
+                os.environ["GRADIO_TEMP_DIR"] = before
+
+
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    where = os.environ.get("GRADIO_TEMP_DIR")
+    try:
+        # Cleaning up may meet a photograph that is still worked on.
+        return tempfile.TemporaryDirectory(prefix="facesieve-page-", dir=where or None, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise InputError(f"GRADIO_TEMP_DIR {where}: no folder to write to; make it first") from error
 
 
 def photographs(samples: Path | None) -> list[Path]:
     """The photographs in a folder of samples. Raises ``InputError`` for one that has none."""
     if samples is None:
         return []
+    if not samples.is_dir():
+        raise InputError(f"{samples}: no such folder of samples")
     found = sorted(path for path in samples.glob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
     if not found:
         raise InputError(f"{samples}: no photographs (.jpg, .png) in this folder")
@@ -82,11 +145,8 @@ def photographs(samples: Path | None) -> list[Path]:
 def opened(embedder: Embedder, gallery: str | None, samples: Path | None) -> Iterator[Gallery | None]:
     """The gallery at an address; else one of the sample people, for as long as the block lasts; else none."""
     if gallery is not None:
-        with_gallery = open_gallery(gallery)
-        try:
-            yield with_gallery
-        finally:
-            with_gallery.close()
+        with closing(open_gallery(gallery)) as existing:
+            yield existing
         return
     if samples is None or not all((samples / name).is_file() for names in SAMPLE_PEOPLE.values() for name in names):
         yield None
@@ -96,7 +156,5 @@ def opened(embedder: Embedder, gallery: str | None, samples: Path | None) -> Ite
         identifier = Identifier(embedder)
         for person, names in SAMPLE_PEOPLE.items():
             own.enrol(person, identifier.templates([read_photo(samples / name) for name in names]))
-        try:
+        with closing(own):
             yield own
-        finally:
-            own.close()

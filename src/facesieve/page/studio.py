@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,30 +15,34 @@ from torch.nn import functional
 from facesieve.attacks.gradient import pgd
 from facesieve.attacks.objectives import Objective, PullToward, PushAway
 from facesieve.attacks.quantise import as_uint8
-from facesieve.errors import GalleryError, InputError
-from facesieve.faces import align, paste
+from facesieve.errors import GalleryError, InputError, NoFaceError, SettingError
+from facesieve.faces import Face, align, paste
 from facesieve.identification import CROP, Identifier
 from facesieve.images import Photo, read_photo, to_photo
 from facesieve.noise import derive_seed
 from facesieve.pictures import columns, sheet
-from facesieve.purify import fresh_seeds
+from facesieve.purify import PRESETS, fresh_seeds
+from facesieve.purify import preset as preset_named
 from facesieve.recognition import Embedder
 from facesieve.recognition.crops import resized
 from facesieve.recognition.gallery import RAW, Gallery
-from facesieve.shield import Shield, chosen_preset
+from facesieve.shield import Shield
 
 Say = Callable[[float, str], None]  # how far, 0 to 1, and what is done now
 STEP = 1 / 255  # of the playground's attack
+MAX_EPS, MAX_STEPS = 16, 40  # of the playground's attack: levels of 255, iterations
 MAX_FACES = 8  # of a photograph, the largest
+MAX_PEOPLE = 200  # of a gallery, named in a list
 
 
 @dataclass(frozen=True)
 class Named:
-    """Who the gallery says a face is; ``person`` None where there is no gallery."""
+    """Who in the gallery is nearest to a face; ``person`` None where there is no gallery."""
 
     what: str  # which picture of the face: "as it came", "attacked", "purified"
     person: str | None
     score: float | None  # cosine
+    known: bool | None  # whether the gallery's threshold is reached; None where it was not calibrated for such faces
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,29 +63,39 @@ class Studio:
         if gallery is not None and gallery.embedder != embedder.name:
             raise GalleryError(f"the gallery's templates are by {gallery.embedder}, not by {embedder.name}; use that embedder")
         self.embedder, self.gallery = embedder, gallery
-        self._shield = shield
+        self._shield, self._begins_with = shield, shield.preset
         self._lock = threading.Lock()
 
     @property
     def preset(self) -> str:
         """The name of the preset that the page begins with."""
-        return self._shield.preset.name
+        return self._begins_with.name
+
+    @property
+    def presets(self) -> list[str]:
+        """The names of the presets to choose from."""
+        return list(dict.fromkeys([*PRESETS, self.preset]))
 
     @property
     def people(self) -> list[str]:
-        """Everyone that the gallery knows."""
+        """Everyone that the gallery knows, the first ``MAX_PEOPLE`` by name."""
         if self.gallery is None:
             return []
         with self._lock:
-            return [entry.person for entry in self.gallery.people() if RAW in entry.templates]
+            known = [entry.person for entry in self.gallery.people() if RAW in entry.templates]
+        return known[:MAX_PEOPLE]
 
     def purify(self, path: Path | None, preset: str, scale: int | None, seed: int | None, say: Say) -> Shown:
-        """Every face of a photograph purified. Raises ``InputError`` or ``NoFaceError``, one line each."""
+        """The faces of a photograph purified, the ``MAX_FACES`` largest.
+
+        ``preset`` is one of ``presets``, ``scale`` None the preset's; ``seed`` None draws secret noise.
+        Raises ``InputError``, ``NoFaceError`` or ``SettingError``, one line each.
+        """
         with self._lock:
             photo = _read(path)
             say(0.1, "looking for faces")
             shield = self._with(preset, scale)
-            faces = shield.faces(photo)[:MAX_FACES]
+            faces = _faces(shield, photo)[:MAX_FACES]
             crops = torch.stack([shield.crop(photo, face) for face in faces])
             raw = torch.from_numpy(Identifier(self.embedder, shield).raw_rows(photo, faces))
             say(0.3, f"purifying {len(faces)} {'face' if len(faces) == 1 else 'faces'}")
@@ -110,17 +125,23 @@ class Studio:
     ) -> Shown:
         """The largest face attacked by PGD on the recogniser alone, then purified; the pictures are of the aligned face.
 
-        ``eps`` is in levels of 255. With a ``victim`` the face is to be taken for that person, without one it
-        is to be nobody that the gallery knows. Raises ``InputError`` or ``NoFaceError``.
+        ``eps`` is in levels of 255. With a ``victim`` the face is to be taken for that person, without one for
+        anybody but the person whom it is nearest to. Raises as ``purify``, and ``GalleryError`` for a victim
+        whom the gallery does not know.
         """
+        if not 0 < eps <= MAX_EPS:
+            raise SettingError(f"ε {eps:g}: above 0, at most {MAX_EPS} levels of 255")
+        if not 1 <= steps <= MAX_STEPS:
+            raise SettingError(f"{steps} steps: 1 to {MAX_STEPS}")
         with self._lock:
             photo = _read(path)
             say(0.05, "looking for the face")
             shield = self._with(preset, scale)
-            face = shield.faces(photo)[0]
+            face = _faces(shield, photo)[0]
             clean = as_uint8(align(photo, face, CROP)[None])
-            say(0.1, f"attacking, {steps} steps")
-            goal = self._objective(clean, victim)
+            goal = _counted(
+                self._objective(clean, victim), lambda n: say(0.1 + 0.5 * n / steps, f"attacking, step {n} of {steps}")
+            )
             attacked = as_uint8(pgd(goal, clean, eps=eps / 255, step=STEP, iterations=steps, seeds=fresh_seeds(1)))
             say(0.6, "purifying")
             small = resized(attacked, shield.size)
@@ -156,12 +177,13 @@ class Studio:
 
     def _named(self, what: str, row: Tensor, purifier: str) -> Named:
         if self.gallery is None:
-            return Named(what, None, None)
+            return Named(what, None, None, None)
         try:
             found = self.gallery.search(row[None].numpy(), purifier=purifier, count=1)[0][0]
         except GalleryError:  # it has no templates of this kind
-            return Named(what, None, None)
-        return Named(what, found.person, found.score)
+            return Named(what, None, None, None)
+        threshold = next((one.threshold for one in self.gallery.calibrations() if one.purifier == purifier), None)
+        return Named(what, found.person, found.score, None if threshold is None else found.score >= threshold)
 
     def _embed(self, crops: Tensor) -> Tensor:
         with torch.no_grad():
@@ -169,7 +191,7 @@ class Studio:
 
     def _with(self, preset: str, scale: int | None) -> Shield:
         """The shield with these settings; the network is loaded once, whatever the preset."""
-        chosen = chosen_preset(preset).changed(scale=scale)
+        chosen = (self._begins_with if preset == self.preset else preset_named(preset)).changed(scale=scale)
         if chosen != self._shield.preset:
             self._shield = self._shield.with_preset(chosen)
         return self._shield
@@ -178,7 +200,25 @@ class Studio:
 def _read(path: Path | None) -> Photo:
     if path is None:
         raise InputError("no photograph chosen yet; drop one, or take a sample")
-    return read_photo(path)
+    return read_photo(path, name=path.name)
+
+
+def _faces(shield: Shield, photo: Photo) -> list[Face]:
+    try:
+        return shield.faces(photo)
+    except NoFaceError as error:  # its advice is for the command line
+        raise NoFaceError("no face found; choose a photograph that shows one from the front, and larger") from error
+
+
+def _counted(objective: Objective, said: Callable[[int], None]) -> Objective:
+    """The same objective, which says at each call how many there were."""
+    calls = itertools.count(1)
+
+    def counting(images: Tensor) -> Tensor:
+        said(next(calls))
+        return objective(images)
+
+    return counting
 
 
 def _seeds(seed: int | None, count: int) -> list[int]:
