@@ -12,7 +12,21 @@ from typing import Any
 
 from facesieve.errors import FacesieveError, InputError
 from facesieve.images import Photo, encode_photo, write_whole
-from facesieve.jobs.work import SUFFIXES, Batches, Guard, Keep, Options, Work, face_record, made_by, open_work, pictures, ran_on
+from facesieve.jobs.work import (
+    SUFFIXES,
+    Batches,
+    Guard,
+    Keep,
+    Options,
+    Work,
+    face_record,
+    files_below,
+    made_by,
+    open_work,
+    pictures,
+    ran_on,
+    refuse_clashes,
+)
 from facesieve.shield import Shield
 
 __all__ = ["SUFFIXES", "Item", "Options", "Summary", "plan", "purify_files"]
@@ -47,28 +61,13 @@ def plan(inputs: Sequence[Path], out: Path) -> list[Item]:
     ``InputError`` for a path that does not exist, a folder without photographs, or two inputs of
     one name.
     """
-    found: list[tuple[Path, Path]] = []
-    for path in inputs:
-        if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
-            if not inside:
-                raise InputError(f"{path}: no photographs in this folder; known suffixes are {' '.join(sorted(SUFFIXES))}")
-            found += [(p, p.relative_to(path)) for p in inside if out.resolve() not in p.resolve().parents]
-        elif path.exists():
-            found.append((path, Path(path.name)))
-        else:
-            raise InputError(f"{path}: no such file or folder")
-    found = list(dict.fromkeys(found))
+    found = files_below(inputs, out, "photographs", SUFFIXES)
     stems = [relative.with_suffix("") for _, relative in found]
     items = [
         Item(source, out / (relative if stems.count(stem) > 1 else stem))
         for (source, relative), stem in zip(found, stems, strict=True)
     ]
-    targets: dict[Path, Path] = {}
-    for item in items:
-        other = targets.setdefault(item.target, item.source)
-        if other != item.source:
-            raise InputError(f"{other} and {item.source} would both be written to {item.target}; purify them into two folders")
+    refuse_clashes((item.source, item.target) for item in items)
     return items
 
 
