@@ -24,19 +24,15 @@ from torch import Tensor
 from facesieve.errors import FacesieveError, InputError, SettingError
 from facesieve.hardware import Path as HardwarePath
 from facesieve.hosts import is_loopback
-from facesieve.identification import Identifier
 from facesieve.purify import Stage
 from facesieve.ray_cluster import joined, models_that_fit
-from facesieve.recognition.embedders import load_embedder
-from facesieve.service.app import create_app
 from facesieve.service.desk import Desk
 from facesieve.service.engine import BusyError, Engine, Limits, Stages, Watch
-from facesieve.service.keys import Keys
 from facesieve.service.logs import event, log_to_stderr
 from facesieve.service.metrics import Metrics
-from facesieve.service.proxy import create_proxy
+from facesieve.service.run import app_of, identifier_of, preset_of, shield_of
 from facesieve.service.settings import Settings
-from facesieve.shield import Shield, chosen_preset, load_shield
+from facesieve.shield import Shield
 
 NAME = "facesieve"
 TRIES = 3  # of a face whose replica dies
@@ -124,7 +120,7 @@ class ClusterEngine(Engine):
 
 
 def _front(settings: Settings, size: int, prior_sha256: str) -> _FrontShield:
-    preset = chosen_preset(settings.preset).changed(scale=settings.scale)
+    preset = preset_of(settings)
     path = HardwarePath(torch.device("cpu"), torch.float32, "in front; the model runs in replicas of its own")
     return _FrontShield(preset, preset.with_prior(_ElsewherePrior((3, size, size))), size, prior_sha256, path)
 
@@ -133,11 +129,9 @@ def front_app(settings: Settings, model: Any, size: int, prior_sha256: str) -> F
     """The service, or the proxy where ``upstream`` is set, in front of ``model``, the handle of a deployment."""
     shield, metrics = _front(settings, size, prior_sha256), Metrics()
     limits = Limits(settings.max_batch, 0.0, settings.queue_faces, settings.deadline_s, settings.max_wait_s)
-    identifier = None if settings.upstream else Identifier(load_embedder(settings.embedder), shield)
-    desk = Desk(shield, identifier, ClusterEngine(model, limits, metrics), settings, metrics)
+    desk = Desk(shield, identifier_of(settings, shield), ClusterEngine(model, limits, metrics), settings, metrics)
     desk.open()
-    keys = None if settings.keys is None else Keys(settings.keys)
-    return create_proxy(desk, keys=keys) if settings.upstream else create_app(desk, keys=keys)
+    return app_of(settings, desk)
 
 
 def _model(settings: Settings) -> Any:
@@ -149,8 +143,7 @@ def _model(settings: Settings) -> Any:
 
     class Model:
         def __init__(self) -> None:
-            preset = chosen_preset(settings.preset).changed(scale=settings.scale)
-            self._shield = load_shield(preset, prior=settings.prior, device=settings.device, precision=settings.precision)
+            self._shield = shield_of(settings)
             self._shield.trace(torch.full((1, 3, self._shield.size, self._shield.size), 0.5), [0])
 
         @gathered  # type: ignore[untyped-decorator]
@@ -205,8 +198,7 @@ def deployed(settings: Settings, address: str) -> Iterator[None]:
         from ray import serve
 
         # Loaded here once, so that what does not fit is said before anything is started anywhere.
-        preset = chosen_preset(settings.preset).changed(scale=settings.scale)
-        shield = load_shield(preset, prior=settings.prior, device="cpu", precision="fp32")
+        shield = shield_of(settings.model_copy(update={"device": "cpu", "precision": "fp32"}))
         where = "HeadOnly" if is_loopback(settings.host) else "EveryNode"
         quiet = {"log_level": "ERROR", "enable_access_log": False}
         serve.start(where, {"host": settings.host, "port": settings.port}, logging_config=quiet)

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from facesieve.errors import InputError
 from facesieve.faces import Detector
 from facesieve.identification import Identifier
+from facesieve.purify import Preset
 from facesieve.recognition.embedders import load_embedder
 from facesieve.recognition.open_gallery import open_gallery
 from facesieve.service.app import create_app
@@ -27,19 +28,36 @@ from facesieve.shield import Shield, chosen_preset, load_shield
 
 def build_app(settings: Settings) -> FastAPI:
     """The service, or the proxy where ``upstream`` is set, with its networks loaded and its gallery open."""
-    preset = chosen_preset(settings.preset).changed(scale=settings.scale)
-    shield = load_shield(preset, prior=settings.prior, device=settings.device, precision=settings.precision)
-    keys = None if settings.keys is None else Keys(settings.keys)
-    identifier = None if settings.upstream else Identifier(load_embedder(settings.embedder), shield)
+    shield = shield_of(settings)
+    identifier = identifier_of(settings, shield)
     desk = make_desk(settings, shield, identifier)
     desk.open()
-    if settings.upstream:
-        return create_proxy(desk, keys=keys)
-    app = create_app(desk, keys=keys)
+    app = app_of(settings, desk)
     if settings.page:
-        assert identifier is not None
+        assert identifier is not None  # a proxy has no page
         _add_page(app, settings, identifier, shield)
     return app
+
+
+def preset_of(settings: Settings) -> Preset:
+    """The preset, or the profile's, at the scale that is set."""
+    return chosen_preset(settings.preset).changed(scale=settings.scale)
+
+
+def shield_of(settings: Settings) -> Shield:
+    """The shield, with its network loaded."""
+    return load_shield(preset_of(settings), prior=settings.prior, device=settings.device, precision=settings.precision)
+
+
+def identifier_of(settings: Settings, shield: Shield) -> Identifier | None:
+    """The recogniser behind the shield; a proxy has none."""
+    return None if settings.upstream else Identifier(load_embedder(settings.embedder), shield)
+
+
+def app_of(settings: Settings, desk: Desk) -> FastAPI:
+    """The service, or the proxy where ``upstream`` is set, over an open desk."""
+    keys = None if settings.keys is None else Keys(settings.keys)
+    return create_proxy(desk, keys=keys) if settings.upstream else create_app(desk, keys=keys)
 
 
 def _add_page(app: FastAPI, settings: Settings, identifier: Identifier, shield: Shield) -> None:
