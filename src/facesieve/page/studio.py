@@ -60,16 +60,15 @@ class Studio:
     """Shield, recogniser and gallery of one page; one call at a time, others wait."""
 
     def __init__(self, embedder: Embedder, shield: Shield, gallery: Gallery | None) -> None:
-        if gallery is not None and gallery.embedder != embedder.name:
-            raise GalleryError(f"the gallery's templates are by {gallery.embedder}, not by {embedder.name}; use that embedder")
-        self.embedder, self.gallery = embedder, gallery
-        self._shield, self._begins_with = shield, shield.preset
+        if gallery is not None:
+            Identifier(embedder).check(gallery)
+        self.embedder, self.gallery, self._shield = embedder, gallery, shield
         self._lock = threading.Lock()
 
     @property
     def preset(self) -> str:
         """The name of the preset that the page begins with."""
-        return self._begins_with.name
+        return self._shield.preset.name
 
     @property
     def presets(self) -> list[str]:
@@ -191,10 +190,8 @@ class Studio:
 
     def _with(self, preset: str, scale: int | None) -> Shield:
         """The shield with these settings; the network is loaded once, whatever the preset."""
-        chosen = (self._begins_with if preset == self.preset else preset_named(preset)).changed(scale=scale)
-        if chosen != self._shield.preset:
-            self._shield = self._shield.with_preset(chosen)
-        return self._shield
+        chosen = (self._shield.preset if preset == self.preset else preset_named(preset)).changed(scale=scale)
+        return self._shield if chosen == self._shield.preset else self._shield.with_preset(chosen)
 
 
 def _read(path: Path | None) -> Photo:
