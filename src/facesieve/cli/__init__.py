@@ -133,9 +133,13 @@ def purify(
     if cluster is not None or workers is not None or holds_shards(paths):
         if grid:
             raise InputError("--grid goes with photographs on this machine, not with shards or a cluster")
-        _purify_many(
-            paths, Path(output), chosen, (prior, device, precision), (options, image_column, on_failure), cluster, workers
-        )
+        from facesieve.cli.purify_many import purify_many
+        from facesieve.jobs.cluster import Recipe
+        from facesieve.jobs.shards import ShardOptions
+
+        recipe = Recipe(chosen, prior, device, precision)
+        how = ShardOptions(options, image_column, on_failure)  # type: ignore[arg-type]  # it checks
+        purify_many(paths, Path(output), recipe, how, cluster=cluster, workers=workers)
         return
     items = plan(paths, Path(output))
     if grid and any(item.target == Path(output) / "grid" for item in items):
@@ -147,24 +151,6 @@ def purify(
     _report(summary, Path(output), shield)
     if summary.failures:
         raise typer.Exit(1)
-
-
-def _purify_many(
-    paths: list[Path],
-    out: Path,
-    chosen: Preset,
-    load: tuple[Path | None, str, str],
-    how: tuple[Options, str | None, str],
-    cluster: str | None,
-    workers: int | None,
-) -> None:
-    from facesieve.cli.purify_many import purify_many
-    from facesieve.jobs.cluster import Recipe
-    from facesieve.jobs.shards import ShardOptions
-
-    options, image_column, on_failure = how
-    wanted = ShardOptions(options, image_column, on_failure)  # type: ignore[arg-type]  # it checks
-    purify_many(paths, out, Recipe(chosen, *load), wanted, cluster=cluster, workers=workers)
 
 
 def _shield(chosen: Preset, prior: Path | None, device: str, precision: str) -> Shield:
