@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import torch
-from shard_making import quick_shield, shard
 
 from facesieve.jobs.shards import ShardOptions, purify_shards
 from facesieve.jobs.work import Options
+from shard_making import quick_shield, shard
 
 
 def main():
