@@ -99,6 +99,15 @@ def test_the_record_of_standard_input_names_no_folder_of_this_machine(sample_pat
     assert json.loads((tmp_path / "stdin.face1.json").read_text())["source"] == "-"
 
 
+@pytest.mark.parametrize("option", [("--on-failure", "keep"), ("--image-column", "image")])
+def test_what_is_of_shards_alone_is_refused_where_there_are_none(photos, tmp_path, facesieve, option):
+    for inputs in ([photos], [photos / "x.jpg"], ["-"]):
+        done = facesieve("purify", *inputs, "-o", tmp_path / "out", *option)
+        assert (done.code, done.out) == (2, "")
+        assert "go with shards (.tar, .parquet); there are none among the inputs" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_photograph_named_grid_is_not_lost_to_the_grid(sample_paths, tmp_path, facesieve):
     shutil.copy(sample_paths[0], tmp_path / "grid.jpg")
     done = facesieve("purify", tmp_path / "grid.jpg", "-o", tmp_path / "out", "--grid")

@@ -128,3 +128,15 @@ def test_below_the_threshold_of_a_calibrated_gallery_nobody_is_known(studio, shi
         first, last = strict.purify(probe, "fast", None, 3, quiet).names[0]
     assert (first.person, first.known) == ("Obama", False)
     assert last.known is None  # for purified faces no threshold was chosen
+
+
+def test_a_purification_says_at_each_evaluation_of_the_prior_how_far_it_is(studio, sample_paths):
+    for name, evaluations in [("fast", 8), ("fused", 100)]:
+        said = []
+        studio.purify(sample_paths[0], name, None, 3, lambda share, what, said=said: said.append((share, what)))
+        counted = [(share, what) for share, what in said if "evaluation" in what]
+        assert [what.split(", ")[1] for _, what in counted] == [
+            f"evaluation {n} of {evaluations}" for n in range(1, evaluations + 1)
+        ]
+        shares = [share for share, _ in said]
+        assert shares == sorted(shares)

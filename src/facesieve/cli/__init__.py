@@ -111,8 +111,9 @@ def purify(
         str | None, typer.Option(help="Of shards: the column, or the suffix of the members, that holds the images.")
     ] = None,
     on_failure: Annotated[
-        str, typer.Option(help="Of shards: drop a photograph that cannot be purified, or keep it as it was.")
-    ] = "drop",
+        str | None,
+        typer.Option(help="Of shards: drop a photograph that cannot be purified (the default), or keep it as it was."),
+    ] = None,
     cluster: Annotated[
         str | None, typer.Option(help="Purify on a Ray cluster: its address, auto for the one that runs here, or local.")
     ] = None,
@@ -125,12 +126,16 @@ def purify(
 
     options = Options(aligned, paste, overwrite, seed, batch_size)
     chosen = chosen_preset(preset).changed(scale=scale, steps=steps, eta=eta, sigma_y=sigma_y)
-    if "-" in inputs or output == "-":
+    paths = [Path(text) for text in inputs]
+    streamed = "-" in inputs or output == "-"
+    shards = not streamed and holds_shards(paths)
+    if not shards and (image_column is not None or on_failure is not None):
+        raise InputError("--image-column and --on-failure go with shards (.tar, .parquet); there are none among the inputs")
+    if streamed:
         _check_stream(inputs, grid)
         _purify_stream(inputs[0], output, _shield(chosen, prior, device, precision), options)
         return
-    paths = [Path(text) for text in inputs]
-    if cluster is not None or workers is not None or holds_shards(paths):
+    if cluster is not None or workers is not None or shards:
         if grid:
             raise InputError("--grid goes with photographs on this machine, not with shards or a cluster")
         from facesieve.cli.purify_many import purify_many
@@ -138,8 +143,8 @@ def purify(
         from facesieve.jobs.shards import ShardOptions
 
         recipe = Recipe(chosen, prior, device, precision)
-        how = ShardOptions(options, image_column, on_failure)  # type: ignore[arg-type]  # it checks
-        purify_many(paths, Path(output), recipe, how, cluster=cluster, workers=workers)
+        how = ShardOptions(options, image_column, on_failure or "drop")  # type: ignore[arg-type]  # it checks
+        purify_many(paths, Path(output), recipe, how, shards=shards, cluster=cluster, workers=workers)
         return
     items = plan(paths, Path(output))
     if grid and any(item.target == Path(output) / "grid" for item in items):

@@ -26,19 +26,18 @@ def purify_many(
     recipe: Recipe,
     options: ShardOptions,
     *,
+    shards: bool,
     cluster: str | None = None,
     workers: int | None = None,
 ) -> None:
-    """Purify shards on this machine, or shards or photographs on the cluster at an address.
+    """Purify shards on this machine, or shards (``shards``) or photographs on the cluster at an address.
 
     Lists what failed in ``failures.jsonl``, prints a summary, and leaves with code 1 if anything failed.
     """
-    from facesieve.jobs.shard_plan import holds_shards
     from facesieve.jobs.shards import write_failures
 
     if workers is not None and cluster is None:
         raise InputError("--workers goes with --cluster; without it there is one worker, this process")
-    shards = holds_shards(inputs)
     result = (
         _shards(inputs, out, recipe, options, cluster, workers)
         if shards

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,7 +21,8 @@ from facesieve.identification import CROP, Identifier
 from facesieve.images import Photo, read_photo, to_photo
 from facesieve.noise import derive_seed
 from facesieve.pictures import columns, sheet
-from facesieve.purify import PRESETS, fresh_seeds
+from facesieve.priors import Prior
+from facesieve.purify import PRESETS, RestorationStage, fresh_seeds
 from facesieve.purify import preset as preset_named
 from facesieve.recognition import Embedder
 from facesieve.recognition.crops import resized
@@ -97,8 +98,8 @@ class Studio:
             faces = _faces(shield, photo)[:MAX_FACES]
             crops = torch.stack([shield.crop(photo, face) for face in faces])
             raw = torch.from_numpy(Identifier(self.embedder, shield).raw_rows(photo, faces))
-            say(0.3, f"purifying {len(faces)} {'face' if len(faces) == 1 else 'faces'}")
-            stages = shield.trace(crops, _seeds(seed, len(faces)))
+            what = f"purifying {len(faces)} {'face' if len(faces) == 1 else 'faces'}"
+            stages = _watched(shield, what, say, 0.3, 0.9).trace(crops, _seeds(seed, len(faces)))
             purified = stages[-1][1]
             say(0.9, "asking who it is")
             after = photo
@@ -142,9 +143,8 @@ class Studio:
                 self._objective(clean, victim), lambda n: say(0.1 + 0.5 * n / steps, f"attacking, step {n} of {steps}")
             )
             attacked = as_uint8(pgd(goal, clean, eps=eps / 255, step=STEP, iterations=steps, seeds=fresh_seeds(1)))
-            say(0.6, "purifying")
             small = resized(attacked, shield.size)
-            stages = shield.trace(small, _seeds(seed, 1))
+            stages = _watched(shield, "purifying", say, 0.6, 0.9).trace(small, _seeds(seed, 1))
             purified = stages[-1][1]
             say(0.9, "asking who it is")
             rows = self._embed(torch.cat([clean, attacked])), self._embed(purified)
@@ -205,6 +205,36 @@ def _faces(shield: Shield, photo: Photo) -> list[Face]:
         return shield.faces(photo)
     except NoFaceError as error:  # its advice is for the command line
         raise NoFaceError("no face found; choose a photograph that shows one from the front, and larger") from error
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A prior that says at each evaluation that it is asked."""
+
+    prior: Prior
+    said: Callable[[], None]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.prior.shape
+
+    def __call__(self, u: Tensor, sigma: Tensor | float) -> Tensor:
+        self.said()
+        return self.prior(u, sigma)
+
+
+def _watched(shield: Shield, what: str, say: Say, begin: float, end: float) -> Shield:
+    """The same shield, which says at each evaluation of its prior how far it is; ``begin`` and ``end`` bound its share."""
+    stage, total, calls = shield.purifier.stages[0], shield.preset.evaluations, itertools.count(1)
+    say(begin, what)
+    if not isinstance(stage, RestorationStage):
+        return shield
+
+    def said() -> None:
+        number = next(calls)
+        say(begin + (end - begin) * (number - 1) / total, f"{what}, evaluation {number} of {total}")
+
+    return replace(shield, purifier=shield.preset.with_prior(_Watched(stage.prior, said)))
 
 
 def _counted(objective: Objective, said: Callable[[int], None]) -> Objective:
