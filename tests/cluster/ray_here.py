@@ -2,11 +2,13 @@
 
 import os
 import signal
+import socket
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import httpx
 import psutil
 
 from facesieve.faces import Detector
@@ -100,3 +102,15 @@ def until(true, seconds=120):
     while not true():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
+
+
+def free_port():
+    """A port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def ask(settings, photo):
+    """The answer of the service to a JPEG."""
+    url = f"http://127.0.0.1:{settings.port}/v1/purify?seed=5"
+    return httpx.post(url, content=photo, headers={"Content-Type": "image/jpeg"}, timeout=120)

@@ -1,14 +1,13 @@
 """On a real Ray with two worker processes: the same files as without it, also if a worker dies; and the service on it."""
 
 import json
-import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from ray_here import QuickRecipe, small_ray, until, workers, writer_of
+from ray_here import QuickRecipe, ask, free_port, small_ray, until, workers, writer_of
 
-from facesieve.errors import InputError
+from facesieve.errors import InputError, SettingError
 from facesieve.images import read_photo
 from facesieve.jobs.cluster import Recipe, purify_files_on, purify_shards_on
 from facesieve.jobs.local import plan, purify_files
@@ -109,16 +108,6 @@ def test_an_address_without_a_ray_is_one_line(monkeypatch, address, message):
 # --- the service -------------------------------------------------------------------------------
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-def ask(settings, photo):
-    url = f"http://127.0.0.1:{settings.port}/v1/purify?seed=5"
-    return httpx.post(url, content=photo, headers={"Content-Type": "image/jpeg"}, timeout=120)
-
-
 def test_the_service_answers_on_ray_as_it_does_alone(sample_paths):
     from facesieve.service.cluster import deployed
 
@@ -137,6 +126,14 @@ def test_the_service_answers_on_ray_as_it_does_alone(sample_paths):
         assert abs(read_photo(answer.content).astype(int) - expected.astype(int)).max() <= 1
     assert (problem.status_code, problem.json()["type"]) == (422, "urn:facesieve:problem:no-face")
     assert not workers("ServeReplica")
+
+
+def test_what_a_cluster_does_not_do_is_refused_in_one_line():
+    from facesieve.service.cluster import serve_on
+
+    for settings, message in [(Settings(page=True), "page: it is not served"), (Settings(max_wait_s=2), "max_wait_s: a cluster")]:
+        with pytest.raises(SettingError, match=f"^{message}"):
+            serve_on(settings, "auto")
 
 
 @pytest.mark.slow

@@ -2,7 +2,8 @@
 
 The application reads, finds faces, and puts them back; its engine hands each face to a replica of the
 model, which gathers faces of all its callers into batches. Settings mean what they mean on one
-machine, but that ``queue_faces`` counts for each replica of the application.
+machine, but that ``queue_faces`` counts for each replica of the application, and that there is no
+``max_wait_s``: faces that wait are what makes Ray start another replica.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def _front(settings: Settings, size: int, prior_sha256: str) -> _FrontShield:
 def front_app(settings: Settings, model: Any, size: int, prior_sha256: str) -> FastAPI:
     """The service, or the proxy where ``upstream`` is set, in front of ``model``, the handle of a deployment."""
     shield, metrics = _front(settings, size, prior_sha256), Metrics()
-    limits = Limits(settings.max_batch, 0.0, settings.queue_faces, settings.deadline_s, settings.max_wait_s)
+    limits = Limits(settings.max_batch, 0.0, settings.queue_faces, settings.deadline_s)
     desk = Desk(shield, identifier_of(settings, shield), ClusterEngine(model, limits, metrics), settings, metrics)
     desk.open()
     return app_of(settings, desk)
@@ -223,6 +224,8 @@ def serve_on(settings: Settings, address: str) -> None:
     """Serve on a cluster until SIGTERM or Ctrl-C; what was accepted is finished first."""
     if settings.page:
         raise SettingError("page: it is not served on a cluster; start another service, or `facesieve ui`")
+    if "max_wait_s" in settings.model_fields_set:
+        raise SettingError("max_wait_s: a cluster answers a queue with more replicas; bound it by queue_faces and deadline_s")
     log_to_stderr(settings.log_level)
     stop = threading.Event()
     with deployed(settings, address):
