@@ -30,8 +30,8 @@ WANTED = {
 def marks(report: Report, name: str) -> list[Record]:
     """Recovery and loss at the settings that have a mark, in both forms of saving."""
     found, made = rows(report), []
-    presets = [d["name"] or d["preset"] for d in report.experiment["defences"] if d["preset"] is not None]
-    ours = [p for p in presets if p not in {"paper", "stage1", "stage2"}]
+    published = {None, "paper", "stage1", "stage2"}
+    ours = [d["name"] or d["preset"] for d in report.experiment["defences"] if d["preset"] not in published]
     for eps, preset, recovery, lost in WANTED[report.closed_set]:
         for quantisation in ("float", "uint8"):
             attack = f"pgd, eps {eps:g}/255"
