@@ -20,8 +20,8 @@ may not be passed on; the embedded prior was not trained on them.
 (SFace, ten raw photographs a person) is their own person's. The attack is PGD with 40 steps of
 2/255 in a ball of 8/255 (L-infinity) from a random start, on SFace alone: it does not know the
 defence. Attacked images are saved with 8 bits. Intervals are 95 %, by bootstrap over people. The
-presets of 100 steps and more were measured on fewer people, because they are slow: compare them with
-the unpurified row of the same people. This is one attack, and the weakest kind; see the
+presets of 100 steps and more were measured on one probe a person, because they are slow: compare them with
+the unpurified row of as many probes. This is one attack, and the weakest kind; see the
 [threat model](threat-model.md).
 """
 
@@ -224,7 +224,7 @@ def main() -> None:
     page += evaluations() + identification() + gallery()
     speed = DOCS / "results" / "speed.md"
     if speed.exists():
-        page += "\n## Speed\n\n`python benchmarks/purify.py --presets fast stage1 --repeats 2` printed:\n\n" + speed.read_text()
+        page += "\n## Speed\n\n`python benchmarks/purify.py --repeats 1 --presets fast fast-fused fused paper stage1 stage2` printed:\n\n" + speed.read_text()
     page += "\n## Service, jobs and clusters\n\n- [The service under load](results/load.md)\n- [Scale](results/scale.md)\n"
     (DOCS / "results.md").write_text(page)
 
