@@ -36,7 +36,7 @@ def identity(bench: Bench) -> list[Record]:
     raw = {}
     for size in (many, few):
         for name in ("clean", "adversarial"):
-            row = bench.accuracy(f"none, {size[0]} people", None, name, size)
+            row = bench.accuracy(f"none, {size[0]} people x {size[1]}", None, name, size)
             raw[size, name] = float(str(row["value"]))
     raw_many, raw_few = raw[many, "clean"], raw[few, "clean"]
     kept = {name: bench.accuracy("fast", purify.preset("fast"), name, many) for name in ("clean", "adversarial")}

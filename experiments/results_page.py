@@ -224,7 +224,8 @@ def main() -> None:
     page += evaluations() + identification() + gallery()
     speed = DOCS / "results" / "speed.md"
     if speed.exists():
-        page += "\n## Speed\n\n`python benchmarks/purify.py --repeats 1 --presets fast fast-fused fused paper stage1 stage2` printed:\n\n" + speed.read_text()
+        command = "python benchmarks/purify.py --repeats 1 --presets fast fast-fused fused paper stage1 stage2"
+        page += f"\n## Speed\n\n`{command}` printed:\n\n" + speed.read_text()
     page += "\n## Service, jobs and clusters\n\n- [The service under load](results/load.md)\n- [Scale](results/scale.md)\n"
     (DOCS / "results.md").write_text(page)
 
