@@ -85,6 +85,31 @@ def test_the_wheel_works_away_from_the_repository(installed, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"photo.png", "photo.face1.json", "grid.png"}
 
 
+@pytest.mark.slow  # every dependency is installed, twice
+@pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
+def test_it_installs_into_an_empty_environment_and_the_demo_runs_from_there(built, tmp_path, kind):
+    (package,) = built.glob(kind)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "empty"], check=True)
+    python = tmp_path / "empty" / "bin" / "python"
+    constraints = ROOT / "constraints.txt"
+    install = [python, "-m", "pip", "install", "--quiet", "--constraint", constraints]
+    for words in (["torch==2.13.0"], [package]):  # torch first, as in the Makefile: a plain one may be of gigabytes
+        done = subprocess.run([*install, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "source", filter="data")
+    (source,) = (tmp_path / "source").iterdir()
+    shutil.rmtree(source / "src")  # what runs is what was installed
+    env = {"PATH": os.environ["PATH"]}
+    demo = [python, source / "examples" / "demo.py", "--output", tmp_path / "out", "--photos", "2", "--paper-steps", "2"]
+    done = subprocess.run(demo, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "out" / "stages.png").exists(), done.stdout
+    bare = subprocess.run([python.with_name("facesieve"), "info"], env=env, capture_output=True, text=True, check=False)
+    assert bare.returncode == 0, bare.stderr
+
+
 def test_the_service_runs_as_in_the_container(installed, tmp_path):
     """As another user, in a folder that is not theirs, with nothing to write to but /tmp, as in a read-only image."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
