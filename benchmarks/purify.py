@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from facesieve.hardware import choose_path, summary
-from facesieve.priors.embedded import embedded_prior_folder
+from facesieve.priors.embedded import EMBEDDED, PRIOR, embedded_prior_folder
 from facesieve.priors.folder import load_prior
 from facesieve.priors.network import NetworkPrior
 from facesieve.purify import PRESETS, preset
@@ -81,7 +81,8 @@ def main() -> None:
 def table(precision: str, args: argparse.Namespace) -> None:
     path = choose_path("cpu", precision)
     peak = peak_rate(path.dtype, 5 * args.repeats)
-    prior = load_prior(embedded_prior_folder(), dtype=path.dtype)
+    priors = {name: load_prior(embedded_prior_folder(name), dtype=path.dtype) for name in EMBEDDED}
+    prior = priors[PRIOR]  # the others have the same network
     with FlopCounterMode(display=False) as counter:
         prior(torch.zeros(1, *prior.shape), 1.0)
     for batch in args.batches:
@@ -89,7 +90,7 @@ def table(precision: str, args: argparse.Namespace) -> None:
         evaluation = seconds(lambda images=images: prior(images, 1.0), 3 * args.repeats) / batch
         share = counter.get_total_flops() / evaluation / 1e9 / peak
         for name in args.presets:
-            timed = Timed(prior)
+            timed = Timed(priors[preset(name).prior])
             purifier = preset(name).with_prior(timed)
             repeats = args.repeats if preset(name).evaluations < 50 else 1
             times = []

@@ -19,6 +19,7 @@ from facesieve.errors import SettingError
 from facesieve.noise import Noise, derive_seed, seeded_noise
 from facesieve.operators import Compose, Grey, MeanPool, Operator, grey_mean_pool
 from facesieve.priors import Prior
+from facesieve.priors.embedded import PRIOR, TUNED_PRIOR
 from facesieve.sampling import Step, consistent_with, karras_sigmas, last, published_sigmas, sample, time_travel
 
 
@@ -156,11 +157,12 @@ def fresh_seeds(count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Preset:
-    """A named list of restorations."""
+    """A named list of restorations, and which of the priors that ship it is made for."""
 
     name: str
     summary: str
     restorations: tuple[Restoration, ...]
+    prior: str = PRIOR
 
     @property
     def evaluations(self) -> int:

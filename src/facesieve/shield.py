@@ -17,6 +17,7 @@ from facesieve import hardware
 from facesieve.errors import InputError, NoFaceError, SettingError
 from facesieve.faces import Detector, Face, align, paste
 from facesieve.images import Photo, to_tensor
+from facesieve.priors.embedded import embedded_prior_folder
 from facesieve.purify import Preset, Purifier, RestorationStage, Stage, fresh_seeds
 from facesieve.purify import preset as preset_named
 from facesieve.toml_file import read_toml
@@ -32,6 +33,7 @@ class Shield:
     prior_sha256: str
     path: hardware.Path
     detector: Detector = field(default_factory=Detector)
+    own_prior: bool = False  # a prior that was given, and stays whatever the preset
 
     @cached_property
     def label(self) -> str:
@@ -40,7 +42,12 @@ class Shield:
         return f"{self.preset.name}-{hashlib.sha256(made_from.encode()).hexdigest()[:12]}"
 
     def with_preset(self, preset: Preset) -> Shield:
-        """This prior, on this machine, with another preset. Raises ``SettingError`` where the stages are not a preset's."""
+        """This shield with another preset; its prior stays, unless both are presets' own and differ.
+
+        Raises ``SettingError`` where the stages are not a preset's.
+        """
+        if not self.own_prior and preset.prior != self.preset.prior:
+            return replace(_loaded(preset, None, self.path), detector=self.detector)
         stage = self.purifier.stages[0]
         if not isinstance(stage, RestorationStage):
             raise SettingError("this shield's stages are of its own: there is no prior to go with another preset")
@@ -113,15 +120,18 @@ def load_shield(
     device: str = "auto",
     precision: str = "auto",
 ) -> Shield:
-    """A shield with the named or given preset (or a profile's) and the prior in the folder ``prior`` (the embedded one if None).
+    """A shield with the named or given preset (or a profile's) and the prior in the folder ``prior`` (the preset's own if None).
 
     ``precision`` is ``auto``, ``fp32`` or ``bf16``. Raises ``SettingError`` or ``PriorError``.
     """
-    from facesieve.priors.embedded import embedded_prior_folder
+    chosen = chosen_preset(preset) if isinstance(preset, str) else preset
+    return _loaded(chosen, prior, hardware.choose_path(device, precision))
+
+
+def _loaded(preset: Preset, prior: Path | str | None, path: hardware.Path) -> Shield:
     from facesieve.priors.folder import load_prior, prior_hash
 
-    chosen = chosen_preset(preset) if isinstance(preset, str) else preset
-    path = hardware.choose_path(device, precision)
-    folder = embedded_prior_folder() if prior is None else Path(prior)
+    folder = embedded_prior_folder(preset.prior) if prior is None else Path(prior)
     loaded = load_prior(folder, device=str(path.device), dtype=path.dtype)
-    return Shield(chosen, chosen.with_prior(loaded), loaded.shape[-1], prior_hash(folder), path)
+    purifier = preset.with_prior(loaded)
+    return Shield(preset, purifier, loaded.shape[-1], prior_hash(folder), path, own_prior=prior is not None)

@@ -274,12 +274,12 @@ def presets(json_: Annotated[bool, typer.Option("--json", help="As JSON, with ev
 def info() -> None:
     """Say what this machine offers, which path will run, and which prior ships with the package."""
     from facesieve.hardware import summary
-    from facesieve.priors.embedded import embedded_prior_folder
+    from facesieve.priors.embedded import EMBEDDED, embedded_prior_folder
     from facesieve.priors.folder import read_card
 
-    card = read_card(embedded_prior_folder())
-    lines = {"facesieve": __version__, **summary(), "prior": f"{card['name']}, sha256 {str(card['sha256'])[:16]}"}
-    for name, value in lines.items():
+    cards = [read_card(embedded_prior_folder(name)) for name in EMBEDDED]
+    priors = [("prior", f"{card['name']}, sha256 {str(card['sha256'])[:16]}") for card in cards]
+    for name, value in [("facesieve", __version__), *summary().items(), *priors]:
         out.print(f"{name:10s} {value}", markup=False)
 
 
@@ -300,12 +300,15 @@ def prior_import(
 
 @prior_app.command("show")
 def prior_show(
-    folder: Annotated[Path | None, typer.Argument(help="A prior's folder; the embedded one if not given.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="A prior's folder, or prior-128-tuned of those that ship; prior-128 if not given.")
+    ] = None,
 ) -> None:
     """Print a prior's card."""
     import json
 
-    from facesieve.priors.embedded import embedded_prior_folder
+    from facesieve.priors.embedded import EMBEDDED, PRIOR, embedded_prior_folder
     from facesieve.priors.folder import read_card
 
-    out.print_json(json.dumps(read_card(folder or embedded_prior_folder())))
+    shipped = {Path(name): embedded_prior_folder(name) for name in EMBEDDED}
+    out.print_json(json.dumps(read_card(shipped.get(folder or Path(PRIOR), folder or Path()))))

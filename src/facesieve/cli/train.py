@@ -133,6 +133,37 @@ def faceguard_command(
     _train_defence(train_faceguard, FaceGuardTraining, data, output, settings, checkpoint_minutes)
 
 
+@train_app.command("tuned-prior")
+def tuned_prior_command(
+    data: Annotated[Path, typer.Option(help="Folder of photographs with one face each.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the checkpoint, the curves and the finished prior.")],
+    start: Annotated[Path | None, typer.Option(help="The prior to begin with; the embedded one if not given.")] = None,
+    recogniser: Annotated[
+        list[str] | None, typer.Option(help="A recogniser that must know the person again; may be given more than once.")
+    ] = None,
+    settings: Settings = None,
+    checkpoint_minutes: Minutes = 5.0,
+) -> None:
+    """Tune a prior until recognisers know the person again, attacked or not: what the preset `tuned` restores with."""
+    import cv2
+
+    from facesieve.priors.embedded import embedded_prior_folder
+    from facesieve.train.settings import parse_settings
+    from facesieve.train.tuned import TunedTraining, train_tuned
+
+    cv2.setNumThreads(1)
+    folder = train_tuned(
+        data,
+        output,
+        parse_settings(TunedTraining, settings or []),
+        start=start or embedded_prior_folder(),
+        recognisers=recogniser or ["sface"],
+        report=out.print,
+        checkpoint_minutes=checkpoint_minutes,
+    )
+    out.print(f"finished prior in {folder}")
+
+
 def _train_defence(
     train: Callable[..., Path],
     kind: type[BaseModel],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +17,44 @@ from facesieve.evaluate.experiment import DefenceSettings, RunSettings
 from facesieve.evaluate.store import Store, image_digest
 from facesieve.noise import derive_seed
 from facesieve.priors import Prior
+from facesieve.priors.embedded import PRIOR, embedded_prior_folder
 from facesieve.purify import Purifier, RestorationStage, Stage, describe
 from facesieve.purify import preset as preset_named
 
 
 @dataclass(frozen=True, eq=False)
 class Around:
-    """What defences are made of: the prior, and where and how it runs."""
+    """What defences are made of: priors, and where and how they run."""
 
-    prior: Prior
-    prior_sha256: str
+    run: RunSettings
     path: hardware.Path
+    hashes: dict[Prior, str] = field(default_factory=dict)  # of every prior that was loaded
+    loaded: dict[str, Prior] = field(default_factory=dict)
 
     @classmethod
     def of(cls, run: RunSettings) -> Around:
-        """The prior that the settings name. Raises ``PriorError`` if it cannot be had, ``SettingError`` if its size differs."""
-        from facesieve.priors.embedded import embedded_prior_folder
+        """The machine's path, and the prior that the settings name. Errors as ``prior``."""
+        around = cls(run, hardware.choose_path("auto", run.precision))
+        around.prior()
+        return around
+
+    def prior(self, embedded: str = PRIOR) -> Prior:
+        """The prior that the settings name; where they name none, the embedded one of that name. Loaded once.
+
+        Raises ``PriorError`` if it cannot be had, ``SettingError`` if its size is not that of the crops.
+        """
         from facesieve.priors.folder import load_prior, prior_hash
 
-        folder = embedded_prior_folder() if run.prior is None else Path(run.prior)
-        path = hardware.choose_path("auto", run.precision)
-        prior = load_prior(folder, device=str(path.device), dtype=path.dtype)
-        if prior.shape[-1] != run.size:
-            raise SettingError(f"run.size is {run.size}, the prior restores {prior.shape[-1]} pixels; set run.size to that")
-        return cls(prior, prior_hash(folder), path)
+        folder = embedded_prior_folder(embedded) if self.run.prior is None else Path(self.run.prior)
+        if str(folder) not in self.loaded:
+            prior = load_prior(folder, device=str(self.path.device), dtype=self.path.dtype)
+            if prior.shape[-1] != self.run.size:
+                raise SettingError(
+                    f"run.size is {self.run.size}, the prior restores {prior.shape[-1]} pixels; set run.size to that"
+                )
+            self.loaded[str(folder)] = prior
+            self.hashes[prior] = prior_hash(folder)
+        return self.loaded[str(folder)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +73,11 @@ def make_defence(settings: DefenceSettings, around: Around) -> Defence:
     if settings.preset is not None:
         preset = preset_named(settings.preset).changed(**settings.settings)  # type: ignore[arg-type]
         random = any(r.eta > 0 or r.start_sigma is None or r.start_sigma > 0 for r in preset.restorations)
-        return Defence(settings.name, preset.with_prior(around.prior), preset.evaluations, random, settings.steps_too)
+        return Defence(settings.name, preset.with_prior(around.prior(preset.prior)), preset.evaluations, random, settings.steps_too)
     kind = DEFENCES.get(str(settings.baseline))
     if kind is None:
         raise SettingError(f"no baseline {settings.baseline!r}; there are {', '.join(sorted(DEFENCES))}")
-    given: dict[str, Any] = {**settings.settings, **({"prior": around.prior} if kind is DiffPure else {})}
+    given: dict[str, Any] = {**settings.settings, **({"prior": around.prior()} if kind is DiffPure else {})}
     try:
         stage: Stage = kind(**given)
     except TypeError as error:
@@ -121,9 +135,9 @@ def _made_from(stage: Stage, around: Around) -> dict[str, Any]:
     """What a stage's result hangs on, but for images and noise."""
     if isinstance(stage, RestorationStage):
         settings = asdict(stage.restoration) | {"operator": describe(stage.restoration.operator), "name": ""}
-        return {"restoration": settings, "prior": around.prior_sha256, "path": str(around.path.dtype)}
+        return {"restoration": settings, "prior": around.hashes[stage.prior], "path": str(around.path.dtype)}
     if isinstance(stage, DiffPure):
-        return {"baseline": _plain(stage), "prior": around.prior_sha256, "path": str(around.path.dtype)}
+        return {"baseline": _plain(stage), "prior": around.hashes[stage.prior], "path": str(around.path.dtype)}
     return {"baseline": _plain(stage), "weights": getattr(stage, "sha256", None)}
 
 

@@ -209,7 +209,7 @@ class Run:
             "numpy": np.__version__,
             "system": f"{platform.system()} {platform.machine()}",
             "path": str(self.around.path),
-            "prior_sha256": self.around.prior_sha256,
+            "prior_sha256": ", ".join(sorted(self.around.hashes.values())),
             "recogniser": self.recogniser.name,
             "manifest_sha256": self.manifest.sha256,
         }

@@ -189,7 +189,7 @@ class Studio:
             return self.embedder.embed(crops).float().cpu()
 
     def _with(self, preset: str, scale: int | None) -> Shield:
-        """The shield with these settings; the network is loaded once, whatever the preset."""
+        """The shield with these settings; its network stays, unless the preset has a prior of its own."""
         chosen = (self._shield.preset if preset == self.preset else preset_named(preset)).changed(scale=scale)
         return self._shield if chosen == self._shield.preset else self._shield.with_preset(chosen)
 
