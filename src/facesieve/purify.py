@@ -19,7 +19,7 @@ from facesieve.errors import SettingError
 from facesieve.noise import Noise, derive_seed, seeded_noise
 from facesieve.operators import Compose, Grey, MeanPool, Operator, grey_mean_pool
 from facesieve.priors import Prior
-from facesieve.priors.embedded import PRIOR, TUNED_PRIOR
+from facesieve.priors.embedded import PRIOR
 from facesieve.sampling import Step, consistent_with, karras_sigmas, last, published_sigmas, sample, time_travel
 
 

@@ -15,6 +15,7 @@ import torch
 from make_people import write_folders
 
 from facesieve.errors import EmbedderError, InputError, PriorError, SettingError
+from facesieve.evaluate.doubts import doubts
 from facesieve.evaluate.experiment import Experiment, read_experiment
 from facesieve.evaluate.report import NONE, load_report
 from facesieve.evaluate.run import evaluate
@@ -278,3 +279,55 @@ def test_an_attack_can_be_crafted_on_another_recogniser(source, experiment, done
     assert report.attacks[0].sees.endswith("mean templates of 1")
     assert report.environment["recogniser"].endswith("mean templates of 3")
     assert {cell.defence for cell in report.cells} == {NONE}
+
+
+ADAPTIVE = {
+    "data": {"minimum": 5, "people": 4, "train": 3, "test": 2},
+    "recogniser": {"templates": 3},
+    "attacks": [{"eps": 8, "iterations": 3, "objective": "margin", "quantisation": ["float"], "probes": 4}],
+    "defences": [
+        {"preset": "fast", "settings": {"steps": 1, "samples": 1}},
+        {"baseline": "jpeg", "settings": {"quality": 60}, "probes": 3},
+    ],
+}
+
+
+def adaptive(threat, averaged=1):
+    return Experiment.model_validate({**ADAPTIVE, "run": {"batch": 3, "threat": threat, "averaged": averaged}})
+
+
+@pytest.fixture(scope="module")
+def seen(source, tmp_path_factory):
+    root = tmp_path_factory.mktemp("adaptive")
+    runs = {
+        name: evaluate(adaptive(name), source, root / name, cache=root / "cache", **SILENT) for name in ("oblivious", "adaptive")
+    }
+    return root, runs
+
+
+def test_an_adaptive_attack_crafts_a_set_for_each_defence_and_hurts_it_more(seen):
+    root, runs = seen
+    names = [record.name for record in runs["adaptive"].attacks]
+    assert names == [ATTACK, f"{ATTACK}, through fast", f"{ATTACK}, through jpeg"]
+    assert [record.still for record in runs["adaptive"].attacks] == [0, 0, 0]
+    sets = {path.name: np.load(path / "float.npy") for path in (root / "adaptive" / "adversarial").iterdir()}
+    assert sorted(len(images) for images in sets.values()) == [3, 4, 4]
+    for defence in ("fast", "jpeg"):
+        blind, sighted = (runs[name].cell(ATTACK, "float", defence) for name in ("oblivious", "adaptive"))
+        margins = [np.mean(np.array(cell.own) - np.array(cell.other)) for cell in (blind, sighted)]
+        assert margins[1] < margins[0] - 0.02, defence
+    assert runs["adaptive"].cell(ATTACK, "float", NONE) == runs["oblivious"].cell(ATTACK, "float", NONE)
+
+
+def test_that_it_did_not_average_over_the_noise_is_said_until_it_does(seen, source):
+    root, runs = seen
+    assert any("none saw a defence" in line for line in doubts(runs["oblivious"]))
+    [said] = [line for line in doubts(runs["adaptive"]) if "did not average" in line]
+    assert said.startswith("fast draw")
+    more = evaluate(adaptive("adaptive", averaged=2), source, root / "averaged", cache=root / "cache", **SILENT)
+    assert not any("average" in line or "none saw" in line for line in doubts(more))
+
+
+def test_an_adaptive_attack_goes_by_gradients():
+    with pytest.raises(ValueError, match="run.threat adaptive takes fgsm, pgd, pgd-l2"):
+        Experiment.model_validate({"data": {}, "attacks": [{"method": "square"}], "run": {"threat": "adaptive"}})

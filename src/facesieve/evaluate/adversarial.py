@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from facesieve.attacks import gradient, objectives
+from facesieve.attacks.adaptive import Behind
 from facesieve.attacks.objectives import Scores
 from facesieve.evaluate.experiment import BLACK_BOX, AttackSettings
 from facesieve.evaluate.recogniser import Recogniser
@@ -21,8 +22,10 @@ from facesieve.evaluate.report import AttackRecord
 from facesieve.evaluate.store import Ingredients, Store, image_digest, write
 from facesieve.images import encode_photo, read_photo, to_photo, to_tensor
 from facesieve.noise import derive_seed
+from facesieve.purify import Purifier
 
 L2 = frozenset({"pgd-l2", "carlini-wagner-l2"})
+FEW = 30  # images whose gradient is looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,22 @@ class AdversarialSet:
 
     images: dict[str, Tensor]  # by quantisation: (N, 3, S, S) in [0, 1]
     record: AttackRecord
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A defence as an adaptive attack sees it."""
+
+    name: str
+    purifier: Purifier
+    draws: int  # of its noise, that each step averages over
+    device: torch.device  # where it runs
+    made_from: list[Ingredients]  # its stages
+
+    def before(self, recogniser: Recogniser, seeds: Sequence[int]) -> Recogniser:
+        """The recogniser behind it, for an attacker of a batch with these seeds."""
+        scores = Behind(recogniser.scores, self.purifier, seeds, self.draws, self.device)
+        return replace(recogniser, name=f"{recogniser.name}, behind {self.name}", scores=scores)
 
 
 def craft(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -83,24 +102,31 @@ def adversarial_set(
     store: Store,
     folder: Path,
     data: str,
+    seen: Seen | None = None,
 ) -> AdversarialSet:
     """The adversarial images of ``images`` (N, 3, S, S), batch by batch from the store where they are there.
 
     ``folder`` gets them as ``float.npy``, ``uint8/*.png`` and ``set.json``, which says what made them;
     the 8-bit set is what is read back from those files. ``data`` is the hash of the manifest: mean
-    templates hang on it.
+    templates hang on it. ``seen`` is the defence that the attack sees the recogniser behind.
     """
     parts, seconds = [], 0.0
+
+    def before(seeds: Sequence[int]) -> Recogniser:
+        return recogniser if seen is None else seen.before(recogniser, seeds)
+
+    behind: Ingredients = {} if seen is None else {"behind": seen.made_from, "draws": seen.draws}
     for start in range(0, len(images), batch):
         part, people = images[start : start + batch], labels[start : start + batch]
         seeds = [derive_seed(seed, "attack", start + i) for i in range(len(part))]
-        made_from = _ingredients(attack, recogniser.name, part, people, seeds, data)
-        kept = store.batch(made_from, partial(craft, attack, recogniser, part, people, seeds))
+        made_from = _ingredients(attack, recogniser.name, part, people, seeds, data) | behind
+        kept = store.batch(made_from, partial(craft, attack, before(seeds), part, people, seeds))
         parts.append(kept.images)
         seconds += kept.seconds
     made = torch.cat(parts)
     saved = _saved(folder, made, attack, recogniser.name, data)
-    return AdversarialSet({"float": made, "uint8": saved}, _record(attack, recogniser, images, labels, saved, seconds))
+    record = _record(attack, before(range(min(FEW, len(images)))), images, labels, saved, seconds)
+    return AdversarialSet({"float": made, "uint8": saved}, record)
 
 
 def _ingredients(
@@ -151,9 +177,9 @@ def _record(
     )
 
 
-def _still(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels: Tensor, few: int = 30) -> float:
+def _still(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels: Tensor) -> float:
     """Share of (the first few) images at which the objective's gradient vanishes or is not finite."""
-    x = images[:few].clone().requires_grad_(True)
-    (slope,) = torch.autograd.grad(_objective(attack, recogniser, labels[:few])(x).sum(), x)
+    x = images[:FEW].clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(_objective(attack, recogniser, labels[:FEW])(x).sum(), x)
     steepest = slope.flatten(1).abs().amax(1)
     return float((~torch.isfinite(steepest) | (steepest == 0)).double().mean())

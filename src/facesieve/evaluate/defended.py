@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from facesieve import hardware
+from facesieve.attacks.adaptive import seen_through
 from facesieve.defences import DEFENCES, DiffPure
 from facesieve.errors import SettingError
+from facesieve.evaluate.adversarial import Seen
 from facesieve.evaluate.experiment import DefenceSettings, RunSettings
 from facesieve.evaluate.store import Store, image_digest
 from facesieve.noise import derive_seed
@@ -73,7 +75,9 @@ def make_defence(settings: DefenceSettings, around: Around) -> Defence:
     if settings.preset is not None:
         preset = preset_named(settings.preset).changed(**settings.settings)  # type: ignore[arg-type]
         random = any(r.eta > 0 or r.start_sigma is None or r.start_sigma > 0 for r in preset.restorations)
-        return Defence(settings.name, preset.with_prior(around.prior(preset.prior)), preset.evaluations, random, settings.steps_too)
+        return Defence(
+            settings.name, preset.with_prior(around.prior(preset.prior)), preset.evaluations, random, settings.steps_too
+        )
     kind = DEFENCES.get(str(settings.baseline))
     if kind is None:
         raise SettingError(f"no baseline {settings.baseline!r}; there are {', '.join(sorted(DEFENCES))}")
@@ -84,6 +88,13 @@ def make_defence(settings: DefenceSettings, around: Around) -> Defence:
         raise SettingError(f"defence {settings.name!r}: {str(error).split('() ')[-1]}") from error
     evaluations = getattr(stage, "steps", 1) if kind is DiffPure else 1
     return Defence(settings.name, Purifier((stage,)), evaluations, kind is DiffPure, settings.steps_too)
+
+
+def as_seen(defence: Defence, around: Around) -> Seen:
+    """The defence as an adaptive attack sees it, who averages over as many draws as the run says."""
+    made_from = [_made_from(stage, around) for stage in defence.purifier.stages]
+    through = seen_through(defence.purifier, around.run.size)
+    return Seen(defence.name, through, around.run.averaged if defence.random else 1, around.path.device, made_from)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ Value = bool | int | FiniteFloat | str
 Eps = Annotated[float, Field(gt=0, le=255)]
 
 BLACK_BOX = frozenset({"square"})  # see scores alone, no gradient
+BY_GRADIENT = frozenset({"fgsm", "pgd", "pgd-l2"})  # ours, which can be made to see a defence
 
 
 class _Settings(BaseModel):
@@ -100,7 +101,9 @@ class RunSettings(_Settings):
     samples: str | None = None  # folder of photographs that may be shown: the report has pictures of the steps_too defences
     prior: str | None = None  # folder; None: the embedded one
     far: float = Field(default=0.01, gt=0, lt=1)  # false-accept rate that the threshold of `unknown` is chosen for
-    threat: Literal["oblivious"] = "oblivious"  # the attack sees the recogniser, not the defence
+    # what the attack sees: the recogniser alone, or the recogniser behind each defence, with a set of its own for each
+    threat: Literal["oblivious", "adaptive"] = "oblivious"
+    averaged: int = Field(default=1, ge=1)  # draws of a defence's noise that an adaptive attack averages over at each step
 
 
 class Experiment(_Settings):
@@ -111,6 +114,15 @@ class Experiment(_Settings):
     attacks: tuple[AttackSettings, ...] = ()
     defences: tuple[DefenceSettings, ...] = ()
     run: RunSettings = RunSettings()
+
+    @model_validator(mode="after")
+    def _seen(self) -> Self:
+        blind = [attack.method for attack in self.attacks if attack.method not in BY_GRADIENT or attack.on is not None]
+        if self.run.threat == "adaptive" and blind:
+            raise ValueError(
+                f"run.threat adaptive takes {', '.join(sorted(BY_GRADIENT))} on the experiment's recogniser, no other"
+            )
+        return self
 
     def all_attacks(self) -> list[AttackSettings]:
         """One for each eps. Raises ``SettingError`` where two have one name."""

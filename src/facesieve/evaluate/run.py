@@ -26,8 +26,8 @@ from torch import Tensor
 from facesieve import __version__, hardware
 from facesieve.errors import InputError, SettingError
 from facesieve.evaluate.adversarial import AdversarialSet, adversarial_set
-from facesieve.evaluate.defended import Around, Defence, defend, make_defence
-from facesieve.evaluate.experiment import AttackSettings, DefenceSettings, Experiment
+from facesieve.evaluate.defended import Around, Defence, as_seen, defend, make_defence
+from facesieve.evaluate.experiment import AttackSettings, Experiment
 from facesieve.evaluate.manifest import Manifest, load_manifest, save_manifest
 from facesieve.evaluate.protocol import aligned_crops, select
 from facesieve.evaluate.recogniser import Recogniser, judge, load_recogniser
@@ -112,21 +112,10 @@ class Run:
         every: list[AttackSettings | None] = [None, *self.attacks]
         clock = _Clock(self.say, sum(self._work(attack) for attack in every))
         for attack in every:
-            if attack is None:
-                sets, n = {"uint8": self.images}, len(self.images)
-            else:
-                n = self.count(attack)
-                made = self.adversarial(attack, n)
-                clock.done(n * attack.iterations, attack.name)
-                records.append(made.record)
-                sets = {name: made.images[name] for name in attack.quantisation}
-            for quantisation, images in sets.items():
-                for settings, defence in [(None, None), *zip(self.defences, self.made, strict=True)]:
-                    if settings is not None and not _wanted(settings, attack):
-                        continue
-                    many = n if settings is None or settings.probes is None else min(n, settings.probes)
-                    cells += self._cells(attack, quantisation, defence, images[:many])
-                    clock.done(many * (0 if defence is None else defence.evaluations), self._line(cells[-1]))
+            for quantisation, faced in self._faced(attack, records, clock).items():
+                for defence, images in faced:
+                    cells += self._cells(attack, quantisation, defence, images)
+                    clock.done(len(images) * (0 if defence is None else defence.evaluations), self._line(cells[-1]))
             report = self._report(cells, records, complete=attack is every[-1])
             save_report(self.out, report)
         return report
@@ -135,20 +124,64 @@ class Run:
         """How many test images it is made for."""
         return len(self.images) if attack.probes is None else min(attack.probes, len(self.images))
 
-    def _work(self, attack: AttackSettings | None) -> int:
+    def _wanted(self, attack: AttackSettings | None) -> list[tuple[Defence, int]]:
+        """The defences that an attack is tried on, each with how many images."""
         n = len(self.images) if attack is None else self.count(attack)
-        times = 1 if attack is None else len(attack.quantisation)
-        wanted = [(s, d) for s, d in zip(self.defences, self.made, strict=True) if _wanted(s, attack)]
-        purified = sum(min(n, s.probes or n) * d.evaluations for s, d in wanted)
-        return times * purified + (0 if attack is None else n * attack.iterations)
+        pairs = zip(self.defences, self.made, strict=True)
+        return [(d, min(n, s.probes or n)) for s, d in pairs if attack is None or s.attacks is None or attack.name in s.attacks]
 
-    def adversarial(self, attack: AttackSettings, n: int) -> AdversarialSet:
-        """The first ``n`` test images under the attack, from the cache where they are there."""
+    def _steps(self, attack: AttackSettings, defence: Defence | None) -> int:
+        """The work of crafting one image, in evaluations of a network."""
+        draws = self.settings.averaged if defence is not None and defence.random else 1
+        return attack.iterations * (1 + (0 if defence is None else draws * defence.evaluations))
+
+    def _work(self, attack: AttackSettings | None) -> int:
+        wanted = self._wanted(attack)
+        times = 1 if attack is None else len(attack.quantisation)
+        total = times * sum(many * defence.evaluations for defence, many in wanted)
+        if attack is not None:
+            total += self.count(attack) * self._steps(attack, None)
+            total += 0 if self._oblivious else sum(many * self._steps(attack, defence) for defence, many in wanted)
+        return total
+
+    @property
+    def _oblivious(self) -> bool:
+        return self.settings.threat == "oblivious"
+
+    def _faced(
+        self, attack: AttackSettings | None, records: list[AttackRecord], clock: _Clock
+    ) -> dict[str, list[tuple[Defence | None, Tensor]]]:
+        """In each form of saving: no defence and every wanted one, with the images that it faces.
+
+        What was crafted joins ``records``.
+        """
+
+        def crafted(attack: AttackSettings, n: int, defence: Defence | None) -> dict[str, Tensor]:
+            made = self.adversarial(attack, n, defence)
+            records.append(made.record)
+            clock.done(n * self._steps(attack, defence), made.record.name)
+            return made.images
+
+        if attack is None:
+            return {"uint8": [(None, self.images), *((defence, self.images[:many]) for defence, many in self._wanted(None))]}
+        plain = crafted(attack, self.count(attack), None)
+        faced: list[tuple[Defence | None, dict[str, Tensor]]] = [(None, plain)]
+        for defence, many in self._wanted(attack):
+            own = plain if self._oblivious else crafted(attack, many, defence)
+            faced.append((defence, {name: images[:many] for name, images in own.items()}))
+        return {name: [(defence, images[name]) for defence, images in faced] for name in attack.quantisation}
+
+    def adversarial(self, attack: AttackSettings, n: int, defence: Defence | None = None) -> AdversarialSet:
+        """The first ``n`` test images under the attack, from the cache where they are there.
+
+        With a ``defence`` the attack sees the recogniser behind it.
+        """
         recogniser = self.recogniser if attack.on is None else self._other(attack)
+        name = attack.name if defence is None else f"{attack.name}, through {defence.name}"
         return adversarial_set(
-            attack, recogniser, self.images[:n], torch.from_numpy(self.labels[:n]), seed=self.settings.seed,
-            batch=self.settings.batch, store=self.store, data=self.manifest.sha256,
-            folder=self.out / "adversarial" / _slug(attack.name),
+            attack.model_copy(update={"name": name}), recogniser, self.images[:n], torch.from_numpy(self.labels[:n]),
+            seed=self.settings.seed, batch=self.settings.batch, store=self.store, data=self.manifest.sha256,
+            folder=self.out / "adversarial" / _slug(name), seen=None if defence is None else as_seen(defence, self.around),
         )  # fmt: skip
 
     def _other(self, attack: AttackSettings) -> Recogniser:
@@ -247,10 +280,6 @@ def _round_robin(labels: np.ndarray) -> np.ndarray:
     """Each person's first image, then each one's second: any first N are of as many people as can be."""
     turn = np.array([int((labels[:number] == label).sum()) for number, label in enumerate(labels)])
     return np.lexsort((labels, turn))
-
-
-def _wanted(defence: DefenceSettings, attack: AttackSettings | None) -> bool:
-    return attack is None or defence.attacks is None or attack.name in defence.attacks
 
 
 def _slug(name: str) -> str:

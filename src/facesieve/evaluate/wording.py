@@ -79,14 +79,19 @@ def _note(report: Report, attack: AttackRecord | None) -> str:
         return (
             "" if report.closed_set else f"FRR and FAR at the threshold for FAR {100 * report.experiment['run']['far']:g} % here."
         )
+    own = "" if _oblivious(report) else " Each defence faces a set of its own, crafted through it."
     return (
-        f"The attack saw {attack.sees}; {attack.iterations} iterations, {attack.seconds:g} s an image. "
+        f"The attack saw {attack.sees}.{own} {attack.iterations} iterations, {attack.seconds:g} s an image. "
         "Times are of the run as it was, whatever else the machine did."
     )
 
 
+def _oblivious(report: Report) -> bool:
+    return bool(report.experiment["run"].get("threat", "oblivious") == "oblivious")
+
+
 def _is_published(report: Report, attack: AttackRecord | None) -> bool:
-    if not report.closed_set:
+    if not report.closed_set or not _oblivious(report):
         return False
     return attack is None or (attack.method, attack.eps, attack.iterations) == ("pgd", 0.5, 40)
 
@@ -115,7 +120,8 @@ def _steps(report: Report) -> list[Table]:
             c for c in report.cells if (c.attack, c.quantisation, c.defence) == (first.attack, first.quantisation, first.defence)
         ]
         start = report.cell(first.attack, first.quantisation, NONE)
-        points = [("before", start), *((c.point or "at the end", c) for c in same)]
+        faced = first.attack == NONE or _oblivious(report)  # else the defence faces another set than no defence does
+        points = [*([("before", start)] if faced else []), *((c.point or "at the end", c) for c in same)]
         lines = []
         for name, cell in points:
             assert cell is not None
