@@ -26,7 +26,7 @@ from facesieve.attacks.gradient import pgd
 from facesieve.attacks.objectives import Objective
 from facesieve.attacks.quantise import as_uint8
 from facesieve.defences.learning import Training, drawn, uniform
-from facesieve.errors import SettingError
+from facesieve.errors import InputError, SettingError
 from facesieve.hardware import choose_path
 from facesieve.operators import MeanPool
 from facesieve.priors.folder import load_prior, prior_hash, read_card, save_prior
@@ -135,7 +135,7 @@ class TunedTask:
 
         ``nearest`` is the share whose clean face is nearer than each of the held-out ones that are not measured.
         """
-        images, found = images[: self.settings.measured], {}
+        images, found = images[: min(self.settings.measured, len(images) // 2)], {}
         draws = torch.Generator().manual_seed(1)
         for embedder, others in zip(self.embedders, self.others, strict=True):
             rows, elsewhere = self._rows(embedder, images), others[len(images) :]
@@ -196,6 +196,8 @@ def train_tuned(
         if isinstance(embedder, nn.Module):
             embedder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     views = Views(unlabelled_crops(data, out, CROP), settings)
+    if len(views.held_out) < 2:
+        raise InputError(f"{data}: {len(views.train) + 1} faces are too few to hold two of them out; use eight or more")
     run = Run(TunedTask(settings, prior, embedders, views.held_out_images()), views, settings, out)
     counts = f"{len(views.train)} faces to train on, {len(views.held_out)} held out"
     report(f"{counts}, against {', '.join(embedder.name for embedder in embedders)}")
