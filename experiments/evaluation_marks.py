@@ -58,7 +58,9 @@ def mark(title: str, wanted: str, estimate: Estimate | None, row: Row) -> Record
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--name", required=True, help="of the recogniser, in file names and marks; what follows a dash is in file names alone")
+    parser.add_argument(
+        "--name", required=True, help="of the recogniser, in file names and marks; what follows a dash is in file names alone"
+    )
     parser.add_argument("--pages-only", action="store_true", help="keep no marks: of a study of settings, or of few people")
     args = parser.parse_args()
     report = load_report(args.run)

@@ -186,7 +186,12 @@ class Preset:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for printing and for records."""
-        return {"name": self.name, "summary": self.summary, "prior": self.prior, "restorations": [_plain(r) for r in self.restorations]}
+        return {
+            "name": self.name,
+            "summary": self.summary,
+            "prior": self.prior,
+            "restorations": [_plain(r) for r in self.restorations],
+        }
 
 
 def _rescaled(restoration: Restoration, scale: int | None) -> Restoration:
@@ -242,11 +247,7 @@ PRESETS: dict[str, Preset] = {
         Preset(
             "tuned",
             "one evaluation from the noised block mean, by a prior tuned against attacks on recognisers; the mean of four",
-            (
-                Restoration(
-                    "restoration", MeanPool(2), steps=1, eta=0.0, sigma_y=0.2, start_sigma=0.2, end_sigma=0.2, samples=4
-                ),
-            ),
+            (Restoration("restoration", MeanPool(2), steps=1, eta=0.0, sigma_y=0.2, start_sigma=0.2, end_sigma=0.2, samples=4),),
             prior=TUNED_PRIOR,
         ),
         Preset(
