@@ -286,7 +286,7 @@ ADAPTIVE = {
     "recogniser": {"templates": 3},
     "attacks": [{"eps": 8, "iterations": 3, "objective": "margin", "quantisation": ["float"], "probes": 4}],
     "defences": [
-        {"preset": "fast", "settings": {"steps": 1, "samples": 1}},
+        {"preset": "tuned", "settings": {"samples": 1}},
         {"baseline": "jpeg", "settings": {"quality": 60}, "probes": 3},
     ],
 }
@@ -305,17 +305,22 @@ def seen(source, tmp_path_factory):
     return root, runs
 
 
-def test_an_adaptive_attack_crafts_a_set_for_each_defence_and_hurts_it_more(seen):
+def test_an_adaptive_attack_crafts_a_set_for_each_defence(seen):
     root, runs = seen
     names = [record.name for record in runs["adaptive"].attacks]
-    assert names == [ATTACK, f"{ATTACK}, through fast", f"{ATTACK}, through jpeg"]
+    assert names == [ATTACK, f"{ATTACK}, through tuned", f"{ATTACK}, through jpeg"]
     assert [record.still for record in runs["adaptive"].attacks] == [0, 0, 0]
     sets = {path.name: np.load(path / "float.npy") for path in (root / "adaptive" / "adversarial").iterdir()}
     assert sorted(len(images) for images in sets.values()) == [3, 4, 4]
-    for defence in ("fast", "jpeg"):
-        blind, sighted = (runs[name].cell(ATTACK, "float", defence) for name in ("oblivious", "adaptive"))
-        margins = [np.mean(np.array(cell.own) - np.array(cell.other)) for cell in (blind, sighted)]
-        assert margins[1] < margins[0] - 0.02, defence
+
+    def margin(name, attack, defence):
+        cell = runs[name].cell(attack, "uint8" if attack == NONE else "float", defence)
+        return np.mean(np.array(cell.own) - np.array(cell.other))
+
+    assert margin("adaptive", ATTACK, "tuned") < margin("oblivious", ATTACK, "tuned") - 0.02
+    # the identity's gradient gets through JPEG, which gives none of its own
+    assert margin("adaptive", ATTACK, "jpeg") < margin("adaptive", NONE, "jpeg") - 0.1
+    assert not np.array_equal(sets["pgd--eps-8-255--through-jpeg"], sets["pgd--eps-8-255"][:3])
     assert runs["adaptive"].cell(ATTACK, "float", NONE) == runs["oblivious"].cell(ATTACK, "float", NONE)
 
 
@@ -323,7 +328,7 @@ def test_that_it_did_not_average_over_the_noise_is_said_until_it_does(seen, sour
     root, runs = seen
     assert any("none saw a defence" in line for line in doubts(runs["oblivious"]))
     [said] = [line for line in doubts(runs["adaptive"]) if "did not average" in line]
-    assert said.startswith("fast draw")
+    assert said.startswith("tuned draw")
     more = evaluate(adaptive("adaptive", averaged=2), source, root / "averaged", cache=root / "cache", **SILENT)
     assert not any("average" in line or "none saw" in line for line in doubts(more))
 
