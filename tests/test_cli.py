@@ -150,6 +150,7 @@ def test_info(facesieve):
         "cuda",
         "path",
         "prior",
+        "prior",
     ]
 
 
