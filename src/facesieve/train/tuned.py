@@ -43,20 +43,20 @@ class TunedTraining(Training):
     """Everything that decides what is tuned; written beside the weights."""
 
     steps: int = Field(1500, gt=0)
-    learning_rate: float = Field(4e-4, gt=0)
+    learning_rate: float = Field(3e-4, gt=0)
     warmup_steps: int = Field(50, ge=0)
     held_out: int = Field(512, gt=0)  # never trained on; they are who an attacked face is drawn to
     measured: int = Field(32, gt=0)  # of those, for the held-out figures
     scale: int = Field(2, ge=1)  # of the block mean that the restoration starts from
     sigma_low: float = Field(0.05, gt=0)  # the noise levels, images in [-1, 1], evenly in their logarithm
-    sigma_high: float = Field(0.3, gt=0)
-    attacked: int = Field(6, ge=0)  # of the batch, by each of the recognisers; the rest stays clean
+    sigma_high: float = Field(0.2, gt=0)
+    attacked: int = Field(5, ge=0)  # of the batch, by each of the recognisers; the rest stays clean
     eps_low: float = Field(1.0, gt=0)  # levels of 255, evenly in their logarithm
-    eps_high: float = Field(10.0, gt=0)
-    iterations: int = Field(5, gt=0)
+    eps_high: float = Field(12.0, gt=0)
+    iterations: int = Field(8, gt=0)
     pixel_weight: float = Field(2.0, ge=0)
-    name_weight: float = Field(0.2, ge=0)  # of the cross-entropy over oneself and the held-out faces
-    margin: float = Field(0.2, ge=0)  # by which the cosine with oneself must lead there
+    name_weight: float = Field(0.3, ge=0)  # of the cross-entropy over oneself and the held-out faces
+    margin: float = Field(0.35, ge=0)  # by which the cosine with oneself must lead there
     precision: Literal["fp32", "bf16"] = "fp32"  # of the networks' products while training
 
     def model_post_init(self, _: object) -> None:
@@ -130,7 +130,7 @@ class TunedTask:
             done[first:end] = pgd(objective, images[first:end], eps=eps, step=step, iterations=settings.iterations, seeds=seeds)
         return torch.where(uniform(images, 0, 1, generator) < 0.5, as_uint8(done), done)
 
-    def measure(self, images: Tensor, eps: float = 8 / 255, sigma: float = 0.25) -> dict[str, float]:
+    def measure(self, images: Tensor, eps: float = 8 / 255, sigma: float = 0.1) -> dict[str, float]:
         """Mean cosines with the clean faces: of attacked ones, of restored clean ones and of restored attacked ones.
 
         ``nearest`` is the share whose clean face is nearer than each of the held-out ones that are not measured.
