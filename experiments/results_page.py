@@ -88,7 +88,7 @@ learned from (`experiments/tuning-sface.toml`, `tuning-facenet.toml` measure the
 - tuning without the block mean, on full resolution: behind at 8/255 after as many steps, and it swung;
 - two restorations in a row, or 4 x 4 blocks: they cost FaceNet more clean faces than they give back.
 
-FaceNet's closed-set head stands near its boundaries: an attack of half a level takes a third of its right answers, and
+FaceNet's closed-set head stands near its boundaries: an attack of half a level takes three in ten of its right answers, and
 every defence that changes a pixel, JPEG among them, moves some clean faces across. That is what keeps
 the mark of half a point away.
 """
