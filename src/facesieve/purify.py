@@ -247,7 +247,11 @@ PRESETS: dict[str, Preset] = {
         Preset(
             "tuned",
             "one evaluation from the noised block mean, by a prior tuned against attacks on recognisers; the mean of two",
-            (Restoration("restoration", MeanPool(2), steps=1, eta=0.0, sigma_y=0.06, start_sigma=0.06, end_sigma=0.06, samples=2),),
+            (
+                Restoration(
+                    "restoration", MeanPool(2), steps=1, eta=0.0, sigma_y=0.06, start_sigma=0.06, end_sigma=0.06, samples=2
+                ),
+            ),
             prior=TUNED_PRIOR,
         ),
         Preset(

@@ -74,7 +74,7 @@ def test_the_losses_by_hand(start):
     assert losses["pixel"] == pytest.approx(float((restored - image).abs().mean()), rel=1e-4)
     row, own, rest = embedder.embed(restored.clamp(0, 1))[0], embedder.embed(image)[0], embedder.embed(others)
     assert losses["linear-9, distance"] == pytest.approx(float(1 - row @ own), abs=1e-5)
-    scores = [SHARPNESS * float(row @ own - 0.2), *(SHARPNESS * float(row @ other) for other in rest)]
+    scores = [SHARPNESS * float(row @ own - settings.margin), *(SHARPNESS * float(row @ other) for other in rest)]
     expected = math.log(sum(math.exp(score) for score in scores)) - scores[0]
     assert losses["linear-9, taken for another"] == pytest.approx(expected, rel=1e-3)
 
