@@ -64,8 +64,9 @@ What these say, as far as so few probes can:
 EVALUATION = """
 ## Attacks and defences
 
-Every figure of these pages is of the first test image of each of the 105 people, or of the first 30 people where a
-defence is slow; the warnings at their top come first. Published figures stand beside ours where the setting is the
+The figures of these pages are of the first test image of each of the 105 people, or of the first 30 people where a
+defence is slow (20 in `sweep`, 21 in `sface-adaptive`); those of `facenet-tuning` are of a photograph a person outside of
+the tests. The warnings at their top come first. Published figures stand beside ours where the setting is the
 published one.
 
 """
