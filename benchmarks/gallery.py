@@ -36,8 +36,8 @@ from typing import Any
 import numpy as np
 from keeping import origin, write
 
-from facesieve.recognition.gallery import RAW
-from facesieve.recognition.open_gallery import create_gallery, open_gallery
+from facesieve.galleries import create_gallery, open_gallery
+from facesieve.galleries.base import RAW
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 NAMES = {"lance": "LanceDB", "postgres": "PostgreSQL"}

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from facesieve.hardware import choose_path, summary
+from facesieve.hardware import choose_hardware, summary
 from facesieve.priors.embedded import EMBEDDED, PRIOR, embedded_prior_folder
 from facesieve.priors.folder import load_prior
 from facesieve.priors.network import NetworkPrior
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def table(precision: str, args: argparse.Namespace) -> None:
-    path = choose_path("cpu", precision)
+    path = choose_hardware("cpu", precision)
     peak = peak_rate(path.dtype, 5 * args.repeats)
     priors = {name: load_prior(embedded_prior_folder(name), dtype=path.dtype) for name in EMBEDDED}
     prior = priors[PRIOR]  # the others have the same network

@@ -34,7 +34,7 @@ from keeping import origin, write
 from facesieve.faces import Detector, align
 from facesieve.images import encode_photo, read_photo, to_photo
 from facesieve.jobs.cluster import Recipe, purify_shards_on
-from facesieve.jobs.shard_plan import Shard
+from facesieve.jobs.plan import Shard
 from facesieve.jobs.shards import ShardOptions, purify_shards
 from facesieve.jobs.work import Options
 from facesieve.purify import preset

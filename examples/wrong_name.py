@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from facesieve import align, load_shield, read_photo, write_photo
+from facesieve.galleries import create_gallery
+from facesieve.galleries.base import Match
 from facesieve.identification import CROP, Identifier
 from facesieve.images import to_photo
 from facesieve.pictures import Column, sheet
-from facesieve.recognition.gallery import Match
-from facesieve.recognition.open_gallery import create_gallery
 from facesieve.recognition.sface import load_sface
 
 SAMPLES = Path(__file__).parent.parent / "samples"

@@ -20,8 +20,9 @@ from torch.nn import functional
 
 from facesieve import purify
 from facesieve.faces import Detector, align
-from facesieve.hardware import choose_path
-from facesieve.images import read_photo, write_whole
+from facesieve.files import write_atomic
+from facesieve.hardware import choose_hardware
+from facesieve.images import read_photo
 from facesieve.noise import derive_seed
 from facesieve.priors.embedded import embedded_prior_folder
 from facesieve.priors.folder import load_prior, prior_hash
@@ -129,7 +130,7 @@ class Bench:
         self.work: Path = args.work
         self.people = load_people(args.data, args.work)
         self.identifier = Identifier(self.people)
-        path = choose_path("cpu", args.precision)
+        path = choose_hardware("cpu", args.precision)
         self.path = path
         folder = args.prior or embedded_prior_folder()
         self.prior, self.prior_hash = load_prior(folder, dtype=path.dtype), prior_hash(folder)
@@ -215,4 +216,4 @@ def keep_marks(issue: str, new: list[Record], made: Record) -> None:
 def write(path: Path, data: object) -> None:
     """JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomic(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())

@@ -135,7 +135,7 @@ def tune(bench: Bench) -> list[Record]:
         right = [100 * float(bench.identifier.right(bench.purified(preset, x, probes), labels).mean())
                  for probes, x in (("tuning clean", clean), ("tuning attacked", attacked))]  # fmt: skip
         row = {
-            "operator": purify.describe(operator),
+            "operator": purify.operator.name,
             "steps": steps,
             "samples": samples,
             "start_sigma": start,

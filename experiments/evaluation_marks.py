@@ -13,11 +13,11 @@ from pathlib import Path
 
 from bench import RESULTS, Record, how, keep_marks
 
-from facesieve.evaluate.drawing import markdown
-from facesieve.evaluate.intervals import Estimate
-from facesieve.evaluate.report import NONE, Report, load_report
-from facesieve.evaluate.store import write
-from facesieve.evaluate.tables import Row, rows
+from facesieve.evaluate.cache import write
+from facesieve.metrics.intervals import Estimate
+from facesieve.report.pages import markdown
+from facesieve.report.record import NONE, Report, load_report
+from facesieve.report.tables import Row, rows
 
 OURS = "best of ours"
 # by the kind of recogniser: eps, preset, wanted recovery in percent, points of clean accuracy that may be lost

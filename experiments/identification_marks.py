@@ -20,16 +20,16 @@ import torch
 from bench import RESULTS, Bench, Record, how, interval, keep_marks, write
 
 from facesieve import purify
-from facesieve.evaluate.calibration import best_scores, calibrate_threshold
-from facesieve.evaluate.intervals import Estimate, bootstrap
-from facesieve.evaluate.metrics import eer, mean, ranks, right_probability, tar_at_far
+from facesieve.metrics.intervals import Estimate, bootstrap
+from facesieve.metrics.open_set import best_scores, calibrate_threshold
+from facesieve.metrics.rates import eer, mean, ranks, right_probability, tar_at_far
 from facesieve.recognition import Embedder
 from facesieve.recognition.facenet import FaceNet
 from facesieve.recognition.facenet_file import load_facenet, read_card
 from facesieve.recognition.sface import load_sface
-from facesieve.train.faces import LabelledCrops, to_batch
 from facesieve.train.finish import labelled_crops
 from facesieve.train.recogniser import logits
+from facesieve.train.views import LabelledCrops, to_batch
 
 GALLERY, FAR_OPEN, FAR_PAIRS = 10, 0.01, 0.001
 

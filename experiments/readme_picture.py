@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from facesieve import load_shield, read_photo
-from facesieve.images import encode_photo, write_whole
+from facesieve.files import write_atomic
+from facesieve.images import encode_photo
 from facesieve.pictures import Column, columns, sheet
 
 ROOT = Path(__file__).parent.parent
@@ -19,7 +20,7 @@ def main() -> None:
     crops = torch.stack([fast.crop(photo, fast.faces(photo)[0]) for photo in photos])
     seeds = range(len(crops))
     shown = [*columns(crops, paper.trace(crops, seeds)), Column("fast", fast.trace(crops, seeds)[-1][1])]
-    write_whole(ROOT / "docs" / "pictures" / "stages.jpg", encode_photo(sheet(shown, cell=192), "jpeg", quality=90))
+    write_atomic(ROOT / "docs" / "pictures" / "stages.jpg", encode_photo(sheet(shown, cell=192), "jpeg", quality=90))
 
 
 if __name__ == "__main__":

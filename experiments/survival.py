@@ -19,7 +19,7 @@ import torch
 from bench import RESULTS, how, write
 from torch import Tensor
 
-from facesieve.evaluate.defended import defend
+from facesieve.evaluate.defend import defend
 from facesieve.evaluate.experiment import read_experiment
 from facesieve.evaluate.run import Run
 

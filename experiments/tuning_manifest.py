@@ -12,9 +12,9 @@ import argparse
 from itertools import groupby
 from pathlib import Path
 
-from facesieve.evaluate.manifest import Image, Manifest, Replaced, load_manifest, save_manifest
-from facesieve.evaluate.protocol import read_selection, select
-from facesieve.evaluate.sources import open_source
+from facesieve.data.manifest import Image, Manifest, Replaced, load_manifest, save_manifest
+from facesieve.data.select import read_selection, select
+from facesieve.data.sources import open_source
 
 HERE = Path(__file__).parent
 

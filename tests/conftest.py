@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from facesieve import cli
+from facesieve.data.select import select
+from facesieve.data.sources import open_source
 from facesieve.images import read_photo
 from facesieve.operators import Compose, Grey, MeanPool, grey_mean_pool
 from facesieve.priors import Schedule
 from facesieve.priors.analytic import FiniteSetPrior, GaussianPrior
 from facesieve.priors.network import NetworkPrior
+from make_people import FEW, pictures, write_folders
 from white_prior import WhitePrior
 
 # Tensors are tiny: more threads would only wait for each other, for minutes where the machine is busy.
@@ -170,3 +173,21 @@ def facesieve(monkeypatch, capfd):
         return Outcome(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def people(sample_paths):
+    return pictures(sample_paths, 6)
+
+
+@pytest.fixture
+def folder(people, tmp_path):
+    write_folders(tmp_path / "folder", people)
+    return tmp_path / "folder"
+
+
+@pytest.fixture(scope="session")
+def chosen(people, tmp_path_factory):
+    root = tmp_path_factory.mktemp("chosen") / "folder"
+    write_folders(root, people)
+    return root, select(open_source(root), FEW)

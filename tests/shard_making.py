@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from facesieve.hardware import choose_path
+from facesieve.hardware import choose_hardware
 from facesieve.images import encode_photo, read_photo
-from facesieve.jobs.shard_plan import Shard
+from facesieve.jobs.plan import Shard
 from facesieve.purify import preset
 from facesieve.shield import Shield
 from white_prior import WhitePrior
@@ -21,7 +21,7 @@ BAD = b"not an image"
 def quick_shield():
     """The fast preset with the exact denoiser of white noise: everything real but the network."""
     chosen = preset("fast").changed(steps=1, samples=1)
-    return Shield(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_path("cpu", "fp32"))
+    return Shield(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32"))
 
 
 def small(path, side=240):

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from facesieve.errors import NoFaceError
 from facesieve.faces import TEMPLATE, Detector, Face, align, alignment, paste, warp
-from facesieve.images import read_photo, to_tensor
+from facesieve.images import read_photo, to_floats
 
 DETECTOR = Detector()
 
@@ -213,7 +213,7 @@ def test_align_gives_floats_between_0_and_1(sample_photo):
 def test_to_tensor_and_align_agree_on_an_untouched_crop():
     photo = np.random.default_rng(3).integers(0, 256, (112, 112, 3), np.uint8)
     face = Face((0, 0, 112, 112), TEMPLATE * 112 - 0.5, 1.0)
-    assert_close(align(photo, face, 112), to_tensor(photo), atol=1 / 255, rtol=0)
+    assert_close(align(photo, face, 112), torch.from_numpy(to_floats(photo)), atol=1 / 255, rtol=0)
 
 
 def test_read_and_detect_by_name(sample_paths):

@@ -19,21 +19,21 @@ from facesieve.errors import SettingError
 )
 def test_the_path_follows_the_processor(monkeypatch, flags, precision, dtype, reason):
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
-    path = hardware.choose_path("cpu", precision)
+    path = hardware.choose_hardware("cpu", precision)
     assert (path.dtype, path.reason) == (dtype, reason)
     assert str(path) == f"cpu {'bf16' if dtype == torch.bfloat16 else 'fp32'} ({reason})"
 
 
 def test_a_precision_that_does_not_exist():
     with pytest.raises(SettingError, match="precision 'fp8' is not one of auto, fp32, bf16"):
-        hardware.choose_path("cpu", "fp8")
+        hardware.choose_hardware("cpu", "fp8")
 
 
 @pytest.mark.parametrize("device", ["toaster", "cuda:99"])
 def test_a_device_that_is_not_there(device):
     with pytest.raises(SettingError, match=f"device '{device}' cannot be used here"):
-        hardware.choose_path(device)
+        hardware.choose_hardware(device)
 
 
 def test_the_summary_names_the_path():
-    assert hardware.summary()["path"] == str(hardware.choose_path())
+    assert hardware.summary()["path"] == str(hardware.choose_hardware())

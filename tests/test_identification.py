@@ -7,10 +7,10 @@ import torch
 from facesieve.attacks.gradient import pgd
 from facesieve.attacks.objectives import PushAway
 from facesieve.errors import GalleryError, InputError, NoFaceError, SettingError
+from facesieve.galleries import create_gallery
+from facesieve.galleries.base import RAW, Calibration
 from facesieve.identification import Identifier, tamper_score
 from facesieve.images import read_photo
-from facesieve.recognition.gallery import RAW, Calibration
-from facesieve.recognition.open_gallery import create_gallery
 from facesieve.recognition.sface import load_sface
 from facesieve.shield import load_shield
 

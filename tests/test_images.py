@@ -16,7 +16,8 @@ import torch
 from PIL import Image, ImageCms
 
 from facesieve.errors import ImageError, InputError, SettingError
-from facesieve.images import encode_photo, read_photo, to_photo, to_tensor, write_photo, write_whole
+from facesieve.files import write_atomic
+from facesieve.images import encode_photo, read_photo, to_floats, to_photo, write_photo
 
 HEIGHT, WIDTH = 20, 24
 PHOTO = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
@@ -648,7 +649,7 @@ def test_a_side_too_long_for_the_format_is_said() -> None:
 def test_a_file_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_bytes(b"old")
-    write_whole(path, b"new")
+    write_atomic(path, b"new")
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -682,7 +683,7 @@ def test_a_failure_in_the_middle_leaves_the_old_file_whole_and_nothing_beside_it
 def test_a_new_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
-        write_whole(tmp_path / "written", b"x")
+        write_atomic(tmp_path / "written", b"x")
         (tmp_path / "ordinary").write_bytes(b"x")
     finally:
         os.umask(before)
@@ -693,7 +694,7 @@ def test_a_new_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"old")
     (tmp_path / "link").symlink_to("file")
-    write_whole(tmp_path / "link", b"new")
+    write_atomic(tmp_path / "link", b"new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "file").read_bytes() == b"new"
 
@@ -702,7 +703,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")  # as a device would be
     for path in (tmp_path / "pipe", tmp_path):
         with pytest.raises(InputError, match="not a regular file"):
-            write_whole(path, b"x")
+            write_atomic(path, b"x")
     assert (tmp_path / "pipe").is_fifo()
 
 
@@ -715,21 +716,23 @@ def test_a_folder_that_does_not_exist_is_said(tmp_path: Path) -> None:
 
 
 def test_to_tensor_is_channels_first_and_one_at_white() -> None:
-    tensor = to_tensor(PHOTO)
+    tensor = torch.from_numpy(to_floats(PHOTO))
     assert tensor.shape == (3, HEIGHT, WIDTH)
     assert tensor.is_contiguous()
     torch.testing.assert_close(tensor, torch.tensor(PHOTO.transpose(2, 0, 1) / 255, dtype=torch.float32), rtol=0, atol=1e-7)
-    assert to_tensor(np.full((16, 16, 3), 255, np.uint8)).min() == 1
+    assert torch.from_numpy(to_floats(np.full((16, 16, 3), 255, np.uint8))).min() == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_to_photo_inverts_to_tensor_on_every_level(dtype: torch.dtype) -> None:
     levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
-    np.testing.assert_array_equal(to_photo(to_tensor(levels).to(dtype)), levels)
+    np.testing.assert_array_equal(to_photo(torch.from_numpy(to_floats(levels)).to(dtype)), levels)
 
 
 def test_a_turned_view_becomes_a_tensor_too() -> None:
-    torch.testing.assert_close(to_tensor(np.rot90(PHOTO, 2)), to_tensor(PHOTO).flip(1, 2), rtol=0, atol=0)
+    torch.testing.assert_close(
+        torch.from_numpy(to_floats(np.rot90(PHOTO, 2))), torch.from_numpy(to_floats(PHOTO)).flip(1, 2), rtol=0, atol=0
+    )
 
 
 def test_to_photo_clamps_and_rounds_to_the_nearest() -> None:

@@ -5,6 +5,7 @@ class WhitePrior:
     """Images of independent Gaussian pixels of variance v: the exact denoiser is v u / (v + sigma^2)."""
 
     variance = 0.01
+    sha256 = None
 
     def __init__(self, size=128):
         self.shape = (3, size, size)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from facesieve.errors import FacesieveError as FacesieveError
     from facesieve.faces import Detector as Detector
+    from facesieve.faces import FaceCrops as FaceCrops
     from facesieve.faces import align as align
     from facesieve.faces import paste as paste
     from facesieve.images import read_photo as read_photo
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "FacesieveError": "errors",
     "Detector": "faces",
+    "FaceCrops": "faces",
     "align": "faces",
     "paste": "faces",
     "read_photo": "images",
@@ -62,3 +64,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'facesieve' has no attribute {name!r}")
     return getattr(import_module(f"facesieve.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -4,18 +4,48 @@
     ├── InputError            something the user gave cannot be used
     │   ├── ImageError        bytes that are not a readable, acceptable image
     │   ├── NoFaceError       a photograph without a face that can be found
-    │   └── SettingError      a setting outside its range, or two that contradict
+    │   ├── NotSquareError    an image that is said to be an aligned crop and is not square
+    │   ├── SettingError      a setting outside its range, or two that contradict
+    │   └── ExistsError       a result of something else is in the way
     ├── PriorError            a prior's folder or checkpoint that does not fit
     ├── EmbedderError         a recogniser's weights that do not fit, or that cannot do what is asked
     ├── GalleryError          a gallery that cannot serve what is asked of it
     └── MissingExtraError     a feature whose optional dependency is not installed
 
-All messages are one line: what was wrong, where, and what to do about it.
+An error says what was wrong (``what``), in which file, photograph or setting (``where``), and what can
+be done about it whoever asked (``advice``). Advice that only one edge can give, such as an option of the
+command line, is added by that edge: it looks up the error's type.
 """
+
+from __future__ import annotations
+
+from typing import Self
 
 
 class FacesieveError(Exception):
-    """Base of all errors raised on purpose; anything else is a defect."""
+    """Base of all errors raised on purpose; anything else is a defect. ``str`` of it is one line: ``where: what; advice``."""
+
+    def __init__(self, what: str, where: object = None, advice: str | None = None) -> None:
+        super().__init__(what, where, advice)
+        self.what = what
+        self.where = None if where is None else printable(str(where))
+        self.advice = advice
+
+    def __str__(self) -> str:
+        line = self.what if self.where is None else f"{self.where}: {self.what}"
+        return line if self.advice is None else f"{line}; {self.advice}"
+
+    def at(self, where: object) -> Self:
+        """This error with its place, unless it names one already."""
+        if self.where is None:
+            self.where = printable(str(where))
+        return self
+
+    def advised(self, advice: str | None) -> Self:
+        """This error with what can be done about it, unless it says so already."""
+        if self.advice is None:
+            self.advice = advice
+        return self
 
 
 class InputError(FacesieveError):
@@ -30,8 +60,16 @@ class NoFaceError(InputError):
     """A photograph in which no face was found."""
 
 
+class NotSquareError(InputError):
+    """An image that is said to be an aligned crop and is not square."""
+
+
 class SettingError(InputError):
     """A setting outside its range, or two settings that contradict each other."""
+
+
+class ExistsError(InputError):
+    """A file that was made from something else is where a result has to go."""
 
 
 class PriorError(FacesieveError):
@@ -51,3 +89,19 @@ class MissingExtraError(FacesieveError):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an optional extra: pip install 'facesieve[{extra}]'")
+        self.args = (feature, extra)  # what unpickling calls the class with
+
+
+def one_line(error: object, *, limit: int = 200) -> str:
+    """The first line of somebody else's error (or of a text) that says something, fit for a terminal.
+
+    An ``OSError`` is its reason without number and path; an error without a text is its type's name.
+    """
+    text = str(getattr(error, "strerror", None) or error)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return printable(first)[:limit]
+
+
+def printable(text: str) -> str:
+    """``text`` without what could break a line or a terminal: names come from strangers, too."""
+    return "".join(character if character.isprintable() else "?" for character in text)

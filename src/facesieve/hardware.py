@@ -1,4 +1,4 @@
-"""What the machine offers, and which path the networks will run on."""
+"""What the machine offers, and what of it the networks will run on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FAST_BF16 = ("AMX", "CUDA bf16")
 
 
 @dataclass(frozen=True)
-class Path:
+class Hardware:
     """Where and in which number format the networks run, and why."""
 
     device: torch.device
@@ -26,8 +26,8 @@ class Path:
         return f"{self.device.type} {'bf16' if self.dtype == torch.bfloat16 else 'fp32'} ({self.reason})"
 
 
-def choose_path(device: str = "auto", precision: str = "auto") -> Path:
-    """The path for the wanted device ("auto", "cpu", "cuda", ...) and precision.
+def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
+    """The hardware for the wanted device ("auto", "cpu", "cuda", ...) and precision.
 
     bf16 is taken where it is faster than fp32: with AMX and on CUDA. AVX512-BF16 alone does not
     count: convolutions of these sizes ran 1.5 times slower on it than in fp32 (benchmarks/purify.py).
@@ -44,12 +44,12 @@ def choose_path(device: str = "auto", precision: str = "auto") -> Path:
         raise SettingError(f"device {device!r} cannot be used here; 'cpu' always can") from error
     unit = bf16_unit(chosen)
     if precision == "fp32":
-        return Path(chosen, torch.float32, "asked for")
+        return Hardware(chosen, torch.float32, "asked for")
     if precision == "bf16":
-        return Path(chosen, torch.bfloat16, f"asked for; {unit or 'no bf16 unit'}")
+        return Hardware(chosen, torch.bfloat16, f"asked for; {unit or 'no bf16 unit'}")
     if unit in FAST_BF16:
-        return Path(chosen, torch.bfloat16, f"{unit} found")
-    return Path(chosen, torch.float32, f"{unit} found, slower than fp32" if unit else "no bf16 unit found")
+        return Hardware(chosen, torch.bfloat16, f"{unit} found")
+    return Hardware(chosen, torch.float32, f"{unit} found, slower than fp32" if unit else "no bf16 unit found")
 
 
 def bf16_unit(device: torch.device) -> str | None:
@@ -76,5 +76,5 @@ def summary() -> dict[str, str]:
         "torch": torch.__version__,
         "processor": f"{torch.get_num_threads()} threads; {', '.join(sorted(cpu_flags())) or 'no vector units known'}",
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "path": str(choose_path()),
+        "path": str(choose_hardware()),
     }

@@ -1,21 +1,18 @@
 """Untrusted bytes <-> pixels: photographs are read here, and written here, and nowhere else.
 
-A photograph is a ``uint8`` sRGB array of shape (H, W, 3); as a tensor it is ``float32`` of shape
+A photograph is a ``uint8`` sRGB array of shape (H, W, 3); networks take ``float32`` of shape
 (3, H, W) in [0, 1]. Whatever bytes are given, reading ends in a photograph or in an ``ImageError``.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import ExifTags, Image, ImageCms
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -24,11 +21,12 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
-from torch import Tensor
 
-from facesieve.errors import ImageError, InputError, SettingError
+from facesieve.errors import ImageError, SettingError, one_line, printable
+from facesieve.files import write_atomic
 
 Photo = NDArray[np.uint8]  # (H, W, 3), sRGB
+Floats = NDArray[np.float32]  # (..., 3, H, W), in [0, 1]
 
 SHORTEST_SIDE = 16
 LONGEST_SIDE = 32_768
@@ -71,11 +69,11 @@ def read_photo(source: Path | str | bytes | BinaryIO, *, max_pixels: int = 50_00
     """
     source = Path(source) if isinstance(source, str) else source
     named = str(source) if isinstance(source, Path) else str(getattr(source, "name", "image"))
-    where = _one_line(name or named)
+    where = printable(name or named)
     data = _read_bytes(source, where, limit=8 * max_pixels + 2**24)  # 16-bit RGBA, and room for metadata
     decoder = next((decoder for begins, decoder in _DECODERS if begins.match(data)), None)
     if decoder is None:
-        raise ImageError(f"{where}: not a JPEG, PNG, WebP, BMP, TIFF or GIF image; convert it to one of these")
+        raise ImageError("not a JPEG, PNG, WebP, BMP, TIFF or GIF image", where, "convert it to one of these")
     try:
         return _decode(data, decoder, max_pixels, where)
     except ImageError:
@@ -84,7 +82,9 @@ def read_photo(source: Path | str | bytes | BinaryIO, *, max_pixels: int = 50_00
     # their parsing runs into (SyntaxError, ValueError, struct.error, zlib.error, EOFError, KeyError,
     # OverflowError, MemoryError, its own bomb errors, warnings where those are errors...).
     except Exception as error:
-        raise ImageError(f"{where}: damaged or unsupported {decoder.format} ({_reason(error)}); save it again as PNG") from error
+        raise ImageError(
+            f"damaged or unsupported {decoder.format} ({one_line(error, limit=120)})", where, "save it again as PNG"
+        ) from error
 
 
 def encode_photo(photo: Photo, format: Literal["png", "jpeg", "webp"], *, quality: int = 95) -> bytes:
@@ -104,48 +104,33 @@ def write_photo(path: Path | str, photo: Photo) -> None:
     path = Path(path)
     format = _WRITTEN.get(path.suffix.lower())
     if format is None:
-        raise ImageError(f"{_one_line(str(path))}: no image format of this extension; use one of {', '.join(_WRITTEN)}")
-    write_whole(path, _encode(photo, format, 95))
+        raise ImageError(f"{printable(str(path))}: no image format of this extension; use one of {', '.join(_WRITTEN)}")
+    write_atomic(path, _encode(photo, format, 95))
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a reader, and a crash, see either the old file or the new.
+def to_floats(photo: NDArray[np.uint8]) -> Floats:
+    """Photographs (..., H, W, 3) as channels first, (..., 3, H, W), ``float32`` in [0, 1]."""
+    return np.moveaxis(photo, -1, -3).astype(np.float32, order="C") / np.float32(255)
 
-    Raises ``InputError`` where it cannot be written; the old file is then as it was.
+
+def to_photo(image: ArrayLike) -> Photo:
+    """An image (3, H, W), array or tensor on the CPU, as a photograph (H, W, 3): clipped to [0, 1], rounded to 256 levels.
+
+    The exact inverse of ``to_floats``. Raises ``ValueError`` for another shape or pixels that are NaN.
     """
-    try:
-        target = path.resolve()  # a link stays a link, to a new file
-        if target.exists() and not target.is_file():
-            raise OSError("it is not a regular file")  # replacing /dev/null would harm more than this program
-        _replace(target, data)
-    except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the path; RuntimeError: links in a ring
-        raise InputError(f"{_one_line(str(path))}: cannot be written ({_reason(error)}); choose another place") from error
-
-
-def to_tensor(photo: Photo) -> Tensor:
-    """A photograph (H, W, 3) as a tensor (3, H, W), ``float32`` in [0, 1]."""
-    return torch.from_numpy(photo.transpose(2, 0, 1).astype(np.float32, order="C")) / 255
-
-
-def to_photo(tensor: Tensor) -> Photo:
-    """A tensor (3, H, W) as a photograph (H, W, 3): clamped to [0, 1], rounded to the nearest of 256 levels.
-
-    The exact inverse of ``to_tensor``. Raises ``ValueError`` for another shape or pixels that are NaN.
-    """
-    if tensor.ndim != 3 or tensor.shape[0] != 3:
-        raise ValueError(f"a photograph needs shape (3, H, W), not {tuple(tensor.shape)}")
-    values = tensor.detach().to("cpu", torch.float32)
-    if values.isnan().any():
+    values = np.asarray(image, np.float32)
+    if values.ndim != 3 or values.shape[0] != 3:
+        raise ValueError(f"a photograph needs shape (3, H, W), not {values.shape}")
+    if np.isnan(values).any():
         raise ValueError("a photograph cannot hold NaN: what computed it is broken")
-    levels = (values.clamp(0, 1) * 255 + 0.5).to(torch.uint8)
-    photo: Photo = levels.permute(1, 2, 0).contiguous().numpy()
-    return photo
+    levels = (values.clip(0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    return np.ascontiguousarray(levels.transpose(1, 2, 0))
 
 
-_UNREADABLE: dict[type[OSError], str] = {
-    FileNotFoundError: "no such file; check the path",
-    IsADirectoryError: "is a directory; name one image file in it",
-    PermissionError: "may not be read by this user; change its permissions",
+_UNREADABLE: dict[type[OSError], tuple[str, str]] = {
+    FileNotFoundError: ("no such file", "check the path"),
+    IsADirectoryError: ("is a directory", "name one image file in it"),
+    PermissionError: ("may not be read by this user", "change its permissions"),
 }
 
 
@@ -158,12 +143,13 @@ def _read_bytes(source: Path | bytes | BinaryIO, where: str, limit: int) -> byte
         else:
             data = source if isinstance(source, bytes) else source.read(limit + 1)
     except (OSError, ValueError) as error:  # ValueError: a closed stream, a NUL in the path
-        advice = next((text for kind, text in _UNREADABLE.items() if isinstance(error, kind)), None)
-        raise ImageError(f"{where}: {advice or f'cannot be read ({_reason(error)}); check the file and its disk'}") from error
+        known = next((text for kind, text in _UNREADABLE.items() if isinstance(error, kind)), None)
+        what, advice = known or (f"cannot be read ({one_line(error, limit=120)})", "check the file and its disk")
+        raise ImageError(what, where, advice) from error
     if not data:
-        raise ImageError(f"{where}: empty; copy or upload the image again")
+        raise ImageError("empty", where, "copy or upload the image again")
     if len(data) > limit:
-        raise ImageError(f"{where}: larger than {limit:,} bytes; save the image alone, without further pages or metadata")
+        raise ImageError(f"larger than {limit:,} bytes", where, "save the image alone, without further pages or metadata")
     return data
 
 
@@ -198,7 +184,7 @@ def _turn(image: ImageFile) -> Image.Transpose | None:
 def _eight_bit(image: Image.Image, where: str) -> Image.Image:
     """``image`` with 8-bit samples; 16-bit colour comes from Pillow as 8-bit already (the high byte), 16-bit grey does not."""
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
-        raise ImageError(f"{where}: float, signed or 32-bit samples have no agreed black and white; save it with 8 bits")
+        raise ImageError("float, signed or 32-bit samples have no agreed black and white", where, "save it with 8 bits")
     if not image.mode.startswith("I"):  # I;16, I;16B; older Pillow reads a 16-bit PNG as I
         return image
     tags: Any = getattr(image, "tag_v2", {})
@@ -274,28 +260,7 @@ def _encode(photo: Photo, format: str, quality: int) -> bytes:
     try:
         image.save(file, format, **options.get(format, {}))
     except (OSError, ValueError) as error:
-        raise ImageError(f"{image.size} pixels cannot be written as {format} ({_reason(error)}); choose another") from error
+        raise ImageError(
+            f"{image.size} pixels cannot be written as {format} ({one_line(error, limit=120)}); choose another"
+        ) from error
     return file.getvalue()
-
-
-def _replace(target: Path, data: bytes) -> None:
-    # Opened as any new file is, so that it gets the permissions of one; tempfile's are the owner's alone.
-    part = target.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # on the disk before it takes the name
-        part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _reason(error: Exception) -> str:
-    return _one_line(str(getattr(error, "strerror", None) or error) or type(error).__name__)[:120]
-
-
-def _one_line(text: str) -> str:
-    """``text`` without what could break a line or a terminal: names come from strangers, too."""
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -157,6 +157,7 @@ def checkpointed(prior: Prior) -> Prior:
 
     class Checkpointed:
         shape = prior.shape
+        sha256 = prior.sha256
 
         def __call__(self, u: Tensor, sigma: Tensor | float) -> Tensor:
             result: Tensor = checkpoint(prior, u, sigma, use_reentrant=False)

@@ -15,7 +15,7 @@ PATIENCE = 240.0  # s; Ray waits for half a minute of load before it starts a re
 
 @pytest.mark.slow
 def test_load_brings_a_second_model(sample_paths):
-    from facesieve.service.cluster import deployed
+    from facesieve.service.ray_serve import deployed
 
     photo, codes, stop = small(sample_paths[0], 240), [], threading.Event()
     settings = Settings(port=free_port(), allow_seeds=True, max_batch=4, max_requests=64)

@@ -109,7 +109,7 @@ def test_an_address_without_a_ray_is_one_line(monkeypatch, address, message):
 
 
 def test_the_service_answers_on_ray_as_it_does_alone(sample_paths):
-    from facesieve.service.cluster import deployed
+    from facesieve.service.ray_serve import deployed
 
     photos = [small(path, 240) for path in sample_paths[:3]]
     shield = load_shield("fast")
@@ -129,7 +129,7 @@ def test_the_service_answers_on_ray_as_it_does_alone(sample_paths):
 
 
 def test_what_a_cluster_does_not_do_is_refused_in_one_line():
-    from facesieve.service.cluster import serve_on
+    from facesieve.service.ray_serve import serve_on
 
     for settings, message in [(Settings(page=True), "page: it is not served"), (Settings(max_wait_s=2), "max_wait_s: a cluster")]:
         with pytest.raises(SettingError, match=f"^{message}"):
@@ -138,7 +138,7 @@ def test_what_a_cluster_does_not_do_is_refused_in_one_line():
 
 @pytest.mark.slow
 def test_the_service_answers_again_after_its_model_was_killed(sample_paths):
-    from facesieve.service.cluster import deployed
+    from facesieve.service.ray_serve import deployed
 
     photo = small(sample_paths[0], 240)
     settings = Settings(port=free_port(), allow_seeds=True)

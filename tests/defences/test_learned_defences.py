@@ -14,10 +14,10 @@ from torch.testing import assert_close
 from facesieve.defences import Ddsa, FaceGuard
 from facesieve.defences.ddsa import SparseAutoencoder, sparsity
 from facesieve.defences.faceguard import BOUND, Guard, seen
-from facesieve.defences.weights import card_path, load_network, read_card, save_weights, shipped
 from facesieve.errors import InputError
 from facesieve.faces import Detector, align
 from facesieve.recognition.sface import load_sface
+from facesieve.weights import card_path, load_network, read_card, save_weights, shipped
 
 KINDS = (Ddsa, FaceGuard)
 

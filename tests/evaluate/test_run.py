@@ -12,15 +12,15 @@ import time
 import numpy as np
 import pytest
 import torch
-from make_people import write_folders
 
 from facesieve.errors import EmbedderError, InputError, PriorError, SettingError
-from facesieve.evaluate.doubts import doubts
 from facesieve.evaluate.experiment import Experiment, read_experiment
-from facesieve.evaluate.report import NONE, load_report
 from facesieve.evaluate.run import evaluate
-from facesieve.evaluate.tables import hits, rows
 from facesieve.images import read_photo
+from facesieve.report.checks import doubts
+from facesieve.report.record import NONE, load_report
+from facesieve.report.tables import hits, rows
+from make_people import write_folders
 
 TEXT = """
 [data]
@@ -242,7 +242,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_was_computed(source, experiment
 
 
 def test_a_damaged_batch_is_named(done, tmp_path):
-    from facesieve.evaluate.store import Store
+    from facesieve.evaluate.cache import Store
 
     store = Store(tmp_path)
     store.batch({"a": 1}, lambda: torch.zeros(1))

@@ -10,8 +10,8 @@ import torch
 
 from facesieve import purify
 from facesieve.errors import InputError, NoFaceError
-from facesieve.hardware import Path as HardwarePath
-from facesieve.images import read_photo, to_tensor, write_photo
+from facesieve.hardware import Hardware
+from facesieve.images import read_photo, to_floats, write_photo
 from facesieve.jobs import local
 from facesieve.jobs.local import Item, Options, plan, purify_files
 from facesieve.shield import Shield
@@ -38,7 +38,7 @@ def prior():
 @pytest.fixture
 def shield(prior):
     preset = purify.preset("fast").changed(steps=1, samples=1)
-    return Shield(preset, preset.with_prior(prior), 128, "0" * 64, HardwarePath(torch.device("cpu"), torch.float32, "test"))
+    return Shield(preset, preset.with_prior(prior), 128, "0" * 64, Hardware(torch.device("cpu"), torch.float32, "test"))
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_aligned_crops_are_taken_as_they_are(tmp_path, shield):
     kept = []
     items = plan([tmp_path / "crop.png"], tmp_path / "out")
     purify_files(items, shield, Options(aligned=True), keep=lambda crops, _: kept.append(crops))
-    torch.testing.assert_close(kept[0][0], to_tensor(crop))
+    torch.testing.assert_close(kept[0][0], torch.from_numpy(to_floats(crop)))
     record = json.loads((tmp_path / "out" / "crop.face1.json").read_text())
     assert "box" not in record
     assert read_photo(tmp_path / "out" / "crop.png").shape == (128, 128, 3)
@@ -281,7 +281,7 @@ def test_a_foreign_sidecar_is_left_alone(photos, tmp_path, shield):
 @pytest.mark.parametrize("moment", range(6))
 def test_stopped_before_any_write_nothing_is_lost_or_half_there(photos, tmp_path, shield, monkeypatch, moment):
     written = []
-    real = local.write_whole
+    real = local.write_atomic
 
     def stop(path, data):
         if len(written) == moment:
@@ -289,7 +289,7 @@ def test_stopped_before_any_write_nothing_is_lost_or_half_there(photos, tmp_path
         written.append(path)
         real(path, data)
 
-    monkeypatch.setattr(local, "write_whole", stop)
+    monkeypatch.setattr(local, "write_atomic", stop)
     with pytest.raises(KeyboardInterrupt):
         run(photos, tmp_path / "out", shield, batch_size=1)
     monkeypatch.undo()

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from facesieve.errors import InputError, SettingError
 from facesieve.images import encode_photo, read_photo
-from facesieve.jobs.shard_plan import holds_shards, plan_shards
+from facesieve.jobs.plan import holds_shards, plan_shards
 from facesieve.jobs.shards import Failure, ShardOptions, purify_shards, write_failures
 from facesieve.jobs.work import Options
 from facesieve.noise import derive_seed
@@ -219,7 +219,7 @@ def test_a_defect_that_one_photograph_finds_stops_nothing(tmp_path, shield, phot
 def test_failures_behind_a_photograph_that_waits_for_its_batch_do_not_pile_up(tmp_path, shield, photos, monkeypatch):
     """The photograph is written long before the last of them is read."""
     seen = []
-    from facesieve.jobs import tar_shards
+    from facesieve.jobs.formats import tar as tar_shards
 
     real = tar_shards.read
 

@@ -15,9 +15,9 @@ import pytest
 
 from facesieve.cli.ui import ui
 from facesieve.errors import InputError, SettingError
-from facesieve.hardware import choose_path
+from facesieve.hardware import choose_hardware
+from facesieve.page.actions import Studio
 from facesieve.page.run import launched, own_folder
-from facesieve.page.studio import Studio
 from facesieve.purify import preset
 from facesieve.recognition.sface import load_sface
 from facesieve.shield import Shield
@@ -212,7 +212,7 @@ def test_at_the_end_nothing_is_left_and_no_other_host_was_asked(served):
 
 def test_with_a_password_nothing_is_answered_without_it(sample_paths):
     chosen = preset("fast")
-    shield = Shield(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_path("cpu", "fp32"))
+    shield = Shield(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32"))
     studio, port = Studio(load_sface(), shield, None), free_port()
     with own_folder(), launched(studio, sample_paths[:1], host="127.0.0.1", port=port, password="correct horse") as url:
         with httpx.Client(base_url=url) as client:

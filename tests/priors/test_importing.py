@@ -16,7 +16,9 @@ from torch.testing import assert_close
 
 import facesieve.priors.importing as importing_module
 from facesieve.errors import PriorError
-from facesieve.priors import Schedule, ddim_keys, guided_keys
+from facesieve.priors import Schedule
+from facesieve.priors.families import ddim as ddim_keys
+from facesieve.priors.families import guided_diffusion as guided_keys
 from facesieve.priors.folder import build_network, file_hash, load_prior, prior_hash, read_card, save_prior
 from facesieve.priors.importing import import_prior
 

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from facesieve.errors import InputError
 from facesieve.faces import Detector, align
-from facesieve.images import to_tensor
+from facesieve.images import to_floats
 from facesieve.recognition.convert_sface import convert, read_original
 from facesieve.recognition.sface import load_sface
 
@@ -54,7 +54,7 @@ def cosine_distance(a, b):
 
 @pytest.mark.parametrize("name", synthetic())
 def test_golden_of_synthetic_images(sface, golden, name):
-    (row,) = sface.embed(to_tensor(synthetic()[name])[None])
+    (row,) = sface.embed(torch.from_numpy(to_floats(synthetic()[name]))[None])
     assert cosine_distance(row, golden["synthetic"][name]) < FP16
 
 
@@ -63,14 +63,14 @@ def test_golden_of_a_photograph(sface, golden):
     if not present:
         pytest.skip("no golden picture in samples/")
     for name in present:
-        (row,) = sface.embed(to_tensor(aligned(SAMPLES / name))[None])
+        (row,) = sface.embed(torch.from_numpy(to_floats(aligned(SAMPLES / name)))[None])
         # Half a pixel in the landmarks, which another OpenCV may find elsewhere, is 5e-3; a swap of red and blue 8e-2.
         assert cosine_distance(row, golden["pictures"][name]) < 5e-3
 
 
 def test_the_golden_values_would_show_a_swap_of_red_and_blue(sface, golden):
     for name, crop in synthetic().items():
-        (row,) = sface.embed(to_tensor(crop).flip(0)[None])
+        (row,) = sface.embed(torch.from_numpy(to_floats(crop)).flip(0)[None])
         assert cosine_distance(row, golden["synthetic"][name]) > 10 * FP16
 
 
@@ -127,7 +127,7 @@ def test_the_network_is_frozen_and_its_loading_leaves_global_random_numbers_alon
 def test_agrees_with_onnx_runtime_on_the_original(sface, original):
     embed = original_embedder(original)
     for crop in synthetic().values():
-        (row,) = sface.embed(to_tensor(crop)[None])
+        (row,) = sface.embed(torch.from_numpy(to_floats(crop))[None])
         assert cosine_distance(row, embed(crop)) < FP16
 
 
@@ -138,7 +138,7 @@ def opencv(original):
 
 def test_agrees_with_opencv_on_the_original(sface, opencv):
     for crop in synthetic().values():
-        (row,) = sface.embed(to_tensor(crop)[None])
+        (row,) = sface.embed(torch.from_numpy(to_floats(crop))[None])
         (theirs,) = opencv.feature(cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
         assert cosine_distance(row, theirs) < FP16
 
@@ -157,7 +157,7 @@ def aligned_by_opencv(opencv, photo, row):
 def test_agrees_with_opencv_on_faces_that_opencv_aligned(sface, opencv, sample_faces):
     for photo, face in sample_faces:
         crop = aligned_by_opencv(opencv, photo, [*face.box, *face.landmarks.ravel(), face.score])
-        (row,) = sface.embed(to_tensor(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB))[None])
+        (row,) = sface.embed(torch.from_numpy(to_floats(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)))[None])
         assert cosine_distance(row, opencv.feature(crop)[0]) < FP16  # 1.3e-6 was measured
 
 

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from facesieve.hardware import choose_path
+from facesieve.hardware import choose_hardware
 from facesieve.identification import Identifier
 from facesieve.purify import preset
 from facesieve.recognition.sface import load_sface
 from facesieve.service.app import create_app
-from facesieve.service.desk import Desk
-from facesieve.service.engine import Engine, Limits
+from facesieve.service.batcher_local import Engine, Limits
+from facesieve.service.handlers import Desk
 from facesieve.service.metrics import Metrics
 from facesieve.service.run import make_desk
 from facesieve.service.settings import Settings
@@ -24,7 +24,7 @@ from white_prior import WhitePrior
 def quick_shield(**changed):
     """The fast preset with the exact denoiser of white noise: everything real but the network."""
     chosen = preset("fast").changed(**changed)
-    return Shield(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_path("cpu", "fp32"))
+    return Shield(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32"))
 
 
 def desk_of(shield=None, **settings):

@@ -9,16 +9,16 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from facesieve.data.manifest import Selection, save_manifest
+from facesieve.data.select import select
+from facesieve.data.sources import open_source
 from facesieve.errors import InputError, SettingError
-from facesieve.evaluate.manifest import Selection, save_manifest
-from facesieve.evaluate.protocol import select
-from facesieve.evaluate.sources import open_source
 from facesieve.images import write_photo
 from facesieve.recognition.facenet_file import load_facenet
 from facesieve.train.batches import Batch, Classifying, ClassifyingBatches, Distilling, DistillingBatches, split
-from facesieve.train.faces import LabelledCrops, to_batch, vary
 from facesieve.train.recogniser import Run, begin_at_class_means, logits, losses, new_network, train
 from facesieve.train.settings import parse_settings
+from facesieve.train.views import LabelledCrops, to_batch, vary
 
 TINY = {"batch": 4, "epochs": 1, "sizes": (75, 160), "size_shares": (0.5, 0.5), "validation": 1, "warmup_steps": 1}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from facesieve.images import to_photo, to_tensor
+from facesieve.images import to_floats, to_photo
 
 
 def as_uint8(images: Tensor) -> Tensor:
@@ -14,4 +14,4 @@ def as_uint8(images: Tensor) -> Tensor:
     Halves go up, as the usual tools do (add 0.5 and cut off), so that +-0.5 / 255 on an 8-bit image
     becomes +1 or 0 levels, and may leave the ball. Not differentiable.
     """
-    return torch.stack([to_tensor(to_photo(image)) for image in images])
+    return torch.stack([torch.from_numpy(to_floats(to_photo(image))) for image in images])

@@ -121,8 +121,8 @@ def purify(
 ) -> None:
     """Find the faces in photographs, or in shards of them (.tar, .parquet), purify them, write the results."""
     from facesieve.jobs.local import Options, plan
-    from facesieve.jobs.shard_plan import holds_shards
-    from facesieve.shield import chosen_preset
+    from facesieve.jobs.plan import holds_shards
+    from facesieve.purify import chosen_preset
 
     options = Options(aligned, paste, overwrite, seed, batch_size)
     chosen = chosen_preset(preset).changed(scale=scale, steps=steps, eta=eta, sigma_y=sigma_y)

@@ -37,10 +37,10 @@ def select(
     """Choose people and images at random; write every file, its hash and its role into a manifest."""
     import cv2
 
-    from facesieve.evaluate.manifest import save_manifest
-    from facesieve.evaluate.protocol import read_selection
-    from facesieve.evaluate.protocol import select as choose
-    from facesieve.evaluate.sources import open_source
+    from facesieve.data.manifest import save_manifest
+    from facesieve.data.select import read_selection
+    from facesieve.data.select import select as choose
+    from facesieve.data.sources import open_source
 
     cv2.setNumThreads(1)
     _check_place(output)

@@ -33,8 +33,8 @@ def report(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the pages; the run's if not given.")] = None,
 ) -> None:
     """Draw a run's record: report.html, report.md and tables.json."""
-    from facesieve.evaluate.drawing import draw
-    from facesieve.evaluate.report import load_report
+    from facesieve.report.pages import draw
+    from facesieve.report.record import load_report
 
     folder = output or (run if run.is_dir() else run.parent)
     for path in draw(load_report(run), folder):
@@ -60,8 +60,8 @@ def calibrate(
     seed: Annotated[int, typer.Option(help="Makes the indicators repeatable.")] = 0,
 ) -> None:
     """Choose the resolution scale on your own samples: indicators at 2, 4 and 8, pictures, a profile for the shield."""
+    from facesieve.evaluate.choose_scale import attacked, choose_scale, read_samples
     from facesieve.evaluate.profile import write_choice
-    from facesieve.evaluate.scale import attacked, choose_scale, read_samples
     from facesieve.purify import preset as preset_named
     from facesieve.recognition.embedders import load_embedder
     from facesieve.shield import load_shield

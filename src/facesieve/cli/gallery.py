@@ -23,8 +23,8 @@ from facesieve.cli.terminal import errors, out
 from facesieve.errors import GalleryError, InputError
 
 if TYPE_CHECKING:
+    from facesieve.galleries.base import Rows
     from facesieve.identification import Identifier
-    from facesieve.recognition.gallery import Rows
 
 gallery_app = typer.Typer(no_args_is_help=True, help="Galleries of known people: list, remove, export, calibrate, index.")
 
@@ -60,14 +60,14 @@ def export(
     target: Annotated[Path, typer.Argument(help="A .jsonl file; one template a line.")], gallery: Location = "gallery"
 ) -> None:
     """Write every template to a file, one JSON object a line: person, purifier, row."""
-    from facesieve.images import write_whole
+    from facesieve.files import write_atomic
 
     with opened(gallery) as store:
         lines = [
             json.dumps({"person": t.person, "purifier": t.purifier, "embedder": store.embedder, "row": t.row.tolist()})
             for t in store.export()
         ]
-    write_whole(target, "".join(line + "\n" for line in lines).encode())
+    write_atomic(target, "".join(line + "\n" for line in lines).encode())
     out.print(f"{len(lines)} templates written to {target}")
 
 
@@ -84,8 +84,8 @@ def calibrate(
     """Choose the threshold under which a face is unknown, from photographs of known people."""
     import numpy as np
 
-    from facesieve.evaluate.calibration import calibrate_threshold
-    from facesieve.recognition.gallery import Calibration
+    from facesieve.galleries.base import Calibration
+    from facesieve.metrics.open_set import calibrate_threshold
 
     identifier = load_identifier(embedder, shield, scale)
     everyone = everyone_in(str(probes), [], folders=True)

@@ -26,8 +26,8 @@ from facesieve.cli.terminal import errors, out
 from facesieve.errors import FacesieveError, InputError
 
 if TYPE_CHECKING:
+    from facesieve.galleries.base import Gallery
     from facesieve.identification import Identified, Identifier, Templates, Verified
-    from facesieve.recognition.gallery import Gallery
 
 
 def enrol(

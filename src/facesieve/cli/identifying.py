@@ -12,8 +12,8 @@ import typer
 from facesieve.errors import InputError
 
 if TYPE_CHECKING:
+    from facesieve.galleries.base import Gallery
     from facesieve.identification import Identifier
-    from facesieve.recognition.gallery import Gallery
     from facesieve.shield import Shield
 
 
@@ -41,7 +41,8 @@ def load_identifier(embedder: str, shield: str, scale: int | None = None) -> Ide
 
 
 def _shield(name: str, scale: int | None) -> Shield:
-    from facesieve.shield import chosen_preset, load_shield
+    from facesieve.purify import chosen_preset
+    from facesieve.shield import load_shield
 
     return load_shield(chosen_preset(name).changed(scale=scale))
 
@@ -49,7 +50,7 @@ def _shield(name: str, scale: int | None) -> Shield:
 @contextmanager
 def opened(location: str, identifier: Identifier | None = None, *, create: bool = False) -> Iterator[Gallery]:
     """The gallery, closed afterwards; with ``create`` made where there is none."""
-    from facesieve.recognition.open_gallery import create_gallery, open_gallery
+    from facesieve.galleries import create_gallery, open_gallery
 
     if create and identifier is not None:
         gallery = create_gallery(location, embedder=identifier.embedder.name, dimensions=identifier.embedder.dimensions)
@@ -71,12 +72,12 @@ def everyone_in(person: str, photos: list[Path], folders: bool) -> dict[str, lis
         return {person: photos}
     if photos:
         raise InputError("--folders takes one folder; everything in it is enrolled under its folders' names")
-    from facesieve.jobs.local import SUFFIXES
+    from facesieve.files import IMAGE_SUFFIXES
 
     if not Path(person).is_dir():
         raise InputError(f"{person}: no such folder")
     found = {
-        folder.name: sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+        folder.name: sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         for folder in sorted(Path(person).iterdir())
         if folder.is_dir()
     }

@@ -53,7 +53,7 @@ def _shards(
     inputs: list[Path], out: Path, recipe: Recipe, options: ShardOptions, cluster: str | None, workers: int | None
 ) -> Result:
     from facesieve.jobs.cluster import purify_shards_on
-    from facesieve.jobs.shard_plan import plan_shards
+    from facesieve.jobs.plan import plan_shards
     from facesieve.jobs.shards import purify_shards
 
     shards = plan_shards(inputs, out)

@@ -46,7 +46,7 @@ def serve(context: typer.Context, config: Path | None, cluster: str | None, **gi
 def serve_on_cluster(settings: Settings, address: str) -> None:
     """The service on Ray Serve."""
     try:
-        from facesieve.service.cluster import serve_on
+        from facesieve.service.ray_serve import serve_on
     except ImportError as error:
         raise MissingExtraError("the service on a cluster", "cluster") from error
     serve_on(settings, address)

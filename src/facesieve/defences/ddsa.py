@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facesieve.defences.weights import load_network, on, shipped
 from facesieve.noise import Noise
+from facesieve.weights import load_network, on, shipped
 
 FOLD = 4  # one place of the code for 4 x 4 pixels
 

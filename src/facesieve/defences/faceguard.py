@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facesieve.defences.weights import load_network, on, shipped
 from facesieve.errors import SettingError
 from facesieve.noise import Noise
+from facesieve.weights import load_network, on, shipped
 
 FOLD = 4
 DETAIL = 16.0

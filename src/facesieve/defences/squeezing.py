@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from facesieve.errors import SettingError
-from facesieve.images import to_photo, to_tensor
+from facesieve.images import to_floats, to_photo
 from facesieve.noise import Noise
 from facesieve.operators import MeanPool
 
@@ -46,7 +46,7 @@ class Jpeg:
         file = io.BytesIO()
         Image.fromarray(to_photo(image)).save(file, "JPEG", quality=self.quality, subsampling="4:2:0")
         with Image.open(file) as coded:
-            return to_tensor(np.asarray(coded))
+            return torch.from_numpy(to_floats(np.asarray(coded)))
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from facesieve.data.manifest import Selection
 from facesieve.errors import SettingError
-from facesieve.evaluate.manifest import Selection
-from facesieve.toml_file import read_toml
+from facesieve.files import read_toml
 
 Quantisation = Literal["float", "uint8"]
 Method = Literal[

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from facesieve.evaluate.scale import Choice
-from facesieve.evaluate.store import write
+from facesieve.evaluate.cache import write
+from facesieve.evaluate.choose_scale import Choice
 from facesieve.images import encode_photo
 from facesieve.pictures import Column, sheet
 

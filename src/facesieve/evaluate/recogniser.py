@@ -12,7 +12,7 @@ from torch.nn import functional
 from facesieve.attacks.objectives import Scores, similarities
 from facesieve.errors import EmbedderError, SettingError
 from facesieve.evaluate.experiment import RecogniserSettings
-from facesieve.evaluate.metrics import right_probability
+from facesieve.metrics.rates import right_probability
 from facesieve.recognition import Embedder
 from facesieve.recognition.embedders import load_embedder
 from facesieve.recognition.facenet import FaceNet

@@ -24,17 +24,17 @@ import torch
 from torch import Tensor
 
 from facesieve import __version__, hardware
+from facesieve.data.manifest import Manifest, load_manifest, save_manifest
+from facesieve.data.select import aligned_crops, select
+from facesieve.data.sources import open_source
 from facesieve.errors import InputError, SettingError
-from facesieve.evaluate.adversarial import AdversarialSet, adversarial_set
-from facesieve.evaluate.defended import Around, Defence, as_seen, defend, make_defence
+from facesieve.evaluate.cache import Store, digest, image_digest, write
+from facesieve.evaluate.craft import AdversarialSet, adversarial_set
+from facesieve.evaluate.defend import Around, Defence, as_seen, defend, make_defence
 from facesieve.evaluate.experiment import AttackSettings, Experiment
-from facesieve.evaluate.manifest import Manifest, load_manifest, save_manifest
-from facesieve.evaluate.protocol import aligned_crops, select
 from facesieve.evaluate.recogniser import Recogniser, judge, load_recogniser
-from facesieve.evaluate.report import NONE, AttackRecord, Cell, Report, save_report
-from facesieve.evaluate.samples import sample_crops, sample_pictures
-from facesieve.evaluate.sources import open_source
-from facesieve.evaluate.store import Store, digest, image_digest, write
+from facesieve.evaluate.sheets import sample_crops, sample_pictures
+from facesieve.report.record import NONE, AttackRecord, Cell, Report, save_report
 
 Say = Callable[[str], None]
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from facesieve.errors import InputError
+from facesieve.jobs.crash_log import Trail
 from facesieve.jobs.local import Item, purify_files
-from facesieve.jobs.shard_plan import Shard
+from facesieve.jobs.plan import Shard
 from facesieve.jobs.shards import Failure, Result, ShardOptions, purify_shard
-from facesieve.jobs.trail import Trail
 from facesieve.jobs.work import Options
 from facesieve.purify import Preset
 from facesieve.ray_cluster import joined, models_that_fit

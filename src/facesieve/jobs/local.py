@@ -11,25 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from facesieve.errors import FacesieveError, InputError
-from facesieve.images import Photo, encode_photo, write_whole
+from facesieve.files import IMAGE_SUFFIXES, files_below, write_atomic
+from facesieve.images import Photo, encode_photo
+from facesieve.jobs.plan import refuse_clashes
 from facesieve.jobs.work import (
-    SUFFIXES,
     Batches,
     Guard,
     Keep,
     Options,
     Work,
     face_record,
-    files_below,
     made_by,
     open_work,
     pictures,
     ran_on,
-    refuse_clashes,
 )
 from facesieve.shield import Shield
 
-__all__ = ["SUFFIXES", "Item", "Options", "Summary", "plan", "purify_files"]
+__all__ = ["Item", "Options", "Summary", "plan", "purify_files"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def plan(inputs: Sequence[Path], out: Path) -> list[Item]:
     ``InputError`` for a path that does not exist, a folder without photographs, or two inputs of
     one name.
     """
-    found = files_below(inputs, out, "photographs", SUFFIXES)
+    found = files_below(inputs, out, "photographs", IMAGE_SUFFIXES)
     stems = [relative.with_suffix("") for _, relative in found]
     items = [
         Item(source, out / (relative if stems.count(stem) > 1 else stem))
@@ -193,9 +192,9 @@ def _finish(work: Work[Item], shield: Shield, options: Options, summary: Summary
                 "output_sha256": hashlib.sha256(data).hexdigest(),
                 "made_from": made_from,
             }
-            write_whole(_sidecar(item, number), (json.dumps(record, indent=1) + "\n").encode())
+            write_atomic(_sidecar(item, number), (json.dumps(record, indent=1) + "\n").encode())
         for path, data in results:
-            write_whole(path, data)
+            write_atomic(path, data)
         if options.overwrite:
             _remove_others(item, len(work.faces), {path for path, _ in results})
     except (FacesieveError, OSError) as error:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from facesieve.errors import FacesieveError, InputError, SettingError
-from facesieve.images import encode_photo, write_whole
-from facesieve.jobs.samples import Format, Sample
-from facesieve.jobs.shard_plan import Shard
-from facesieve.jobs.whole import draft, remove_drafts, settle, sha256_of
+from facesieve.files import draft, remove_drafts, settle, sha256_of_file, write_atomic
+from facesieve.images import encode_photo
+from facesieve.jobs.formats import Format, Sample
+from facesieve.jobs.plan import Shard
 from facesieve.jobs.work import Batches, Guard, Options, Work, face_record, made_by, open_work, pictures, ran_on
 from facesieve.shield import Shield
 
@@ -101,7 +101,7 @@ def purify_shard(shard: Shard, shield: Shield, options: ShardOptions, guard: Gua
         with draft(shard.target) as (file, part):
             result = _write(shard, file, shield, options, guard)
             file.flush()
-            record = _record(shard, shield, result, made_from, sha256_of(part))
+            record = _record(shard, shield, result, made_from, sha256_of_file(part))
             with draft(shard.target) as (beside, small):  # the record first: without its shard it counts for nothing
                 beside.write((json.dumps(record, indent=1) + "\n").encode())
                 settle(beside, small, _sidecar(shard))
@@ -116,7 +116,7 @@ def purify_shard(shard: Shard, shield: Shield, options: ShardOptions, guard: Gua
 def _made_from(shard: Shard, shield: Shield, options: ShardOptions) -> dict[str, Any]:
     """Everything that a result depends on; a result made from something else is not this result."""
     return {
-        "source_sha256": sha256_of(shard.source),
+        "source_sha256": sha256_of_file(shard.source),
         **made_by(shield, options.photographs),
         "image_column": options.image_column,
         "on_failure": options.on_failure,
@@ -162,11 +162,12 @@ def _finished(shard: Shard, made_from: dict[str, Any]) -> Result | None:
         raise InputError(f"{sidecar} is no record of this program; use another folder or --overwrite") from error
     if not same:
         raise InputError(f"{sidecar} records another shard or other settings; use another folder or --overwrite")
-    return done if shard.target.exists() and sha256_of(shard.target) == sha256 else None
+    return done if shard.target.exists() and sha256_of_file(shard.target) == sha256 else None
 
 
 def _format(path: Path) -> Format:
-    from facesieve.jobs import parquet_shards, tar_shards
+    from facesieve.jobs.formats import parquet as parquet_shards
+    from facesieve.jobs.formats import tar as tar_shards
 
     return tar_shards if path.suffix.lower() == ".tar" else parquet_shards
 
@@ -255,4 +256,4 @@ def write_failures(out: Path, failures: Sequence[Failure]) -> None:
         path.unlink(missing_ok=True)
         return
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(path, "".join(json.dumps(asdict(failure)) + "\n" for failure in failures).encode())
+    write_atomic(path, "".join(json.dumps(asdict(failure)) + "\n" for failure in failures).encode())

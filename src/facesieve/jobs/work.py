@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -14,50 +13,16 @@ import torch
 from torch import Tensor
 
 import facesieve
-from facesieve.errors import InputError
 from facesieve.faces import Face, paste
 from facesieve.images import Photo, read_photo, to_photo
-from facesieve.noise import derive_seed
-from facesieve.purify import Stage, fresh_seeds
+from facesieve.noise import derive_seed, fresh_seeds
+from facesieve.purify import Stage
 from facesieve.shield import Shield
 
 T = TypeVar("T")
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-
 Guard = Callable[[str], AbstractContextManager[object]]  # entered with a photograph's name before its bytes are; may refuse
 Keep = Callable[[Tensor, list[tuple[Stage, Tensor]]], None]  # is handed a batch of crops, and what each stage made of it
-
-
-def files_below(
-    inputs: Sequence[Path], out: Path, what: str, suffixes: Set[str], *, fits: Callable[[Path], bool] = lambda _: True
-) -> list[tuple[Path, Path]]:
-    """Each file among files and folders (recursive), once, with its path below the folder that was given.
-
-    In folders those with one of ``suffixes`` that ``fits`` count, but for what lies in ``out``; ``what``
-    they are is for messages. Raises ``InputError`` for a path that does not exist, and a folder without such files.
-    """
-    found: list[tuple[Path, Path]] = []
-    for path in inputs:
-        if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in suffixes and p.is_file() and fits(p)]
-            if not inside:
-                raise InputError(f"{path}: no {what} in this folder; known suffixes are {' '.join(sorted(suffixes))}")
-            found += [(p, p.relative_to(path)) for p in inside if out.resolve() not in p.resolve().parents]
-        elif path.exists():
-            found.append((path, Path(path.name)))
-        else:
-            raise InputError(f"{path}: no such file or folder")
-    return list(dict.fromkeys(found))
-
-
-def refuse_clashes(targets: Iterable[tuple[Path, Path]]) -> None:
-    """Raises ``InputError`` where two sources, of pairs (source, target), would be written to one target."""
-    taken: dict[Path, Path] = {}
-    for source, target in targets:
-        other = taken.setdefault(target, source)
-        if other != source:
-            raise InputError(f"{other} and {source} would both be written to {target}; purify them into two folders")
 
 
 @dataclass(frozen=True)

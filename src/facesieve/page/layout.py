@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facesieve.errors import FacesieveError, MissingExtraError, SettingError
-from facesieve.page.studio import MAX_EPS, MAX_STEPS, Shown, Studio
-from facesieve.page.wording import plain, sentence, table
+from facesieve.page.actions import MAX_EPS, MAX_STEPS, Shown, Studio
+from facesieve.page.text import plain, sentence, table
 
 if TYPE_CHECKING:
     import gradio

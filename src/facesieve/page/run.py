@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from facesieve.errors import InputError, SettingError
+from facesieve.galleries import create_gallery, open_gallery
+from facesieve.galleries.base import Gallery
 from facesieve.hosts import is_loopback
 from facesieve.identification import Identifier
 from facesieve.images import read_photo
+from facesieve.page.actions import Studio
 from facesieve.page.layout import appearance, build, gradio_library
-from facesieve.page.studio import Studio
 from facesieve.recognition import Embedder
-from facesieve.recognition.gallery import Gallery
-from facesieve.recognition.open_gallery import create_gallery, open_gallery
 from facesieve.shield import Shield
 
 SAMPLE_PEOPLE = {  # the first photographs are enrolled, the others are probes

@@ -21,6 +21,10 @@ class Prior(Protocol):
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the images it knows."""
 
+    @property
+    def sha256(self) -> str | None:
+        """The SHA-256 of its weights' file; None where there is none."""
+
     def __call__(self, u: Tensor, sigma: Tensor | float) -> Tensor:
         """``u`` (B, C, H, W), ``sigma`` > 0 a number or (B,); returns the estimate of x0, like ``u``."""
 

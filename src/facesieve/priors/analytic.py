@@ -28,6 +28,11 @@ class GaussianPrior:
         object.__setattr__(self, "_vectors", vectors)
 
     @property
+    def sha256(self) -> None:
+        """It has no weights."""
+        return None
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width."""
         channels, height, width = self.mean.shape
@@ -50,6 +55,11 @@ class FiniteSetPrior:
     """
 
     points: Tensor
+
+    @property
+    def sha256(self) -> None:
+        """It has no weights."""
+        return None
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -52,9 +52,11 @@ def load_prior(folder: Path | str, *, device: str = "cpu", dtype: torch.dtype = 
     config = _json(_first(folder, CONFIG, f"unet/{CONFIG}"))
     schedule, prediction = _read_schedule(_first(folder, SCHEDULER, f"scheduler/{SCHEDULER}"))
     named_hash = read_card(folder).get("sha256") if (folder / CARD).exists() else None
-    if named_hash is not None and named_hash != file_hash(weights):
+    sha256 = file_hash(weights)
+    if named_hash is not None and named_hash != sha256:
         raise PriorError(f"{weights}: not the weights that {CARD} names by their SHA-256; get the folder again")
     prior = assemble(config, read_weights(weights), schedule, prediction, where=str(folder))
+    prior.sha256 = sha256
     return prior.to(device=device, dtype=dtype)
 
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from facesieve.errors import PriorError
-from facesieve.priors import ddim_keys, guided_keys
+from facesieve.priors.families import ddim as ddim_keys
+from facesieve.priors.families import guided_diffusion as guided_keys
 from facesieve.priors.folder import assemble, file_hash, load_prior, read_pickled, save_prior, weights_file
 from facesieve.priors.network import NetworkPrior
 from facesieve.priors.schedule import Schedule

@@ -24,10 +24,18 @@ class NetworkPrior(nn.Module):
     ``network`` takes ``(x, t)`` and returns an object with ``.sample`` (or a tensor). With
     ``3 p**2`` input channels it works on images whose p x p pixels are folded into channels. With
     twice as many output channels as input channels the second half, a learned variance, is unused.
+    ``sha256`` is that of the weights' file, None for weights that are not from a file.
     The network runs in the type of its own weights; everything around it in the type of ``u``.
     """
 
-    def __init__(self, network: nn.Module, schedule: Schedule, prediction: Prediction, shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        prediction: Prediction,
+        shape: tuple[int, int, int],
+        sha256: str | None = None,
+    ) -> None:
         super().__init__()
         if prediction not in get_args(Prediction):
             raise PriorError(f"prediction type {prediction!r} is not one of {', '.join(get_args(Prediction))}")
@@ -39,6 +47,7 @@ class NetworkPrior(nn.Module):
         self.schedule = schedule
         self.prediction = prediction
         self.shape = shape
+        self.sha256 = sha256
 
     def forward(self, u: Tensor, sigma: Tensor | float) -> Tensor:
         """``u`` (B, 3, H, W); ``sigma`` a number or (B,), > 0. Returns x0, (B, 3, H, W)."""

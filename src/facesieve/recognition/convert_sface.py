@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from facesieve.errors import InputError, MissingExtraError
-from facesieve.images import write_whole
+from facesieve.files import write_atomic
 from facesieve.recognition.sface import SFace
 
 ORIGINAL_SHA256 = "0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79"
@@ -62,7 +62,7 @@ def _initialiser(name: str) -> str:
 
 def main(original: Path, target: Path) -> None:
     """Convert ``original`` and write ``target``."""
-    write_whole(target, save(convert(read_original(original))))
+    write_atomic(target, save(convert(read_original(original))))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from facesieve.errors import EmbedderError
 from facesieve.recognition.crops import check_crops, resized
+from facesieve.recognition.embedder import TorchEmbedder
 
 SIDE = 160
 
@@ -92,7 +93,7 @@ def _mixed_7a() -> _Branches:
     return _Branches(branches)
 
 
-class FaceNet(nn.Module):
+class FaceNet(TorchEmbedder, nn.Module):
     """An ``Embedder`` of 512 dimensions and, with ``classes``, a closed-set classifier of that many people.
 
     The network runs in the type of its own weights; everything around it in the type of the crops.

@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from facesieve.errors import EmbedderError
-from facesieve.images import write_whole
+from facesieve.files import write_atomic
 from facesieve.recognition.facenet import FaceNet
 
 WEIGHTS, CARD = "facenet.safetensors", "card.json"
@@ -58,9 +58,9 @@ def save_facenet(network: FaceNet, folder: Path, card: Mapping[str, Any]) -> Non
     }
     data = save(state)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / WEIGHTS, data)
+    write_atomic(folder / WEIGHTS, data)
     full = {**card, "people": list(network.people), "sha256": hashlib.sha256(data).hexdigest()}
-    write_whole(folder / CARD, (json.dumps(full, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomic(folder / CARD, (json.dumps(full, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from facesieve.errors import EmbedderError, MissingExtraError, SettingError
 from facesieve.recognition.crops import check_crops, resized
+from facesieve.recognition.embedder import TorchEmbedder
 
 Channels = Literal["rgb", "bgr"]
 
@@ -33,7 +34,7 @@ _TYPES: dict[str, type[np.floating[Any]]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class OnnxEmbedder:
+class OnnxEmbedder(TorchEmbedder):
     """An ``Embedder`` on the processor, without gradients. It is made by ``load_onnx_embedder``."""
 
     name: str

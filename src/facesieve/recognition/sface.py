@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facesieve.recognition.crops import check_crops, resized
+from facesieve.recognition.embedder import TorchEmbedder
 
 SIDE = 112
 
@@ -38,7 +39,7 @@ _SEPARABLE = (
 )
 
 
-class SFace(nn.Module):
+class SFace(TorchEmbedder, nn.Module):
     """An ``Embedder`` of 128 dimensions; called as a function it is its own ``embed``.
 
     The network runs in the type of its own weights; everything around it in the type of the crops.

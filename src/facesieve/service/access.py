@@ -9,8 +9,8 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from facesieve.service.frame import ClientGoneError
 from facesieve.service.keys import Keys
+from facesieve.service.middleware import ClientGoneError
 from facesieve.service.problems import ProblemError
 
 T = TypeVar("T")

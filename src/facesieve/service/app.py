@@ -12,9 +12,9 @@ from starlette.exceptions import HTTPException
 
 import facesieve
 from facesieve.service.access import allowed
-from facesieve.service.desk import Desk
-from facesieve.service.frame import Frame
+from facesieve.service.handlers import Desk
 from facesieve.service.keys import Keys
+from facesieve.service.middleware import Frame
 from facesieve.service.problems import MEDIA_TYPE, ProblemError
 from facesieve.service.routes import router
 

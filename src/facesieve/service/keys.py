@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from facesieve.errors import InputError
-from facesieve.images import write_whole
+from facesieve.files import write_atomic
 
 Scope = Literal["purify", "identify", "gallery"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -99,5 +99,5 @@ def remove_key(path: Path, name: str) -> None:
 
 
 def _write(path: Path, keys: list[Key]) -> None:
-    write_whole(path, (json.dumps({"keys": [asdict(key) for key in keys]}, indent=1) + "\n").encode())
+    write_atomic(path, (json.dumps({"keys": [asdict(key) for key in keys]}, indent=1) + "\n").encode())
     path.chmod(0o600)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 
 from facesieve.errors import FacesieveError, GalleryError, ImageError, InputError, NoFaceError, SettingError
-from facesieve.service.engine import BusyError
+from facesieve.service.batcher_local import BusyError
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:facesieve:problem:"

@@ -28,7 +28,10 @@ from starlette.responses import StreamingResponse
 from facesieve.errors import NoFaceError
 from facesieve.service.access import check_key, unless_gone
 from facesieve.service.app import bare_app
-from facesieve.service.bodies import (
+from facesieve.service.handlers import Desk, Format
+from facesieve.service.keys import Keys
+from facesieve.service.problems import ProblemError
+from facesieve.service.request_body import (
     Part,
     boundary_of,
     decode_image,
@@ -39,9 +42,6 @@ from facesieve.service.bodies import (
     parts_of,
     read_body,
 )
-from facesieve.service.desk import Desk, Format
-from facesieve.service.keys import Keys
-from facesieve.service.problems import ProblemError
 
 T = TypeVar("T")
 

@@ -9,10 +9,12 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 import facesieve
 from facesieve.errors import InputError
+from facesieve.galleries.base import Match
 from facesieve.identification import Identified
-from facesieve.recognition.gallery import Match
 from facesieve.service.access import allowed, unless_gone
-from facesieve.service.answers import (
+from facesieve.service.handlers import Desk, Format, Purified
+from facesieve.service.request_body import images_of, read_body
+from facesieve.service.schemas import (
     FaceAnswer,
     IdentifyAnswer,
     MatchAnswer,
@@ -25,8 +27,6 @@ from facesieve.service.answers import (
     problems,
     takes,
 )
-from facesieve.service.bodies import images_of, read_body
-from facesieve.service.desk import Desk, Format, Purified
 
 router = APIRouter(prefix="/v1")
 

@@ -11,19 +11,19 @@ from fastapi import FastAPI
 
 from facesieve.errors import InputError
 from facesieve.faces import Detector
+from facesieve.galleries import open_gallery
 from facesieve.identification import Identifier
-from facesieve.purify import Preset
+from facesieve.purify import Preset, chosen_preset
 from facesieve.recognition.embedders import load_embedder
-from facesieve.recognition.open_gallery import open_gallery
 from facesieve.service.app import create_app
-from facesieve.service.desk import Desk
-from facesieve.service.engine import Engine, Limits
+from facesieve.service.batcher_local import Engine, Limits
+from facesieve.service.handlers import Desk
 from facesieve.service.keys import Keys
 from facesieve.service.logs import event, log_to_stderr
 from facesieve.service.metrics import Metrics
 from facesieve.service.proxy import create_proxy
 from facesieve.service.settings import Settings
-from facesieve.shield import Shield, chosen_preset, load_shield
+from facesieve.shield import Shield, load_shield
 
 
 def build_app(settings: Settings) -> FastAPI:

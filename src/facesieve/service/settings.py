@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from facesieve.errors import SettingError
+from facesieve.files import read_toml
 from facesieve.hosts import is_loopback
-from facesieve.toml_file import read_toml
 
 
 class Settings(BaseModel):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from facesieve.errors import InputError, SettingError
 from facesieve.recognition.facenet import SIDE
-from facesieve.train.faces import Crops, LabelledCrops, to_batch, vary
+from facesieve.train.views import Crops, LabelledCrops, to_batch, vary
 
 Indices = NDArray[np.int64]
 

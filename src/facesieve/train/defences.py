@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facesieve.defences.learning import DdsaTask, DdsaTraining, FaceGuardTask, FaceGuardTraining, Task, Training
-from facesieve.defences.weights import save_weights
 from facesieve.errors import InputError
-from facesieve.hardware import choose_path
+from facesieve.hardware import choose_hardware
 from facesieve.images import Photo
 from facesieve.noise import derive_seed
 from facesieve.recognition.sface import load_sface
-from facesieve.train.faces import Crops, to_batch, unlabelled_crops, vary
-from facesieve.train.keeping import append_row, check_settings, write_checkpoint
+from facesieve.train.checkpoints import append_row, check_settings, write_checkpoint
+from facesieve.train.views import Crops, to_batch, unlabelled_crops, vary
+from facesieve.weights import save_weights
 
 Report = Callable[[str], None]
 
@@ -87,7 +87,7 @@ class Run:
 
     def __init__(self, task: Task, views: Views, settings: Training, out: Path) -> None:
         self.task, self.views, self.settings, self.out = task, views, settings, out
-        self.path = choose_path(precision="fp32")
+        self.path = choose_hardware(precision="fp32")
         task.networks.to(self.path.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = torch.optim.Adam(task.networks.parameters(), settings.learning_rate, betas=(0.9, 0.99))
         self.checkpoint = out / "checkpoint.pt"
@@ -185,7 +185,7 @@ def train_faceguard(
     """
     out.mkdir(parents=True, exist_ok=True)
     views = Views(unlabelled_crops(data, out, CROP), settings)
-    path = choose_path(precision="fp32")
+    path = choose_hardware(precision="fp32")
     task = FaceGuardTask(settings, load_sface(path.device).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     return _finished(task.guard, Run(task, views, settings, out), "faceguard", _FACEGUARD, report, checkpoint_minutes)
 

@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from facesieve.data.manifest import load_manifest
+from facesieve.data.select import aligned_crops
+from facesieve.data.sources import open_source
 from facesieve.errors import InputError
-from facesieve.evaluate.intervals import Estimate, bootstrap
-from facesieve.evaluate.manifest import load_manifest
-from facesieve.evaluate.metrics import mean, right_probability
-from facesieve.evaluate.protocol import aligned_crops
-from facesieve.evaluate.sources import open_source
+from facesieve.metrics.intervals import Estimate, bootstrap
+from facesieve.metrics.rates import mean, right_probability
 from facesieve.recognition.embedders import load_embedder
 from facesieve.recognition.facenet import SIDE, FaceNet
 from facesieve.recognition.facenet_file import read_card, save_facenet
 from facesieve.train.batches import Classifying, ClassifyingBatches, Distilling, DistillingBatches, Optimising
-from facesieve.train.faces import LabelledCrops, teacher_rows, unlabelled_crops
 from facesieve.train.recogniser import Report, Run, begin_at_class_means, logits, new_network, train
+from facesieve.train.views import LabelledCrops, teacher_rows, unlabelled_crops
 
 FINISHED = "facenet"
 TERMS = "the weights carry whatever limits the photographs carry"

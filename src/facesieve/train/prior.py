@@ -19,12 +19,12 @@ from torch.nn import functional
 
 from facesieve.errors import InputError
 from facesieve.faces import Detector, Points, alignment, warp
-from facesieve.hardware import choose_path
-from facesieve.images import Photo, read_photo, to_tensor
+from facesieve.hardware import choose_hardware
+from facesieve.images import Photo, read_photo, to_floats
 from facesieve.priors.network import NetworkPrior
 from facesieve.priors.schedule import Schedule
-from facesieve.train.export import export_prior, write_sheets
-from facesieve.train.keeping import append_row, check_settings, write_checkpoint
+from facesieve.train.cards import export_prior, write_sheets
+from facesieve.train.checkpoints import append_row, check_settings, write_checkpoint
 
 HELD_OUT_SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
 
@@ -154,7 +154,7 @@ class _Batches:
 
 
 def _tensor(crops: list[Photo]) -> Tensor:
-    return torch.stack([to_tensor(crop) for crop in crops]) * 2 - 1
+    return torch.stack([torch.from_numpy(to_floats(crop)) for crop in crops]) * 2 - 1
 
 
 def v_loss(prior: NetworkPrior, images: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
@@ -244,7 +244,7 @@ class _Run:
 
         torch.manual_seed(settings.seed)
         self.settings, self.checkpoint = settings, checkpoint
-        self.path = choose_path()
+        self.path = choose_hardware()
         self.network = build_network(settings).to(self.path.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         schedule = Schedule.linear()
         self.prior = NetworkPrior(self.network, schedule, "v_prediction", (3, settings.size, settings.size))

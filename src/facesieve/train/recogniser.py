@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facesieve.errors import SettingError
-from facesieve.hardware import choose_path
+from facesieve.hardware import choose_hardware
 from facesieve.noise import derive_seed
 from facesieve.recognition.crops import resized
 from facesieve.recognition.facenet import SIDE, FaceNet
 from facesieve.recognition.facenet_file import read_state
 from facesieve.train.batches import Batch, Batches, Classifying, ClassifyingBatches, Indices, Optimising
-from facesieve.train.faces import LabelledCrops, to_batch
-from facesieve.train.keeping import append_row, check_settings, write_checkpoint
+from facesieve.train.checkpoints import append_row, check_settings, write_checkpoint
+from facesieve.train.views import LabelledCrops, to_batch
 
 Report = Callable[[str], None]
 
@@ -91,7 +91,7 @@ class Run:
 
     def __init__(self, network: FaceNet, batches: Batches, settings: Optimising, out: Path, teacher_width: int | None) -> None:
         self.network, self.batches, self.settings, self.out = network, batches, settings, out
-        self.path = choose_path()
+        self.path = choose_hardware()
         self.network.to(self.path.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         width = FaceNet.dimensions
         self.projection = None if teacher_width is None else nn.Linear(width, teacher_width).to(self.path.device)

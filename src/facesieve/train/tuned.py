@@ -27,14 +27,14 @@ from facesieve.attacks.objectives import Objective
 from facesieve.attacks.quantise import as_uint8
 from facesieve.defences.learning import Training, drawn, uniform
 from facesieve.errors import InputError, SettingError
-from facesieve.hardware import choose_path
+from facesieve.hardware import choose_hardware
 from facesieve.operators import MeanPool
 from facesieve.priors.folder import load_prior, prior_hash, read_card, save_prior
 from facesieve.priors.network import NetworkPrior
 from facesieve.recognition import Embedder
 from facesieve.recognition.embedders import load_embedder
 from facesieve.train.defences import CROP, TERMS, Report, Run, Views, train
-from facesieve.train.faces import unlabelled_crops
+from facesieve.train.views import unlabelled_crops
 
 SHARPNESS = 32.0  # of the cross-entropy over cosines
 
@@ -191,7 +191,7 @@ def train_tuned(
     if prior.shape[-1] != settings.size:
         raise SettingError(f"{start}: restores {prior.shape[-1]} pixels, not {settings.size}; --set size={prior.shape[-1]}")
     embedders = [load_embedder(spec) for spec in recognisers]
-    device = choose_path(precision="fp32").device
+    device = choose_hardware(precision="fp32").device
     for embedder in embedders:
         if isinstance(embedder, nn.Module):
             embedder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

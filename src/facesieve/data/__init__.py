@@ -1,0 +1,1 @@
+"""Labelled photographs: sources, and which of them an experiment takes."""

@@ -1,0 +1,157 @@
+"""Where labelled photographs come from: a folder a person, InsightFace's RecordIO, a Hugging Face data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from facesieve.data.recordio import RecordFile
+from facesieve.errors import InputError, MissingExtraError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+_OF_DATASETS = ("dataset_info.json", "state.json", "dataset_dict.json")
+
+
+class Source(Protocol):
+    """Identities and their images, by name; bytes are read when they are asked for."""
+
+    @property
+    def kind(self) -> str:
+        """``folder``, ``recordio`` or ``datasets``."""
+
+    def identities(self) -> Mapping[str, Sequence[str]]:
+        """Each person's image refs; both in an order that never changes."""
+
+    def read(self, ref: str) -> bytes:
+        """The image file's bytes. Raises ``InputError`` if they cannot be read; it names the ref, not this machine's path."""
+
+
+def open_source(path: Path) -> Source:
+    """The source that ``path`` holds. Raises ``InputError`` if it holds none, or cannot be told."""
+    try:
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+        records = path / "train.rec" if path.is_dir() else path
+        if records.suffix == ".rec" and records.exists():
+            return RecordSource(records)
+        if any((path / name).exists() for name in _OF_DATASETS):
+            return DatasetSource(path)
+        if path.is_dir() and any(child.is_dir() for child in path.iterdir()):
+            return FolderSource(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    raise InputError(
+        f"{path}: expected a folder with one folder a person, train.rec with train.idx, or a saved Hugging Face data set"
+    )
+
+
+class FolderSource:
+    """A folder a person; a ref is ``person/file``."""
+
+    kind = "folder"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def identities(self) -> Mapping[str, Sequence[str]]:
+        """Folders and files by name. Raises ``InputError`` for a folder that cannot be listed, or a name that is no text."""
+        try:
+            folders = [folder for folder in sorted(self.root.iterdir()) if folder.is_dir()]
+            found = {
+                folder.name: [
+                    f"{folder.name}/{file.name}" for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES
+                ]
+                for folder in folders
+            }
+        except OSError as error:
+            raise InputError(f"{error.filename}: cannot be listed: {error.strerror}") from error
+        for name in (name for person, refs in found.items() for name in (person, *refs)):
+            try:
+                name.encode()
+            except UnicodeEncodeError as error:  # other bytes; a manifest is UTF-8 and could not hold it
+                raise InputError(f"{self.root}: the name {name!a} is not UTF-8; rename it") from error
+        return found
+
+    def read(self, ref: str) -> bytes:
+        """The file's bytes."""
+        try:
+            return (self.root / ref).read_bytes()
+        except OSError as error:
+            raise InputError(f"{ref}: cannot be read: {error.strerror}") from error
+
+
+class RecordSource:
+    """InsightFace's ``train.rec`` with ``train.idx``; people are labels, a ref is the record's key."""
+
+    kind = "recordio"
+
+    def __init__(self, path: Path) -> None:
+        self.records = RecordFile(path)
+
+    def identities(self) -> Mapping[str, Sequence[str]]:
+        """Labels in order, each with its records in the order of the file."""
+        found: dict[int, list[str]] = {}
+        for key, label in self.records.labels():
+            found.setdefault(label, []).append(str(key))
+        return {f"{label:06d}": found[label] for label in sorted(found)}
+
+    def read(self, ref: str) -> bytes:
+        """The image inside the record."""
+        return self.records.image(_number(ref))
+
+
+class DatasetSource:
+    """A Hugging Face data set that ``save_to_disk`` wrote, with an image and a label column; a ref is the row."""
+
+    kind = "datasets"
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import datasets
+        except ImportError as error:
+            raise MissingExtraError("a Hugging Face data set", "evaluate") from error
+        try:
+            loaded: Any = datasets.load_from_disk(str(path))
+        except (OSError, ValueError, KeyError, TypeError) as error:  # what its parts raise for damaged files
+            reason = " ".join(str(error).split())
+            raise InputError(f"{path}: not a Hugging Face data set that can be read: {reason}") from error
+        if isinstance(loaded, datasets.DatasetDict):
+            raise InputError(f"{path}: holds the splits {', '.join(loaded)}; give the folder of one of them")
+        images = [name for name, kind in loaded.features.items() if isinstance(kind, datasets.Image)]
+        labels = [name for name, kind in loaded.features.items() if isinstance(kind, datasets.ClassLabel)]
+        labels = labels or [name for name in ("label", "identity", "person", "name") if name in loaded.features]
+        if len(images) != 1 or len(labels) != 1:
+            columns = ", ".join(loaded.features)
+            raise InputError(f"{path}: expected one image and one label column, it has {columns}; keep two by select_columns")
+        self.path, self.image, self.label = path, images[0], labels[0]
+        self.rows = loaded.cast_column(self.image, datasets.Image(decode=False))
+        self.names = getattr(loaded.features[self.label], "int2str", str)
+
+    def identities(self) -> Mapping[str, Sequence[str]]:
+        """People by name, each with their rows. Raises ``InputError`` for a row without label."""
+        found: dict[str, list[str]] = {}
+        for row, label in enumerate(self.rows[self.label]):
+            if label is None or label == -1:  # -1: what data sets write where a label is withheld
+                raise InputError(f"{self.path}: row {row} has no label; filter such rows out")
+            found.setdefault(self.names(label), []).append(str(row))
+        return {name: found[name] for name in sorted(found)}
+
+    def read(self, ref: str) -> bytes:
+        """The image's bytes, from the table or from the file that it names."""
+        row = _number(ref)
+        if row >= len(self.rows):
+            raise InputError(f"row {ref} is beyond the {len(self.rows)} rows of the data set")
+        entry = self.rows[row][self.image] or {"bytes": None, "path": None}
+        if entry["bytes"] is not None:
+            return bytes(entry["bytes"])
+        try:
+            return Path(entry["path"]).read_bytes()
+        except (OSError, TypeError) as error:
+            raise InputError(f"row {ref} has no image that can be read") from error
+
+
+def _number(ref: str) -> int:
+    if not (ref.isascii() and ref.isdigit()):
+        raise InputError(f"{ref}: not a record's or row's number; the manifest is another source's")
+    return int(ref)

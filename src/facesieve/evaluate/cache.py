@@ -1,0 +1,81 @@
+"""Results kept on disk by a hash of everything that made them, so that nothing is computed twice or lost."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facesieve.errors import InputError
+from facesieve.files import write_atomic
+
+Ingredients = dict[str, Any]
+
+
+def digest(made_from: Ingredients) -> str:
+    """The hash of plain data, alike whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+
+def image_digest(images: Tensor) -> str:
+    """The hash of a batch's values and shape."""
+    return hashlib.sha256(repr(tuple(images.shape)).encode() + images.contiguous().numpy().tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A batch, and how long it took when it was made."""
+
+    images: Tensor  # (B, 3, H, W) in [0, 1]
+    seconds: float
+
+
+class Store:
+    """Batches of images under one folder; a file is there whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, made_from: Ingredients) -> Path:
+        """Where the batch made from these lies, or will."""
+        name = digest(made_from)
+        return self.folder / name[:2] / f"{name}.npz"
+
+    def batch(self, made_from: Ingredients, make: Callable[[], Tensor], *, half: bool = False) -> Kept:
+        """The batch made from these, computed where it is not there yet.
+
+        With ``half`` it is kept in float16, to an eighth of an 8-bit level, and given back as it is
+        kept: the first time is no other than every later one. Raises ``InputError`` where it cannot be
+        written, as on a full disk; what is there stays.
+        """
+        path = self.path(made_from)
+        if not path.exists():
+            begun = time.perf_counter()
+            images = make().detach().cpu()
+            seconds = time.perf_counter() - begun
+            buffer = io.BytesIO()
+            np.savez(buffer, images=images.to(torch.float16 if half else torch.float32).numpy(), seconds=seconds)
+            write(path, buffer.getvalue())
+        try:
+            with np.load(path) as kept:
+                return Kept(torch.from_numpy(kept["images"]).float(), float(kept["seconds"]))
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise InputError(f"{path}: damaged; delete it, and it is made again") from error
+
+
+def write(path: Path, data: bytes) -> None:
+    """Whole or not at all, in a folder that is made. Raises ``InputError`` where it cannot be written, as on a full disk."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path.parent}: cannot be made: {error.strerror}; make room or choose another folder") from error
+    write_atomic(path, data)

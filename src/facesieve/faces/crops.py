@@ -1,0 +1,112 @@
+"""A photograph with its faces cut out: what goes through the shield, and comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from facesieve.errors import NoFaceError, NotSquareError, SettingError
+from facesieve.faces.align import Face, align, paste
+from facesieve.files import sha256_of
+from facesieve.images import Floats, Photo, to_floats, to_photo
+from facesieve.noise import derive_seed, fresh_seeds
+
+Crops = Floats  # (N, 3, S, S), in [0, 1]
+
+SQUARE = 0.02  # share of the longer side by which the sides of an aligned crop may differ
+
+
+@dataclass(frozen=True, eq=False)
+class FaceCrops:
+    """A photograph (H, W, 3), its faces, and their aligned crops (N, 3, S, S) in [0, 1], one a face in the same order.
+
+    A photograph that is an aligned crop already (``aligned``) has one crop, itself, and no faces.
+    ``sha256`` is that of the file's bytes, None where there was no file. A value: what changes it returns another.
+    """
+
+    photo: Photo
+    faces: tuple[Face, ...]
+    crops: Crops
+    aligned: bool = False
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        count = 1 if self.aligned else len(self.faces)
+        if self.crops.ndim != 4 or len(self.crops) != count or self.crops.shape[1] != 3:
+            raise SettingError(f"crops of shape {self.crops.shape} for {count} faces: one (3, S, S) a face is needed")
+
+    @classmethod
+    def cut(cls, photo: Photo, faces: Sequence[Face], size: int, *, sha256: str | None = None) -> FaceCrops:
+        """Cut each face out, aligned, at ``size`` pixels. Raises ``NoFaceError`` where there is none."""
+        if not faces:
+            raise NoFaceError("no face found")
+        return cls(photo, tuple(faces), np.stack([align(photo, face, size) for face in faces]), sha256=sha256)
+
+    @classmethod
+    def whole(cls, photo: Photo, size: int, *, sha256: str | None = None) -> FaceCrops:
+        """A photograph that is an aligned crop already, resized to ``size`` pixels. Raises ``NotSquareError``."""
+        height, width = photo.shape[:2]
+        if abs(height - width) > SQUARE * max(height, width):
+            raise NotSquareError(f"an aligned crop is square, this image is {width} x {height}")
+        return cls(photo, (), resized(to_floats(photo), size)[None], aligned=True, sha256=sha256)
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    @property
+    def size(self) -> int:
+        """The side of a crop, pixels."""
+        return int(self.crops.shape[-1])
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the photograph's bytes, or where there was no file that of its pixels and shape."""
+        return self.sha256 or sha256_of(repr(self.photo.shape).encode() + self.photo.tobytes())
+
+    def at(self, size: int) -> FaceCrops:
+        """The same faces cut out of the photograph again, at ``size`` pixels."""
+        if size == self.size:
+            return self
+        if self.aligned:
+            return FaceCrops.whole(self.photo, size, sha256=self.sha256)
+        return FaceCrops.cut(self.photo, self.faces, size, sha256=self.sha256)
+
+    def first(self, count: int) -> FaceCrops:
+        """The first ``count`` faces alone."""
+        return replace(self, faces=self.faces[:count], crops=self.crops[:count])
+
+    def with_crops(self, crops: Crops) -> FaceCrops:
+        """The same photograph and faces with other crops (N, 3, S, S), such as purified ones."""
+        return replace(self, crops=crops)
+
+    def changes(self, other: FaceCrops) -> list[float]:
+        """Mean absolute difference of each crop to that of ``other``, in [0, 1]."""
+        changes: list[float] = np.abs(self.crops - other.crops).mean((1, 2, 3)).tolist()
+        return changes
+
+    def paste(self) -> Photo:
+        """The photograph with its crops put back; of an aligned one, the crop. Pixels that no face reaches keep every bit."""
+        if self.aligned:
+            return to_photo(self.crops[0])
+        photo = self.photo
+        for face, crop in zip(self.faces, self.crops, strict=True):
+            photo = paste(photo, crop, face)
+        return photo
+
+    def seeds(self, seed: int | None) -> list[int]:
+        """A seed for the noise of each face, from ``seed``, the photograph's ``digest`` and its number; None: fresh ones."""
+        if seed is None:
+            return fresh_seeds(len(self))
+        digest = self.digest
+        return [derive_seed(seed, digest, number) for number in range(len(self))]
+
+
+def resized(image: Floats, side: int) -> Floats:
+    """A square image (3, H, W) as (3, side, side): bilinear, antialiased where it shrinks."""
+    if image.shape[1:] == (side, side):
+        return image
+    channels = [Image.fromarray(channel, "F").resize((side, side), Image.Resampling.BILINEAR) for channel in image]
+    return np.stack([np.asarray(channel) for channel in channels])

@@ -1,0 +1,164 @@
+"""Files on disk: written whole or not at all, hashed, found in folders, and TOML that a person wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import tomllib
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from facesieve.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+
+
+# --- writing -----------------------------------------------------------------------------------------
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: a reader, and a crash, see either the old file or the new.
+
+    Raises ``InputError`` where it cannot be written; the old file is then as it was.
+    """
+    try:
+        target = path.resolve()  # a link stays a link, to a new file
+        if target.exists() and not target.is_file():
+            raise OSError("it is not a regular file")  # replacing /dev/null would harm more than this program
+        with draft(target) as (file, part):
+            file.write(data)
+            settle(file, part, target)
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the path; RuntimeError: links in a ring
+        raise InputError(f"cannot be written ({one_line(error, limit=120)})", path, "choose another place") from error
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made with its parents where it is missing. Raises ``InputError``."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot be made: {one_line(error)}", path, "make room or choose another folder") from error
+    return path
+
+
+@contextmanager
+def draft(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new file beside ``target``, open for writing, and its path; ``settle`` gives it the name. Removed on any error."""
+    # Opened as any new file is, so that it gets the permissions of one; tempfile's are the owner's alone.
+    part = target.with_name(f".{_stem(target)}.{secrets.token_hex(8)}.part")
+    try:
+        with part.open("xb") as file:
+            yield file, part
+    finally:
+        part.unlink(missing_ok=True)  # still there where nobody settled it
+
+
+def settle(file: BinaryIO, part: Path, target: Path) -> None:
+    """Bring a draft to the disk, then give it the name: a reader, and a crash, see either the old file or the new."""
+    file.flush()
+    os.fsync(file.fileno())
+    part.replace(target)
+    if hasattr(os, "O_DIRECTORY"):  # not on Windows, where a folder cannot be opened
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the name, too, survives a power cut
+        finally:
+            os.close(folder)
+
+
+def remove_drafts(target: Path) -> None:
+    """Remove what killed runs left of ``target``."""
+    for part in target.parent.glob(f".{_escaped(_stem(target))}.*.part"):
+        part.unlink(missing_ok=True)
+
+
+def _stem(target: Path) -> str:
+    """What drafts of ``target`` are called by; with what is added a long name could be longer than a file system takes."""
+    name = os.fsencode(target.name)
+    return target.name if len(name) <= 200 else sha256_of(name)
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
+
+
+# --- hashing -----------------------------------------------------------------------------------------
+
+
+def sha256_of(data: bytes) -> str:
+    """The SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """The SHA-256 of a file of any size, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- finding -----------------------------------------------------------------------------------------
+
+
+def is_image(path: Path) -> bool:
+    """Whether its suffix is that of an image."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images right in a folder, by name."""
+    return sorted(path for path in folder.iterdir() if is_image(path) and path.is_file())
+
+
+def files_below(
+    inputs: Sequence[Path], out: Path, what: str, suffixes: Set[str], *, fits: Callable[[Path], bool] = lambda _: True
+) -> list[tuple[Path, Path]]:
+    """Each file among files and folders (recursive), once, with its path below the folder that was given.
+
+    In folders those with one of ``suffixes`` that ``fits`` count, but for what lies in ``out``; ``what``
+    they are is for messages. Raises ``InputError`` for a path that does not exist, and a folder without such files.
+    """
+    found: list[tuple[Path, Path]] = []
+    for path in inputs:
+        if path.is_dir():
+            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in suffixes and p.is_file() and fits(p)]
+            if not inside:
+                raise InputError(f"no {what} in this folder; known suffixes are {' '.join(sorted(suffixes))}", path)
+            found += [(p, p.relative_to(path)) for p in inside if out.resolve() not in p.resolve().parents]
+        elif path.exists():
+            found.append((path, Path(path.name)))
+        else:
+            raise InputError("no such file or folder", path)
+    return list(dict.fromkeys(found))
+
+
+# --- settings ----------------------------------------------------------------------------------------
+
+
+def read_toml(path: Path, hint: str | None = None) -> dict[str, Any]:
+    """The tables of a TOML file, UTF-8.
+
+    Raises ``InputError`` for a file that cannot be read (with a ``hint`` at what to do) or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot be read: {one_line(error)}", path, hint) from error
+    except ValueError as error:
+        raise InputError(f"not a TOML file: {error}", path) from error
+
+
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """The first of pydantic's findings: its place, such as ``attacks.2.eps`` counted from 1, or "", and what is wrong."""
+    first = error.errors(include_url=False)[0]
+    # pydantic puts the kinds of a union into the place, with brackets in them: they are no keys of the user's.
+    parts = [part for part in first["loc"] if isinstance(part, int) or "[" not in part]
+    place = ".".join(str(part + 1) if isinstance(part, int) else part for part in parts)
+    if first["type"] == "extra_forbidden":
+        return place, "unknown key"
+    return place, first["msg"].removeprefix("Value error, ")

@@ -1,0 +1,69 @@
+"""What a gallery says to PostgreSQL: its tables, and the queries of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from facesieve.galleries.base import Rows
+
+TABLES = """
+CREATE TABLE about (
+    one int PRIMARY KEY DEFAULT 1 CHECK (one = 1), format int NOT NULL, embedder text NOT NULL, dimensions int NOT NULL
+);
+CREATE TABLE people (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    person text COLLATE "C" NOT NULL UNIQUE,
+    labels text COLLATE "C" NOT NULL  -- every purifier label that this person has
+);
+CREATE INDEX ON people (labels);
+CREATE TABLE templates (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    person_id bigint NOT NULL REFERENCES people ON DELETE CASCADE,
+    purifier text NOT NULL,
+    row vector({dimensions}) NOT NULL
+);
+CREATE INDEX ON templates (person_id);
+CREATE TABLE calibrations (
+    purifier text PRIMARY KEY, threshold float8 NOT NULL, false_accept_rate float8 NOT NULL, pairs bigint NOT NULL
+);
+"""
+
+# Each different set of labels with somebody who has it: from one to the next larger through the index,
+# since reading everybody would take longer than the search.
+LABEL_SETS = """
+WITH RECURSIVE sets AS (
+    (SELECT labels FROM people ORDER BY labels LIMIT 1)
+    UNION ALL
+    SELECT (SELECT p.labels FROM people p WHERE p.labels > sets.labels ORDER BY p.labels LIMIT 1) FROM sets
+    WHERE sets.labels IS NOT NULL
+)
+SELECT labels, (SELECT person FROM people p WHERE p.labels = sets.labels LIMIT 1) FROM sets WHERE labels IS NOT NULL
+"""
+
+# <#> is the negative inner product, of unit rows the negative cosine. The index has 16 bits a
+# dimension; what it finds is compared again by the rows themselves.
+NEAREST = """
+SELECT p.person, -(near.row <#> %(probe)s) AS cosine
+FROM (SELECT person_id, row FROM templates {where} ORDER BY row{cast} <#> %(probe)s{cast} LIMIT %(limit)s) near
+JOIN people p ON p.id = near.person_id ORDER BY cosine DESC
+"""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Inside one transaction: the templates nearest to a probe."""
+
+    run: Any
+    labels: Sequence[str] | None  # purifiers to look at; None: all
+    cast: str  # the type that the index is over; without an index the empty string, and the search is exact
+
+    def nearest(self, probe: Rows, limit: int) -> list[tuple[str, float]]:
+        """The ``limit`` best as (person, cosine); exactly, where the index finds too few."""
+        where = "WHERE purifier = ANY(%(labels)s)" if self.labels else ""
+        values = {"probe": probe, "limit": limit, "labels": self.labels}
+        found: list[tuple[str, float]] = self.run(NEAREST.format(where=where, cast=self.cast), values).fetchall()
+        if self.cast and len(found) < limit:
+            found = self.run(NEAREST.format(where=where, cast=""), values).fetchall()
+        return found

@@ -1,8 +1,0 @@
-"""The shield inside other libraries: scikit-learn, the Adversarial Robustness Toolbox, and pipelines of face crops.
-
-Each is a module of its own, since each needs another library:
-
-- ``facesieve.hooks.crops``: crops of InsightFace and of facenet-pytorch, and any others, NumPy or torch
-- ``facesieve.hooks.scikit_learn``: a transformer
-- ``facesieve.hooks.toolbox``: preprocessors for the Adversarial Robustness Toolbox
-"""

@@ -1,0 +1,124 @@
+"""Parquet files with the bytes of an image in each row.
+
+The image is a column of bytes, or a structure ``{bytes, path}`` as Hugging Face writes it. Purified,
+its bytes are those of a PNG; the column ``facesieve`` is added, with the record of each row in JSON.
+All other columns, and what the file says of itself, are kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from facesieve.errors import InputError
+from facesieve.jobs.formats import Sample, Writer
+
+RECORD = "facesieve"
+ROWS, BYTES = 1000, 2**26  # of a row group that is written; it is held in memory until it is full
+
+
+def read(source: Path, column: str | None) -> Iterator[Sample]:
+    """The rows of a Parquet file, by number from 0; ``column`` holds the images.
+
+    Raises ``InputError`` for a damaged file, and where it is not clear which column holds the images.
+    """
+    with _opened(source) as file:
+        name = _image_column(source, file.schema_arrow, column)
+        number = 0
+        try:
+            for batch in file.iter_batches(batch_size=16):
+                for row in range(len(batch)):
+                    yield _sample(number, batch.slice(row, 1), name)
+                    number += 1
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{source}: damaged after {number:,} rows ({_line(error)}); copy it again") from error
+
+
+def _sample(number: int, row: Any, name: str) -> Sample:
+    value = row.column(name)[0].as_py()
+    image = value["bytes"] if isinstance(value, dict) else value
+    problem = "" if image is not None else f"row {number}: no bytes of an image in {name}"
+    return Sample(str(number), image, problem, row)
+
+
+@contextmanager
+def _opened(source: Path) -> Iterator[Any]:
+    try:
+        # A row group may be larger than memory: its pages are read as they are needed.
+        file = parquet.ParquetFile(source, buffer_size=2**20, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{source}: not a Parquet file, or a damaged one ({_line(error)}); copy it again") from error
+    with file:
+        yield file
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:120]
+
+
+def _image_column(source: Path, schema: Any, column: str | None) -> str:
+    if RECORD in schema.names:
+        raise InputError(f"{source}: has a column {RECORD} already; this shard is a result of facesieve")
+    found = [field.name for field in schema if _holds_bytes(field.type)]
+    if column is not None:
+        if column not in found:
+            raise InputError(f"{source}: no column {column!r} of bytes; there are {', '.join(found) or 'none'}")
+        return column
+    if len(found) != 1:
+        which = f"{', '.join(found)}; say by --image-column which one is meant" if found else "none"
+        raise InputError(f"{source}: one column of image bytes is expected, there are {which}")
+    return str(found[0])
+
+
+def _holds_bytes(kind: Any) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+@contextmanager
+def writer(file: BinaryIO, source: Path, column: str | None) -> Iterator[Writer]:
+    """A writer of a Parquet file with the columns of ``source`` into ``file``."""
+    with _opened(source) as like:
+        schema, name = like.schema_arrow, _image_column(source, like.schema_arrow, column)
+    with parquet.ParquetWriter(file, schema.append(pa.field(RECORD, pa.string()))) as inner:
+        rows = _ParquetWriter(inner, schema, name)
+        yield rows
+        rows.flush()
+
+
+class _ParquetWriter:
+    def __init__(self, inner: Any, schema: Any, name: str) -> None:
+        self._inner, self._schema, self._name = inner, schema, name
+        self._rows: list[Any] = []
+        self._records: list[str | None] = []
+        self._bytes = 0
+
+    def write(self, sample: Sample, png: bytes | None, record: dict[str, Any] | None) -> None:
+        row = sample.rest if png is None else self._replaced(sample.rest, png)
+        self._rows.append(row)
+        self._records.append(None if record is None else json.dumps(record))
+        self._bytes += len(png or sample.image or b"")
+        if len(self._rows) >= ROWS or self._bytes >= BYTES:
+            self.flush()
+
+    def _replaced(self, row: Any, png: bytes) -> Any:
+        index = self._schema.get_field_index(self._name)
+        kind = self._schema.field(index).type
+        value = {**row.column(index)[0].as_py(), "bytes": png} if pa.types.is_struct(kind) else png
+        columns = [pa.array([value], kind) if n == index else row.column(n) for n in range(row.num_columns)]
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def flush(self) -> None:
+        """Write the rows that wait as a row group."""
+        if self._rows:
+            table = pa.Table.from_batches(self._rows, schema=self._schema)
+            table = table.append_column(pa.field(RECORD, pa.string()), pa.array(self._records, pa.string()))
+            self._inner.write_table(table.cast(self._inner.schema), row_group_size=len(self._rows))
+        self._rows, self._records, self._bytes = [], [], 0

@@ -1,0 +1,134 @@
+"""WebDataset shards: tar files in which members that share a name up to the first dot are one sample.
+
+A sample has one image, by default the only member whose suffix is that of an image. Purified, it is
+``KEY.png`` with the record ``KEY.facesieve.json`` behind it; all other members keep their bytes, names, times and order.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import groupby
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from facesieve.errors import InputError
+from facesieve.files import IMAGE_SUFFIXES
+from facesieve.jobs.formats import Sample, Writer
+
+RECORD = "facesieve.json"
+
+
+@dataclass(frozen=True, eq=False)
+class _Member:
+    info: tarfile.TarInfo
+    data: bytes | None  # None for a folder
+
+    @property
+    def key(self) -> str | None:
+        """The sample's name; None for what belongs to no sample: a folder, a file without a suffix or that begins with a dot."""
+        folder, slash, name = self.info.name.rpartition("/")
+        stem, dot, _ = name.partition(".")
+        return folder + slash + stem if stem and dot and self.data is not None else None
+
+    @property
+    def suffix(self) -> str:
+        """What follows the first dot, in small letters; WebDataset's name for this member of the sample."""
+        return str(self.info.name.rpartition("/")[2].partition(".")[2].lower())
+
+
+def read(source: Path, column: str | None) -> Iterator[Sample]:
+    """The samples of a tar file; ``column`` is the suffix of the image, such as ``jpg``.
+
+    A member of no sample comes as a sample without a key, an image or a problem. Raises ``InputError`` for a damaged file and
+    for a sample with several images.
+    """
+    for key, members in groupby(_members(source), lambda member: member.key):
+        if key is None:
+            yield from (Sample("", None, "", ([member], None)) for member in members)
+        else:
+            yield _sample(source, key, list(members), column)
+
+
+def _members(source: Path) -> Iterator[_Member]:
+    try:
+        with source.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            while (info := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # it would remember the header of every member
+                if not (info.isreg() or info.isdir()) or info.issparse():
+                    raise InputError(f"{source}: {info.name} is a link, a device or sparse; pack plain files")
+                content = tar.extractfile(info)
+                yield _Member(info, None if content is None else content.read())
+            _check_end(file, tar.offset, source)
+    except (tarfile.TarError, EOFError) as error:
+        raise InputError(f"{source}: not a tar file, or a damaged one ({error}); copy it again") from error
+
+
+def _check_end(file: BinaryIO, offset: int, source: Path) -> None:
+    """A tar file ends in blocks of zeros. ``tarfile`` takes whatever is no header for the end, and would lose the rest."""
+    file.seek(offset)
+    first = file.read(512)
+    if len(first) < 512 or any(first) or any(any(block) for block in iter(lambda: file.read(2**20), b"")):
+        raise InputError(
+            f"{source}: cut off or damaged after {offset:,} bytes; copy it again (joined tar files must be repacked)"
+        )
+
+
+def _sample(source: Path, key: str, members: list[_Member], column: str | None) -> Sample:
+    if any(member.suffix == RECORD for member in members):
+        raise InputError(f"{source}: {key} has a {RECORD} already; this shard is a result of facesieve")
+    images = [member for member in members if _is_image(member, column)]
+    if not images:
+        wanted = f"{key}.{column}" if column else "image"
+        return Sample(key, None, f"{key}: there is no {wanted} in this sample", (members, None))
+    if len(images) > 1:
+        names = " and ".join(member.suffix for member in images)
+        raise InputError(f"{source}: {key} has several images, {names}; say by --image-column which one is meant")
+    if any(member.suffix == _purified(images[0]) for member in members if member is not images[0]):
+        raise InputError(f"{source}: {key} has a {_purified(images[0])} beside its {images[0].suffix}; rename one of them")
+    return Sample(key, images[0].data, "", (members, images[0]))
+
+
+@contextmanager
+def writer(file: BinaryIO, source: Path, column: str | None) -> Iterator[Writer]:  # noqa: ARG001  (as of any format)
+    """A writer of a tar file into ``file``."""
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        yield _TarWriter(tar)
+
+
+@dataclass(frozen=True)
+class _TarWriter:
+    tar: tarfile.TarFile
+
+    def write(self, sample: Sample, png: bytes | None, record: dict[str, Any] | None) -> None:
+        members, image = sample.rest
+        for member in members:
+            if member is image and png is not None:
+                self._add(member.info, f"{member.info.name.rpartition('.')[0]}.png", png)
+            else:
+                self.tar.addfile(member.info, None if member.data is None else BytesIO(member.data))
+        if record is not None:
+            like = members[0] if image is None else image
+            self._add(like.info, f"{sample.key}.{RECORD}", json.dumps(record).encode())
+
+    def _add(self, like: tarfile.TarInfo, name: str, data: bytes) -> None:
+        info = copy(like)
+        info.name, info.size = name, len(data)
+        info.pax_headers = {k: v for k, v in like.pax_headers.items() if k not in {"path", "size"}}  # they would go first
+        self.tar.addfile(info, BytesIO(data))
+
+
+def _is_image(member: _Member, column: str | None) -> bool:
+    if column is not None:
+        return member.suffix == column.lower().removeprefix(".")
+    return "." + member.suffix.rpartition(".")[2] in IMAGE_SUFFIXES
+
+
+def _purified(image: _Member) -> str:
+    before, dot, _ = image.suffix.rpartition(".")
+    return before + dot + "png"

@@ -1,0 +1,1 @@
+"""Checkpoint families of other programs, and how their weights are renamed."""

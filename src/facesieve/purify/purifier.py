@@ -1,0 +1,58 @@
+"""A purifier: stages, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from facesieve.errors import SettingError
+from facesieve.noise import derive_seed, fresh_seeds, seeded_noise
+from facesieve.purify.stage import Stage
+
+
+@dataclass(frozen=True)
+class Purifier:
+    """Stages, one after the other: ``purifier(images, seeds=...) -> images``."""
+
+    stages: tuple[Stage, ...]
+
+    def __call__(self, images: Tensor, *, seeds: Sequence[int] | None = None) -> Tensor:
+        """Purify aligned crops (B, 3, H, W) in [0, 1].
+
+        Image ``i`` depends on its pixels and ``seeds[i]`` alone. Without seeds they are fresh from
+        the operating system, so that no attacker can know them. Differentiable; wrap the call in
+        ``torch.inference_mode()`` where no gradient is wanted.
+        """
+        *_, (_, result) = self.trace(images, seeds=seeds)
+        return result
+
+    def trace(self, images: Tensor, *, seeds: Sequence[int] | None = None) -> Iterator[tuple[Stage, Tensor]]:
+        """Each stage with its result, in order."""
+        seeds = fresh_seeds(len(images)) if seeds is None else seeds
+        if images.dim() != 4 or len(seeds) != len(images):
+            raise SettingError(f"{len(seeds)} seeds for images of shape {tuple(images.shape)}: one a (3, H, W) image is needed")
+        for number, stage in enumerate(self.stages):
+            images = self.apply(number, images, seeds)
+            yield stage, images
+
+    def apply(self, number: int, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Stage ``number`` alone, on what the stage before it made (B, 3, H, W), with the noise it has within the whole."""
+        own = [derive_seed(seed, number) for seed in seeds]
+        noise = seeded_noise(own, tuple(images.shape[1:]), dtype=images.dtype, device=images.device)
+        return self.stages[number](images, noise)
+
+    @property
+    def evaluations(self) -> int:
+        """How often a network is evaluated for one face."""
+        return sum(stage.evaluations for stage in self.stages)
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether two seeds give two results."""
+        return any(stage.draws_noise for stage in self.stages)
+
+    def for_attacker(self, size: int) -> Purifier:
+        """The same purifier as an attacker takes it, at crops of ``size`` pixels: see ``Stage.for_attacker``."""
+        return Purifier(tuple(stage.for_attacker(size) for stage in self.stages))

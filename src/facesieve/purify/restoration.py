@@ -1,0 +1,160 @@
+"""Restorations: degrade, then rebuild with the diffusion prior."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from facesieve.errors import SettingError
+from facesieve.noise import Noise
+from facesieve.operators import Operator
+from facesieve.priors import Prior
+from facesieve.purify.stage import Observed, Stage
+from facesieve.sampling import (
+    Step,
+    checkpointed,
+    consistent_with,
+    karras_sigmas,
+    last,
+    published_sigmas,
+    sample,
+    time_travel,
+)
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """What one restoration does: degrade by ``operator``, then rebuild with a prior.
+
+    ``start_sigma`` None starts from pure noise on the published grid; a number starts from the
+    noised observation at that level, on a grid of ``steps`` levels down to ``end_sigma``.
+    ``sigma_y`` is in [-1, 1] units. The result is the mean of ``samples`` restorations, each with
+    noise of its own: it comes closer to the posterior mean, which keeps what all of them agree on.
+    """
+
+    name: str
+    operator: Operator
+    steps: int = 100
+    eta: float = 0.85
+    sigma_y: float = 0.0
+    travel_length: int = 1
+    travel_repeat: int = 1
+    start_sigma: float | None = None
+    end_sigma: float = 0.02
+    samples: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise SettingError(f"eta {self.eta} must be between 0 and 1")
+        if self.sigma_y < 0:
+            raise SettingError(f"sigma_y {self.sigma_y} must be 0 or more")
+        if self.samples < 1:
+            raise SettingError(f"samples {self.samples} must be 1 or more")
+        self.sigmas()
+
+    def sigmas(self) -> list[float]:
+        """The noise levels that the sampler visits, detours of time travel included."""
+        if self.start_sigma is None:
+            grid = published_sigmas(self.steps)
+        else:
+            grid = karras_sigmas(self.steps, self.start_sigma, self.end_sigma)
+        return time_travel(grid, self.travel_length, self.travel_repeat)
+
+    @property
+    def evaluations(self) -> int:
+        """How often the prior is evaluated."""
+        levels = self.sigmas()
+        return self.samples * sum(after < before for before, after in pairwise(levels))
+
+    def observe(self, images: Tensor) -> Tensor:
+        """``y = A(2 x - 1)`` of images in [0, 1]."""
+        return self.operator(2 * images - 1)
+
+    def steps_from(self, prior: Prior, y: Tensor, noise: Noise) -> Iterator[Step]:
+        """The sampler's steps for an observation ``y``; images in [-1, 1]."""
+        sigmas = self.sigmas()
+        if self.start_sigma is None:
+            start = (1 + sigmas[0] ** 2) ** 0.5 * noise()  # x_T = z, and u = x_T / sqrt(abar_T)
+        else:
+            start = self.operator.Ap(y) + sigmas[0] * noise()
+        correct = consistent_with(self.operator, y, sigma_y=self.sigma_y)
+        return sample(prior, start, sigmas, noise, correct=correct, eta=self.eta)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for printing and for records; the operator in words.
+
+        Labels of galleries are hashes of this. So settings that came later are in it only where they are not at
+        their default: a restoration that does not use them keeps its label.
+        """
+        later = {f.name for f in fields(self) if f.name not in _FIRST and getattr(self, f.name) == f.default}
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in later}
+        return {**plain, "operator": self.operator.name, "evaluations": self.evaluations}
+
+    def rescaled(self, scale: int) -> Restoration:
+        """The restoration at another resolution scale; itself where its operator has none."""
+        operator = self.operator.with_scale(scale)
+        return self if operator is None else replace(self, operator=operator)
+
+
+# The settings that every label has been made of since the first release.
+_FIRST = frozenset(
+    {
+        "name", "operator", "steps", "eta", "sigma_y", "travel_length", "travel_repeat", "start_sigma", "end_sigma", "samples",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RestorationStage(Stage):
+    """A restoration with its prior."""
+
+    prior: Prior
+    restoration: Restoration
+
+    @property
+    def name(self) -> str:
+        """The restoration's name."""
+        return self.restoration.name
+
+    def __call__(self, images: Tensor, noise: Noise) -> Tensor:
+        """Observe and restore; the result is clipped to [0, 1]."""
+        y = self.restoration.observe(images)
+        samples = self.restoration.samples
+        mean = sum(last(self.restoration.steps_from(self.prior, y, noise)) / samples for _ in range(samples))
+        return (mean / 2 + 0.5).clamp(0, 1)  # type: ignore[union-attr]
+
+    @property
+    def evaluations(self) -> int:
+        """As often as the restoration says."""
+        return self.restoration.evaluations
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether two seeds give two results."""
+        r = self.restoration
+        return r.eta > 0 or r.start_sigma is None or r.start_sigma > 0
+
+    needs_prior: ClassVar[bool] = True
+
+    def identity(self) -> dict[str, Any]:
+        """The settings, but for the name, and the prior's hash."""
+        settings = self.restoration.as_dict() | {"name": ""}
+        return {"restoration": settings, "prior": self.prior.sha256}
+
+    def observed(self, images: Tensor) -> Observed:
+        """``Ap A`` of the images: what is left of them when the restoration begins."""
+        operator = self.restoration.operator
+        left = operator.Ap(self.restoration.observe(images))
+        return Observed(operator.name, operator.caption, (left / 2 + 0.5).clamp(0, 1))
+
+    def for_attacker(self, size: int) -> RestorationStage:
+        """With the memory of one evaluation of the prior; its gradient is exact."""
+        return replace(self, prior=checkpointed(self.prior))
+
+    def with_prior(self, prior: Prior) -> RestorationStage:
+        """The same restoration with another prior."""
+        return replace(self, prior=prior)

@@ -1,0 +1,113 @@
+"""Stages: what a purifier does, one step after the other, and how an attacker takes each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from facesieve.noise import Noise, seeded_noise
+
+_PLAIN = (bool, int, float, str, tuple)
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What a stage keeps of its input before it rebuilds the rest: images, a name for tables, a caption for pictures."""
+
+    name: str
+    caption: str
+    images: Tensor  # (B, 3, H, W), in [0, 1]
+
+
+class Stage(ABC):
+    """Maps aligned crops (B, 3, H, W) in [0, 1] to such crops; draws from ``noise`` what it needs.
+
+    The defaults are those of a stage without a prior and without noise whose settings are the fields of a dataclass.
+    """
+
+    name: str  # short, for tables and pictures
+    needs_prior: ClassVar[bool] = False  # whether it is made with ``prior=...``
+
+    @abstractmethod
+    def __call__(self, images: Tensor, noise: Noise) -> Tensor:
+        """The crops after this stage."""
+
+    @property
+    def evaluations(self) -> int:
+        """How often a network is evaluated for one face; at least 1, so that progress can be told."""
+        return 1
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether two seeds give two results."""
+        return False
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that a result depends on, but for images and noise: equal identity, equal result."""
+        made = {f.name: getattr(self, f.name) for f in fields(self)} if is_dataclass(self) else {}
+        return {
+            "stage": f"{type(self).__module__}.{type(self).__qualname__}",
+            **{name: value for name, value in made.items() if isinstance(value, _PLAIN)},
+        }
+
+    def observed(self, images: Tensor) -> Observed | None:
+        """What the stage begins from, for pictures and tables; None where that is the image itself."""
+        return None
+
+    def for_attacker(self, size: int) -> Stage:
+        """The stage as an attacker takes it: itself, or the identity's gradient (BPDA) where it gives none.
+
+        Whether it gives one is tried on an image of ``size`` pixels.
+        """
+        return self if gives_gradient(self, size) else StraightThrough(self)
+
+
+@dataclass(frozen=True)
+class StraightThrough(Stage):
+    """A stage whose gradient is taken to be the identity's: what BPDA puts in place of one that is missing.
+
+    Athalye, Carlini, Wagner, "Obfuscated Gradients Give a False Sense of Security", ICML 2018.
+    """
+
+    stage: Stage
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The stage's."""
+        return self.stage.name
+
+    @property
+    def evaluations(self) -> int:
+        """The stage's."""
+        return self.stage.evaluations
+
+    @property
+    def draws_noise(self) -> bool:
+        """The stage's."""
+        return self.stage.draws_noise
+
+    def identity(self) -> dict[str, Any]:
+        """The stage's: only the gradient is another."""
+        return self.stage.identity()
+
+    def __call__(self, images: Tensor, noise: Noise) -> Tensor:
+        """The stage's result (B, 3, H, W)."""
+        with torch.no_grad():
+            result = self.stage(images.detach(), noise)
+        return images + (result - images).detach()
+
+
+def gives_gradient(stage: Stage, size: int) -> bool:
+    """Whether a gradient that is not 0 everywhere passes a stage, at a random image of ``size`` pixels."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(1, 3, size, size, generator=generator).requires_grad_(True)
+    result = stage(images, seeded_noise([0], (3, size, size)))
+    if not result.requires_grad:
+        return False
+    weights = torch.rand(result.shape, generator=generator)
+    (slope,) = torch.autograd.grad((weights * result).sum(), images, allow_unused=True)
+    return slope is not None and bool(slope.any())

@@ -1,0 +1,71 @@
+"""What a file can add: operators, attacks, defences, galleries and their kin, each kind in one registry.
+
+A room's files register what they hold when they are imported, and they are imported when the registry
+is first asked. So whatever is added is one new file. What lies elsewhere is named as
+``package.module:object``; such a name is code that will run, so it is taken from the command line, a TOML
+file or the environment (``load``), never from a request, a card or a manifest (``[...]``).
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Generic, TypeVar
+
+from facesieve.errors import SettingError, one_line
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Things of one kind by name; ``kind`` is for messages, ``room`` the package whose files register themselves."""
+
+    def __init__(self, kind: str, room: str | None = None) -> None:
+        self._kind, self._room = kind, room
+        self._things: dict[str, T] = {}
+        self._is_open = room is None
+
+    def register(self, name: str, thing: T) -> T:
+        """Add ``thing``; returns it. Raises ``ValueError`` for a name that is taken by something else."""
+        if self._things.setdefault(name, thing) is not thing:
+            raise ValueError(f"{self._kind} {name!r} is registered twice")
+        return thing
+
+    def __getitem__(self, name: str) -> T:
+        """What is called ``name``. Raises ``SettingError`` for an unknown one."""
+        self._open()
+        try:
+            return self._things[name]
+        except KeyError:
+            raise SettingError(f"unknown {self._kind} {name!r}; there are {', '.join(self)}") from None
+
+    def load(self, spec: str) -> T:
+        """As ``[spec]``, but that ``package.module:object`` is imported. Raises ``SettingError``."""
+        module, colon, name = spec.partition(":")
+        if not colon or not all(part.isidentifier() for part in [*module.split("."), name]):
+            return self[spec]
+        try:
+            thing: T = getattr(import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise SettingError(f"{self._kind} {spec!r} cannot be imported ({one_line(error)})") from error
+        return thing
+
+    def __iter__(self) -> Iterator[str]:
+        self._open()
+        return iter(self._things)
+
+    def __len__(self) -> int:
+        self._open()
+        return len(self._things)
+
+    def __contains__(self, name: object) -> bool:
+        self._open()
+        return name in self._things
+
+    def _open(self) -> None:
+        if self._is_open or self._room is None:
+            return
+        self._is_open = True  # before the imports: a file of the room may ask the registry itself
+        for found in pkgutil.iter_modules(import_module(self._room).__path__):
+            import_module(f"{self._room}.{found.name}")

@@ -1,0 +1,90 @@
+"""The runtime on PyTorch: every preset, and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from facesieve.errors import SettingError
+from facesieve.faces import Crops
+from facesieve.hardware import Hardware, choose_hardware
+from facesieve.priors.embedded import embedded_prior_folder
+from facesieve.purify import Preset, Purifier, Stage
+from facesieve.runtime.card import PurifierCard
+from facesieve.runtime.trace import Trace, TraceStep
+
+
+@dataclass(frozen=True, eq=False)
+class TorchRuntime:
+    """A preset's purifier, or one of your own stages, with what it runs on."""
+
+    preset: Preset
+    purifier: Purifier
+    size: int  # side of the prior's images, pixels
+    prior_sha256: str
+    hardware: Hardware
+    own_prior: bool = False  # a prior that was given, and stays whatever the preset
+
+    @cached_property
+    def card(self) -> PurifierCard:
+        """What it is, as plain data."""
+        dtype = str(self.hardware.dtype).removeprefix("torch.")
+        return PurifierCard(self.preset.as_dict(), self.size, self.prior_sha256, dtype, str(self.hardware))
+
+    @torch.inference_mode()
+    def purify(self, crops: Crops, seeds: Sequence[int]) -> Trace:
+        """Purify crops (N, 3, S, S) in [0, 1] without gradients; crop ``i`` depends on its pixels and ``seeds[i]`` alone."""
+        images = torch.from_numpy(crops).to(self.hardware.device)
+        steps = []
+        for stage, result in self.purifier.trace(images, seeds=seeds):
+            steps.append(_step(stage, images, result))
+            images = result
+        return Trace(tuple(steps))
+
+    def with_preset(self, preset: Preset) -> TorchRuntime:
+        """This runtime with another preset; its prior stays, unless both are presets' own and differ.
+
+        Raises ``SettingError`` where the stages are not a preset's.
+        """
+        if not self.own_prior and preset.prior != self.preset.prior:
+            return load_runtime(preset, hardware=self.hardware)
+        return replace(self, preset=preset, purifier=preset.with_prior(self.prior))
+
+    @property
+    def prior(self) -> object:
+        """The prior of its restorations. Raises ``SettingError`` where its stages have none."""
+        prior = next((stage.prior for stage in self.purifier.stages if stage.needs_prior), None)
+        if prior is None:
+            raise SettingError("this shield's stages are of its own: there is no prior to go with another preset")
+        return prior
+
+
+def _step(stage: Stage, before: Tensor, after: Tensor) -> TraceStep:
+    observed = stage.observed(before)
+    if observed is None:
+        return TraceStep(stage.name, _numpy(after))
+    return TraceStep(stage.name, _numpy(after), _numpy(observed.images), observed.caption)
+
+
+def _numpy(images: Tensor) -> Crops:
+    crops: Crops = images.to("cpu", torch.float32).numpy()
+    return crops
+
+
+def load_runtime(preset: Preset, *, prior: Path | str | None = None, hardware: Hardware | None = None) -> TorchRuntime:
+    """The preset with the prior in the folder ``prior`` (its own if None), on ``hardware`` (the best if None).
+
+    Raises ``PriorError`` for a prior that cannot be used.
+    """
+    from facesieve.priors.folder import load_prior
+
+    hardware = choose_hardware() if hardware is None else hardware
+    folder = embedded_prior_folder(preset.prior) if prior is None else Path(prior)
+    loaded = load_prior(folder, device=str(hardware.device), dtype=hardware.dtype)
+    purifier = preset.with_prior(loaded)
+    return TorchRuntime(preset, purifier, loaded.shape[-1], str(loaded.sha256), hardware, own_prior=prior is not None)

@@ -1,0 +1,107 @@
+"""What is around every request: its id, one line of log, its figures, a place among the requests, errors as problems."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from facesieve.errors import FacesieveError
+from facesieve.service.batcher_local import BusyError
+from facesieve.service.logs import event
+from facesieve.service.metrics import Metrics
+from facesieve.service.problems import MEDIA_TYPE, ProblemError, as_problem
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+GONE = 499  # for logs and figures alone: the client went away before the answer
+
+
+class ClientGoneError(FacesieveError):
+    """The client closed the connection; nobody waits for the answer."""
+
+
+class Frame:
+    """ASGI middleware. ``free`` are the paths that are answered however busy the service is."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_requests: int, free: frozenset[str]) -> None:
+        self._app, self._metrics, self._max, self._free = app, metrics, max_requests, free
+        self._active = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and see it through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        call = _Call(scope, send)
+        counted = scope["path"] not in self._free
+        try:
+            if counted and self._active >= self._max:
+                raise BusyError(f"{self._active} requests are in progress", 1)
+            self._count(int(counted))
+            try:
+                await self._app(scope, receive, call.send)
+            finally:
+                self._count(-int(counted))
+        except (ClientGoneError, ClientDisconnect):
+            call.status = GONE
+        except FacesieveError as error:
+            await call.refuse(as_problem(error))
+        except Exception:
+            event("defect", {"request_id": call.id}, logging.ERROR, error=True)
+            await call.refuse(ProblemError(500, "defect", "the service made an error; its log has more"))
+        finally:
+            self._close(call)
+
+    def _count(self, change: int) -> None:
+        self._active += change
+        self._metrics.active(self._active)
+
+    def _close(self, call: _Call) -> None:
+        seconds = time.perf_counter() - call.begun
+        self._metrics.request(call.route, call.method, call.status, seconds)
+        fields = {"request_id": call.id, "method": call.method, "route": call.route, "status": call.status}
+        event("request", {**fields, "ms": round(1000 * seconds, 1), **call.notes})
+
+
+class _Call:
+    """One request on its way."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope, self._send = scope, send
+        self.begun = time.perf_counter()
+        self.status = 0
+        self._started = False
+        given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
+        self.id = given if _ID.fullmatch(given) else str(uuid.uuid4())
+        self.notes: dict[str, object] = {}
+        scope.setdefault("state", {}).update(request_id=self.id, notes=self.notes)
+
+    @property
+    def route(self) -> str:
+        """The route's pattern, never the path: that may hold the name of a person."""
+        return str(getattr(self._scope.get("route"), "path_format", "none"))
+
+    @property
+    def method(self) -> str:
+        known = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+        return self._scope["method"] if self._scope["method"] in known else "other"
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._started, self.status = True, message["status"]
+            if all(name.lower() != b"x-request-id" for name, _ in message["headers"]):
+                message["headers"] = [*message["headers"], (b"x-request-id", self.id.encode())]
+        await self._send(message)
+
+    async def refuse(self, problem: ProblemError) -> None:
+        if self._started:  # too late to say so: the connection is cut, so that nobody takes a part for the whole
+            raise ConnectionError("the answer had begun")
+        body = problem.body(self.id)
+        headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), **problem.headers}
+        raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await self.send({"type": "http.response.start", "status": problem.status, "headers": raw})
+        await self._send({"type": "http.response.body", "body": body})

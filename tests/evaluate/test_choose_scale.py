@@ -1,0 +1,183 @@
+"""The choice of the resolution scale: indicators on known changes, the rule on hand-made numbers, real photographs."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from facesieve.errors import InputError, SettingError
+from facesieve.evaluate.choose_scale import (
+    Indicators,
+    Samples,
+    _laplacian,
+    _Names,
+    _shifts,
+    choose_scale,
+    read_samples,
+    recommend,
+)
+from facesieve.faces import Detector, align
+from facesieve.images import read_photo, write_photo
+from facesieve.purify import chosen_preset, preset
+from facesieve.recognition.sface import load_sface
+from facesieve.shield import load_shield
+
+CENTRED = {"eyes": 0.01, "nose": 0.01, "mouth": 0.01}
+
+
+def indicators(scale, clean, adversarial, **changed):
+    plain = {"recovery": None, "similarity": 1.0, "shift": CENTRED, "lost_faces": 0.0, "sharpness": 1.0}
+    return Indicators(scale=scale, clean=clean, adversarial=adversarial, **(plain | changed))
+
+
+def test_the_most_robust_scale_is_taken_among_those_that_cost_little():
+    found = [indicators(2, 0.98, 0.5), indicators(4, 0.97, 0.7), indicators(8, 0.6, 0.9)]
+    best, reason = recommend(found, clean=0.99, most_lost=0.0225)
+    assert best.scale == 4
+    assert "70.0 %" in reason
+    assert "loses 2.0 points" in reason
+
+
+@pytest.mark.parametrize("fault", [{"shift": {**CENTRED, "mouth": 0.2}}, {"lost_faces": 0.1}])
+def test_a_scale_that_moves_or_loses_faces_is_not_taken(fault):
+    found = [indicators(2, 0.98, 0.5), indicators(4, 0.98, 0.7, **fault)]
+    assert recommend(found, clean=0.98, most_lost=0.0225)[0].scale == 2
+
+
+def test_where_none_qualifies_the_one_that_loses_least_is_taken_and_it_is_said():
+    best, reason = recommend([indicators(2, 0.9, 0.5), indicators(4, 0.8, 0.7)], clean=0.99, most_lost=0.0225)
+    assert best.scale == 2
+    assert "no scale keeps" in reason
+
+
+def test_at_equal_marks_the_smaller_scale_is_taken():
+    assert recommend([indicators(4, 0.9, 0.5), indicators(2, 0.9, 0.5)], clean=0.9, most_lost=0)[0].scale == 2
+
+
+class Rows:
+    """An embedder whose images are their own rows."""
+
+    name, dimensions = "rows", 2
+
+    def embed(self, images):
+        return functional.normalize(images.flatten(1)[:, :2])
+
+
+def at(*degrees):
+    angles = torch.deg2rad(torch.tensor(degrees, dtype=torch.float32))
+    return torch.stack([angles.cos(), angles.sin()], 1)[:, :, None, None].expand(-1, -1, 1, 1)
+
+
+def test_a_photograph_is_not_compared_with_itself():
+    # two people at 0 and 90 degrees; the second photograph of the first lies at 80, nearer the other person once itself is out
+    clean = at(0, 80, 90, 95)
+    names = _Names(Rows(), Samples(clean, clean, np.array([0, 0, 1, 1]), ("a", "b")))
+    # left out: 0 against a = 80 and b = 92.5: right; 80 against a = 0, b = 92.5: wrong; 90 against b = 95, a = 40: right
+    assert names.accuracy(clean) == pytest.approx(3 / 4)
+
+
+@pytest.fixture(scope="module")
+def sample_crops(sample_photos):
+    detector = Detector()
+    return torch.stack([align(photo, detector.detect_largest(photo), 128) for photo in sample_photos.values()])
+
+
+def test_landmarks_of_the_same_image_have_not_moved_and_of_a_moved_one_by_as_much(sample_crops):
+    before = sample_crops[:2]
+    shift, lost = _shifts(before, before)
+    assert (max(shift.values()), lost) == (0.0, 0.0)
+    moved = functional.pad(before, (8, 0, 0, 0), mode="replicate")[
+        ..., :128
+    ]  # 8 pixels; the eyes of the template are 0.3146 of the side apart
+    shift, _ = _shifts(before, moved)
+    for part in shift.values():
+        assert part == pytest.approx(8 / (0.3146 * 128), rel=0.25)
+
+
+def test_a_blurred_image_is_less_sharp_and_noise_is_sharper(sample_crops):
+    blurred = functional.avg_pool2d(sample_crops, 3, 1, 1)
+    noisy = sample_crops + 0.1 * torch.randn(sample_crops.shape, generator=torch.Generator().manual_seed(0))
+    assert (_laplacian(blurred) < 0.5 * _laplacian(sample_crops)).all()
+    assert (_laplacian(noisy) > 2 * _laplacian(sample_crops)).all()
+
+
+# --- photographs ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path, sample_paths):
+    """Two people, two photographs each; the second of one is a mirror image."""
+    photos = {path.stem: read_photo(path) for path in sample_paths}
+    pairs = {"obama": ("obama-1", "obama-2"), "collins": ("collins-1", "collins-1")}
+    for person, names in pairs.items():
+        (tmp_path / "clean" / person).mkdir(parents=True)
+        for number, name in enumerate(names):
+            photo = photos[name][:, ::-1] if number and names[0] == name else photos[name]
+            write_photo(tmp_path / "clean" / person / f"{number}.png", np.ascontiguousarray(photo))
+    return tmp_path / "clean"
+
+
+def test_indicators_of_real_photographs(folder):
+    shield = load_shield("fast")
+    samples = read_samples(folder, None, shield)
+    said = []
+    choice = choose_scale(samples, shield, load_sface(), scales=(2, 8), say=said.append)
+    gentle, harsh = choice.indicators
+    assert choice.unprotected == (1.0, 1.0)
+    assert gentle.recovery is None  # nothing was attacked
+    assert gentle.similarity > harsh.similarity
+    assert max(gentle.shift.values()) < 0.1
+    assert len(said) == 3
+    assert choice.preset.restorations[0].operator.scale in (2, 8)
+
+
+def test_photographs_without_a_twin_or_of_another_size_are_named(folder, tmp_path):
+    shield = load_shield("fast")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match=r"no adversarial twin of collins/0\.png"):
+        read_samples(folder, tmp_path / "other", shield)
+    (tmp_path / "other" / "collins").mkdir()
+    write_photo(tmp_path / "other" / "collins" / "0.jpg", np.zeros((20, 20, 3), np.uint8))
+    with pytest.raises(InputError, match="20 x 20 pixels, its clean twin"):
+        read_samples(folder, tmp_path / "other", shield)
+
+
+def test_one_person_is_not_enough(folder):
+    for path in (folder / "collins").iterdir():
+        path.unlink()
+    (folder / "collins").rmdir()
+    with pytest.raises(InputError, match="at least two people"):
+        read_samples(folder, None, load_shield("fast"))
+
+
+def test_the_command_leaves_a_profile_that_purify_takes(folder, tmp_path, facesieve, sample_paths):
+    out = tmp_path / "out"
+    ran = facesieve("calibrate", "--clean", folder, "-o", out, "--preset", "fast", "--eps", "8")
+    assert ran.code == 0, ran.err
+    numbers = json.loads((out / "scales.json").read_text())
+    assert {entry["scale"] for entry in numbers["scales"]} == {2, 4, 8}
+    assert numbers["reason"] in ran.out
+    assert chosen_preset(str(out / "profile.toml")) == preset("fast").changed(scale=numbers["chosen"])
+    assert all((out / f"scale-{scale}.png").stat().st_size > 10_000 for scale in (2, 4, 8))
+    ran = facesieve("purify", sample_paths[0], "-o", tmp_path / "purified", "--preset", out / "profile.toml")
+    assert ran.code == 0, ran.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('preset = "fats"\n', "unknown preset 'fats'"),
+        ('preset = "fast"\n[settings]\nscal = 2\n', "no setting scal"),
+        ('preset = "fast"\nscale = 2\n', "not scale"),
+        ("scale", "not a TOML file"),
+    ],
+)
+def test_a_wrong_profile_is_said_in_a_line(tmp_path, text, said):
+    path = tmp_path / "p.toml"
+    path.write_text(text)
+    with pytest.raises((SettingError, InputError), match=said) as caught:
+        chosen_preset(str(path))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,493 @@
+"""Galleries: one list of tests, both back ends. The oracle of a search is a matrix product over all templates."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import count
+
+import enrol_until_killed
+import numpy as np
+import pytest
+
+from facesieve.errors import FacesieveError, GalleryError, InputError, MissingExtraError
+from facesieve.galleries import create_gallery, open_gallery
+from facesieve.galleries import lance as gallery_lance
+from facesieve.galleries.base import RAW, Calibration, Entry
+
+DIMENSIONS = 16
+NAMES = (
+    "O'Brien",
+    "x' OR 1=1 --",
+    '"; DROP TABLE templates; --',
+    "'); DELETE FROM people; --",
+    "back\\slash' OR 'a'='a",
+    "\\'",
+    "%",
+    "_",
+    "{0} %s %(probe)s $1",
+    "Ада Лавлейс",
+    "李小龍",
+    "👩🏽‍🚀",
+    "a/b/../c",
+    "NULL",
+    "é" * 200,
+)
+numbers = count()
+
+
+@pytest.fixture(params=["lance", "postgres"])
+def location(request, tmp_path):
+    if request.param == "lance":
+        return str(tmp_path / "gallery")
+    return f"{request.getfixturevalue('server')}&gallery=t{next(numbers)}"
+
+
+@pytest.fixture
+def gallery(location):
+    gallery = create_gallery(location, embedder="toy", dimensions=DIMENSIONS)
+    yield gallery
+    gallery.close()
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def random_rows(rng, number, dimensions=DIMENSIONS):
+    return unit(rng.standard_normal((number, dimensions)))
+
+
+def random_people(rng, number, labels=(RAW, "fast")):
+    """Everyone has raw templates; some have those of other purifiers too."""
+    people = {}
+    for index in range(number):
+        others = [label for label in labels if label != RAW and rng.random() < 0.5]
+        people[f"person {index}"] = {label: random_rows(rng, int(rng.integers(1, 5))) for label in (RAW, *others)}
+    return people
+
+
+def exact(people, probe, purifier, many):
+    """(person, cosine) of the best people, by comparing the probe with everything."""
+    usable = (RAW, purifier)
+    best = {p: max(float((r @ probe).max()) for label, r in t.items() if label in usable) for p, t in people.items()}
+    return sorted(best.items(), key=lambda item: -item[1])[:many]
+
+
+def assert_exact(gallery, people, probes, purifier, many):
+    for found, probe in zip(gallery.search(probes, purifier=purifier, count=many), probes, strict=True):
+        wanted = exact(people, probe, purifier, many)
+        assert [match.person for match in found] == [person for person, _ in wanted]
+        np.testing.assert_allclose([match.score for match in found], [score for _, score in wanted], atol=1e-5)
+
+
+# --- search -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_search_is_exact_on_random_galleries(gallery, seed):
+    rng = np.random.default_rng(seed)
+    people = random_people(rng, int(rng.integers(1, 60)), labels=(RAW, "fast", "paper"))
+    early = dict(list(people.items())[: len(people) // 2 + 1])
+    gallery.enrol_all(early)
+    late = [person for person in people if person not in early and rng.random() < 0.3]
+    for person in late:
+        gallery.enrol(person, people[person])
+    people = early | {person: people[person] for person in late}
+    for purifier in (RAW, "fast", "paper", "never used"):
+        for many in (1, 3, 100):
+            assert_exact(gallery, people, random_rows(rng, 3), purifier, many)
+
+
+def test_people_are_found_behind_many_better_templates_of_one(gallery):
+    """The first rows that a search reads are all of one person; it must go on reading."""
+    rng = np.random.default_rng(0)
+    probe = np.eye(DIMENSIONS, dtype=np.float32)[:1]
+    people = {"many": {RAW: unit(probe + 0.05 * rng.standard_normal((500, DIMENSIONS)))}}
+    people |= {f"other {i}": {RAW: random_rows(rng, 2)} for i in range(8)}
+    gallery.enrol_all(people)
+    assert_exact(gallery, people, probe, RAW, 5)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_with_an_index_new_templates_are_found_and_removed_ones_are_not(gallery, indexed):
+    rng = np.random.default_rng(1)
+    people = random_people(rng, 400)
+    gallery.enrol_all(people)
+    assert not gallery.build_index()  # ten thousand are too few by far
+    assert gallery.build_index(at_least=1 if indexed else 10**6) == indexed
+    assert_exact(gallery, people, random_rows(rng, 10), RAW, 5)
+    late = random_people(rng, 3)
+    for name, templates in late.items():
+        gallery.enrol(f"late {name}", templates)
+        people[f"late {name}"] = templates
+    for name in ("person 7", "person 8", "late person 1"):
+        removed = people.pop(name)
+        assert gallery.remove(name) == sum(map(len, removed.values()))
+    probes = np.concatenate([late["person 0"][RAW], removed[RAW], random_rows(rng, 5)])
+    for purifier in (RAW, "fast"):
+        assert_exact(gallery, people, probes, purifier, 5)
+
+
+def test_settings_that_search_little_still_find_everyone_who_is_asked_for(gallery):
+    """Of an index of many parts one is searched; where it holds too few people, the others are too."""
+    rng = np.random.default_rng(4)
+    people = random_people(rng, 300)
+    if isinstance(gallery, gallery_lance.LanceGallery):
+        gallery.settings = replace(gallery.settings, nprobes=1)
+    else:
+        gallery.settings = replace(gallery.settings, probes=0.01, rows_per_list=20)
+    gallery.enrol_all(people)
+    gallery.build_index(at_least=1)
+    own = np.stack([templates[RAW][0] for templates in people.values()])[:5]
+    for found, person in zip(gallery.search(own, count=3), people, strict=False):
+        assert found[0].person == person
+    assert_exact(gallery, people, own, RAW, 300)
+
+
+def test_no_probes_and_probes_of_another_type(gallery):
+    gallery.enrol("Ada", {RAW: np.eye(1, DIMENSIONS, dtype=np.float32)})
+    assert gallery.search(np.empty((0, DIMENSIONS), np.float32)) == []
+    [[match]] = gallery.search(np.eye(1, DIMENSIONS))  # float64 is taken too
+    assert (match.person, round(match.score, 5)) == ("Ada", 1)
+
+
+# --- what is kept -------------------------------------------------------------------------------
+
+
+def contents_of(exported):
+    """person -> purifier label -> rows."""
+    people = {}
+    for template in exported:
+        people.setdefault(template.person, {}).setdefault(template.purifier, []).append(template.row)
+    return people
+
+
+def test_templates_come_back_as_they_were(gallery, location):
+    rng = np.random.default_rng(2)
+    people = random_people(rng, 20)
+    gallery.enrol_all(people)
+    again = open_gallery(location, embedder="toy", dimensions=DIMENSIONS)
+    counts = [Entry(person, {label: len(rows) for label, rows in people[person].items()}) for person in sorted(people)]
+    assert again.people() == counts
+    exported = contents_of(again.export())
+    assert list(exported) == sorted(people)
+    for person, contents in exported.items():
+        assert contents.keys() == people[person].keys()
+        for label, rows in contents.items():
+            np.testing.assert_array_equal(np.stack(rows), people[person][label])
+        usable = [people[person][label] for label in people[person] if label in (RAW, "fast")]
+        np.testing.assert_array_equal(again.templates_of(person, purifier="fast"), np.concatenate(usable))
+        np.testing.assert_array_equal(again.templates_of(person), people[person][RAW])
+    again.close()
+
+
+def test_two_who_have_the_gallery_open_see_each_others_writes(gallery, location):
+    other = open_gallery(location)
+    row = np.eye(2, DIMENSIONS, dtype=np.float32)
+    gallery.enrol("Ada", {RAW: row[:1]})
+    assert other.search(row[:1])[0][0].person == "Ada"
+    other.enrol("Bob", {RAW: row[1:]})
+    assert [entry.person for entry in gallery.people()] == ["Ada", "Bob"]
+    assert gallery.people("Bob") == [entry for entry in gallery.people() if entry.person == "Bob"]
+    assert gallery.people("B") == gallery.people("' OR ''='") == []
+    other.remove("Ada")
+    assert [match.person for match in gallery.search(row[:1])[0]] == ["Bob"]
+    other.close()
+
+
+def test_calibrations_are_one_for_each_purifier(gallery, location):
+    first, second = Calibration(0.3, 1e-3, RAW, 1000), Calibration(0.25, 1e-3, "O'Brien's", 2000)
+    for calibration in (Calibration(0.9, 1e-2, RAW, 10), first, second):
+        gallery.calibrate(calibration)
+    assert sorted(open_gallery(location).calibrations(), key=lambda c: c.pairs) == [first, second]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+def test_a_name_is_a_name_and_nothing_else(names_gallery, name):
+    """Everyone else is still there after all that was done with one name, also as the label of a purifier."""
+    gallery, rows = names_gallery
+    assert gallery.templates_of(name).shape == (1, DIMENSIONS)
+    assert gallery.search(rows[NAMES.index(name)][None], count=1)[0][0].person == name
+    with pytest.raises(GalleryError, match="enrolled already"):
+        gallery.enrol(name, {RAW: rows[:1]})
+    assert gallery.remove(name) == 1
+    with pytest.raises(GalleryError, match="nobody called"):
+        gallery.remove(name)
+    assert {entry.person for entry in gallery.people()} == {*NAMES} - {name}
+    gallery.enrol(name, {RAW: rows[NAMES.index(name)][None]})
+    label = name[:100]
+    assert len(gallery.search(rows[:1], purifier=label, count=50)[0]) == len(NAMES)
+
+
+@pytest.fixture(scope="module", params=["lance", "postgres"])
+def names_gallery(request, tmp_path_factory):
+    """One gallery of all the names, which each test leaves as it was."""
+    here = str(tmp_path_factory.mktemp("names") / "gallery")
+    if request.param == "postgres":
+        here = f"{request.getfixturevalue('server')}&gallery=names"
+    gallery, rows = create_gallery(here, embedder="toy", dimensions=DIMENSIONS), np.eye(DIMENSIONS, dtype=np.float32)
+    gallery.enrol_all({name: {RAW: rows[index][None]} for index, name in enumerate(NAMES)})
+    yield gallery, rows
+    gallery.close()
+
+
+def test_what_looks_the_same_is_the_same_name(gallery):
+    row = np.eye(1, DIMENSIONS, dtype=np.float32)
+    gallery.enrol("  Zo\u00e9 ", {RAW: row})
+    assert len(gallery.templates_of("Zoe\u0301")) == 1  # composed on one system, decomposed on another
+    with pytest.raises(GalleryError, match="enrolled already"):
+        gallery.enrol("Zoe\u0301", {RAW: row})
+
+
+# --- mistakes -----------------------------------------------------------------------------------
+
+
+def one_line(caught):
+    text = str(caught.value)
+    return "\n" not in text and len(text) > 20
+
+
+def test_mistakes_are_one_line_and_nothing_is_lost(gallery):
+    row, other = np.eye(1, DIMENSIONS, dtype=np.float32), np.eye(2, DIMENSIONS, dtype=np.float32)[1:]
+    mistakes = [
+        (GalleryError, "is empty", lambda: gallery.search(row)),
+        (InputError, "nobody to enrol", lambda: gallery.enrol_all({})),
+    ]
+    for error, words, act in mistakes:
+        with pytest.raises(error, match=words) as caught:
+            act()
+        assert one_line(caught)
+    gallery.enrol("Ada", {RAW: row})
+    mistakes = [
+        (GalleryError, "Ada is enrolled already", lambda: gallery.enrol("Ada", {RAW: other})),
+        (GalleryError, "Ada is enrolled already", lambda: gallery.enrol_all({"Bob": {RAW: other}, "Ada": {RAW: other}})),
+        (InputError, "Bob is given twice", lambda: gallery.enrol_all({"Bob": {RAW: other}, " Bob": {RAW: other}})),
+        (GalleryError, "nobody called Bob", lambda: gallery.remove("Bob")),
+        (GalleryError, "nobody called Bob", lambda: gallery.templates_of("Bob")),
+        (InputError, "no templates", lambda: gallery.enrol("Bob", {})),
+        (InputError, "no templates of raw", lambda: gallery.enrol("Bob", {RAW: row[:0]})),
+        (InputError, "shape", lambda: gallery.enrol("Bob", {RAW: row[:, 1:]})),
+        (InputError, "shape", lambda: gallery.enrol("Bob", {RAW: row[0]})),
+        (InputError, "norm 1", lambda: gallery.enrol("Bob", {"fast": row, RAW: 2 * row})),
+        (InputError, "norm 1", lambda: gallery.enrol("Bob", {RAW: row * np.nan})),
+        (InputError, "not an array", lambda: gallery.enrol("Bob", {RAW: "no rows"})),
+        (InputError, "shape", lambda: gallery.search(row[:, 1:])),
+        (InputError, "norm 1", lambda: gallery.search(0 * row)),
+        (InputError, "ask for 1 or more", lambda: gallery.search(row, count=0)),
+        (InputError, "is empty", lambda: gallery.enrol(" \t ", {RAW: row})),
+        (InputError, "201 characters", lambda: gallery.enrol("a" * 201, {RAW: row})),
+        (InputError, r"U\+0000", lambda: gallery.enrol("a\0b", {RAW: row})),
+        (InputError, r"U\+000A", lambda: gallery.enrol("a\nb", {RAW: row})),
+        (InputError, r"U\+DC80", lambda: gallery.enrol("a\udc80b", {RAW: row})),
+        (InputError, r"U\+001B", lambda: gallery.search(row, purifier="\x1b[2J")),
+    ]
+    for error, words, act in mistakes:
+        with pytest.raises(error, match=words) as caught:
+            act()
+        assert one_line(caught)
+        assert gallery.people() == [Entry("Ada", {RAW: 1})]
+        np.testing.assert_array_equal(gallery.templates_of("Ada"), row)
+
+
+def test_a_probe_of_another_purifier_is_an_error(gallery):
+    row = np.eye(1, DIMENSIONS, dtype=np.float32)
+    gallery.enrol_all({"Ada": {RAW: row}, "Bob": {"fast": row, "paper": row}})
+    for act in (lambda: gallery.search(row), lambda: gallery.templates_of("Bob")):
+        with pytest.raises(GalleryError, match="Bob has templates of fast, paper only, and the probe is of raw") as caught:
+            act()
+        assert one_line(caught)
+    assert {match.person for match in gallery.search(row, purifier="paper")[0]} == {"Ada", "Bob"}
+    gallery.remove("Bob")
+    assert gallery.search(row)[0][0].person == "Ada"
+
+
+def test_another_embedder_is_an_error(gallery, location):
+    for embedder, dimensions in (("other", DIMENSIONS), ("toy", 8), ("other", 8)):
+        for act in (open_gallery, create_gallery):
+            with pytest.raises(GalleryError, match=f"toy.*{DIMENSIONS}.*{embedder}.*{dimensions}") as caught:
+                act(location, embedder=embedder, dimensions=dimensions)
+            assert one_line(caught)
+    assert open_gallery(location).embedder == "toy"
+
+
+def test_opening_makes_nothing(location, tmp_path):
+    for _ in range(2):
+        with pytest.raises(GalleryError, match="there is no gallery") as caught:
+            open_gallery(location, embedder="toy", dimensions=DIMENSIONS)
+        assert one_line(caught)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_gallery_says_so(gallery):
+    gallery.close()
+    with pytest.raises(GalleryError):
+        gallery.people()
+
+
+# --- several at once, and kills -----------------------------------------------------------------
+
+
+def test_of_many_who_enrol_the_same_person_one_does(location):
+    row = np.eye(1, DIMENSIONS, dtype=np.float32)
+
+    def enrol(_):
+        gallery = create_gallery(location, embedder="toy", dimensions=DIMENSIONS)
+        try:
+            gallery.enrol("Ada", {RAW: row, "fast": row})
+        except GalleryError as error:
+            return str(error)
+        finally:
+            gallery.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(enrol, range(8)))
+    assert results.count(None) == 1
+    assert all("Ada is enrolled already" in result for result in results if result)
+    assert open_gallery(location).people() == [Entry("Ada", {RAW: 1, "fast": 1})]
+
+
+@pytest.fixture(scope="module")
+def spawner():
+    command = [sys.executable, enrol_until_killed.__file__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.stdin.close()
+
+
+def enrol_and_kill(spawner, location, prefix, seconds):
+    """The names that a process printed until it was killed, so long after the first."""
+    spawner.stdin.write(f"{location}\t{prefix}\n")
+    spawner.stdin.flush()
+    lines = [spawner.stdout.readline(), spawner.stdout.readline()]  # its number, and the first name: it is at work
+    time.sleep(seconds)
+    [pid] = [int(line.split()[1]) for line in lines if line.startswith("pid ")]
+    os.kill(pid, signal.SIGKILL)
+    while lines[-1] != "end\n":
+        lines.append(spawner.stdout.readline())
+    return [line.strip() for line in lines if not line.startswith(("pid ", "end"))]
+
+
+def test_killed_at_any_moment_each_enrolment_is_whole_or_not_there(gallery, location, spawner):
+    rng, printed = random.Random(0), []
+    for kill in range(5):
+        printed += enrol_and_kill(spawner, location, f"run {kill}", rng.uniform(0, 0.3))
+        again = open_gallery(location, embedder="toy", dimensions=DIMENSIONS)
+        people = again.people()
+        assert {entry.person for entry in people} >= set(printed)
+        assert all(entry.templates == enrol_until_killed.TEMPLATES for entry in people)
+        assert len(people) <= len(printed) + kill + 1  # each kill may meet one that was done and not printed yet
+        again.enrol(f"after {kill}", {"raw": np.eye(3, DIMENSIONS), "toy": np.eye(2, DIMENSIONS)})
+        printed.append(f"after {kill}")
+        again.close()
+    assert len(printed) > 12
+
+
+# --- the folder ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leftover", ["nothing", "lock", "table of other dimensions"])
+def test_a_creation_that_was_killed_is_made_again(tmp_path, leftover):
+    folder = tmp_path / "gallery"
+    if leftover == "lock":
+        folder.mkdir()
+        (folder / "lock").touch()
+    if leftover == "table of other dimensions":
+        create_gallery(str(folder), embedder="toy", dimensions=3)
+        (folder / "gallery.json").unlink()
+    gallery = create_gallery(str(folder), embedder="toy", dimensions=DIMENSIONS)
+    gallery.enrol("Ada", {RAW: np.eye(1, DIMENSIONS, dtype=np.float32)})
+    (folder / "gallery.json").unlink()
+    with pytest.raises(GalleryError, match="gallery.json is missing"):  # templates are not thrown away
+        create_gallery(str(folder), embedder="toy", dimensions=DIMENSIONS)
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / "photo.jpg").touch()
+    for act in (open_gallery, create_gallery):
+        with pytest.raises(GalleryError):
+            act(str(tmp_path), embedder="toy", dimensions=DIMENSIONS)
+        with pytest.raises(GalleryError):
+            act(str(tmp_path / "photo.jpg"), embedder="toy", dimensions=DIMENSIONS)
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "damaged"),
+        ("[]", "damaged"),
+        ('{"format": 1}', "damaged"),
+        ('{"format": 2, "embedder": "toy", "dimensions": 3}', "format 2"),
+    ],
+)
+def test_a_damaged_folder_is_one_line(tmp_path, content, words):
+    folder = tmp_path / "gallery"
+    create_gallery(str(folder), embedder="toy", dimensions=DIMENSIONS)
+    (folder / "gallery.json").write_text(content)
+    with pytest.raises(GalleryError, match=words) as caught:
+        open_gallery(str(folder))
+    assert one_line(caught)
+
+
+def test_a_folder_without_its_table_is_one_line(tmp_path):
+    folder = tmp_path / "gallery"
+    create_gallery(str(folder), embedder="toy", dimensions=DIMENSIONS).close()
+    (folder / "templates.lance").rename(tmp_path / "elsewhere")
+    with pytest.raises(GalleryError) as caught:
+        open_gallery(str(folder))
+    assert one_line(caught)
+
+
+def test_small_files_are_merged(tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery_lance, "FILES", 3)
+    gallery = create_gallery(str(tmp_path), embedder="toy", dimensions=DIMENSIONS)
+    rng = np.random.default_rng(3)
+    people = random_people(rng, 12)
+    for person, templates in people.items():
+        gallery.enrol(person, templates)
+    assert_exact(gallery, people, random_rows(rng, 5), "fast", 5)
+    assert json.loads((tmp_path / "gallery.json").read_text())["embedder"] == "toy"
+    assert gallery._table.stats()["fragment_stats"]["num_fragments"] <= 4
+
+
+# --- addresses ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "postgresql://somebody:s3cr%65t-word@127.0.0.1:1/db",
+        "postgresql://somebody@127.0.0.1:1/db?password=s3cret-word",
+        "postgresql://somebody:s3cret-word@/db?host=/nowhere",
+        "postgresql://somebody:s3cret-word@host/db?gallery=not%20allowed",
+        "postgresql://somebody:s3cret-word@127.0.0.1:port/db",
+        "postgresql://somebody:s3cret-word@[::1/db",
+        "postgresql://somebody:s3cret-word@127.0.0.1:1/db?no_such_option=1",
+        "mysql://somebody:s3cret-word@host/db",
+    ],
+)
+def test_a_server_that_cannot_be_reached_is_one_line_without_the_password(location):
+    with pytest.raises(FacesieveError) as caught:
+        open_gallery(location)
+    assert one_line(caught)
+    assert "cret-word" not in str(caught.value)
+    assert "s3cr%65t" not in str(caught.value)
+
+
+def test_without_the_postgres_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.delitem(sys.modules, "facesieve.galleries.postgres", raising=False)
+    with pytest.raises(MissingExtraError, match=r"facesieve\[postgres\]"):
+        open_gallery("postgresql://localhost/db")
+
+
+def test_back_ends_are_imported_when_they_are_used():
+    code = "from facesieve.recognition import open_gallery, gallery; import sys; "
+    code += "print({'lancedb', 'psycopg', 'pyarrow', 'torch'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -1,0 +1,104 @@
+"""Bootstrap over people: cases worked by hand, the normal interval, and coverage of simulated people."""
+
+import math
+
+import numpy as np
+import pytest
+
+from facesieve.errors import InputError, SettingError
+from facesieve.metrics.intervals import bootstrap
+from facesieve.metrics.rates import dir_at_far, mean
+
+
+def test_an_interval_by_hand():
+    """Two people, one always recognised: a draw has none, one or both of them, with 1/4, 1/2, 1/4."""
+    hits, people = np.array([1, 1, 0, 0]), ["a", "a", "b", "b"]
+    whole = bootstrap(lambda w: mean(hits, w), people)
+    assert (whole.value, whole.low, whole.high, whole.n, whole.identities) == (0.5, 0, 1, 4, 2)
+    half = bootstrap(lambda w: mean(hits, w), people, level=0.4)
+    assert (half.low, half.high) == (0.5, 0.5)
+    assert str(whole) == "0.500 [0.000, 1.000] (n = 4, 2 people)"
+
+
+def test_the_interval_of_a_mean_is_the_normal_one():
+    values = np.random.default_rng(0).normal(size=400)
+    told = bootstrap(lambda w: mean(values, w), np.arange(400))
+    assert np.array([told.low, told.high]) == pytest.approx(values.mean() + np.array([-1.96, 1.96]) * values.std() / 20, abs=0.01)
+
+
+def test_the_same_seed_the_same_interval():
+    values = np.random.default_rng(0).normal(size=50)
+    a, b, c = (bootstrap(lambda w: mean(values, w), np.arange(50), seed=seed, draws=100) for seed in (1, 1, 2))
+    assert a == b != c
+
+
+def test_weights_of_pairs_are_products_but_for_genuine_ones():
+    seen = []
+    people = [["a", "a"], ["b", "b"], ["c", "c"], ["a", "b"], ["b", "c"], ["c", "a"]]
+    bootstrap(lambda w: seen.append(w) or 0.0, people, draws=50)
+    assert seen[0].tolist() == [1] * 6
+    for a, b, c, ab, bc, ca in seen[1:]:
+        assert a + b + c == 3
+        assert (ab, bc, ca) == (a * b, b * c, c * a)
+
+
+def covered(simulate, repeats, **settings):
+    """How often the 95 % interval of ``simulate(rng) -> (statistic, identities)`` holds the true value 0."""
+    inside = 0
+    for repeat in range(repeats):
+        statistic, identities = simulate(np.random.default_rng(repeat))
+        told = bootstrap(statistic, identities, draws=150, seed=repeat, **settings)
+        inside += told.low <= 0 <= told.high
+    return inside / repeats
+
+
+def photographs(rng, by_photograph=False):
+    """40 people of 5 photographs each; people differ as much as photographs do."""
+    values = (rng.normal(size=(40, 1)) + rng.normal(size=(40, 5))).ravel()
+    return lambda w: mean(values, w), np.arange(200) if by_photograph else np.repeat(np.arange(40), 5)
+
+
+def impostors(rng, by_pair=False):
+    """All pairs of 30 people; each person is more or less like everyone, and pairs differ too."""
+    first, second = np.triu_indices(30, 1)
+    likeness = rng.normal(size=30)
+    values = likeness[first] + likeness[second] + rng.normal(size=len(first))
+    return lambda w: mean(values, w), np.arange(len(first)) if by_pair else np.stack([first, second], 1)
+
+
+@pytest.mark.parametrize("simulate", [photographs, impostors])
+def test_coverage(simulate):
+    """95 % wanted; 200 simulations tell it to 3 % or so. Photographs or pairs as if independent: far too narrow."""
+    assert 0.90 <= covered(simulate, 200) <= 0.99
+    assert covered(lambda rng: simulate(rng, True), 60) < 0.85
+
+
+def constant(weights):
+    return 1.0
+
+
+def undefined(weights):
+    return math.nan
+
+
+def test_what_has_no_interval():
+    with pytest.raises(InputError, match="at least two people; these are all of a"):
+        bootstrap(constant, ["a", "a"])
+    with pytest.raises(InputError, match="not empty"):
+        bootstrap(constant, [])
+    with pytest.raises(InputError, match="shape"):
+        bootstrap(constant, [["a", "b", "c"]])
+    with pytest.raises(InputError, match="nothing to resample"):
+        bootstrap(undefined, ["a", "b"])
+    with pytest.raises(InputError, match="too few people"):
+        bootstrap(lambda w: 1.0 if w.min() == w.max() == 1 else math.nan, [*"abcd"])
+    for wrong in [{"draws": 0}, {"level": 0}, {"level": 1}]:
+        with pytest.raises(SettingError):
+            bootstrap(constant, ["a", "b"], **wrong)
+
+
+def test_draws_that_leave_nothing_to_count_are_left_out():
+    scores, known = np.arange(40) * 1.0, np.arange(40) % 2 == 0
+    people = np.where(known, np.arange(40), 100 + np.arange(40) // 20)  # all unknown probes are of two people
+    told = bootstrap(lambda w: dir_at_far(scores, known, known, 0.1, w), people, draws=200)
+    assert 0 <= told.low <= told.value <= told.high <= 1

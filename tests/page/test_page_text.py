@@ -1,0 +1,60 @@
+"""What the page says: who is who, and nothing that a name could smuggle in."""
+
+import html
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+
+from facesieve.page.actions import Named, Shown
+from facesieve.page.text import plain, sentence, table
+
+PIXEL = np.zeros((1, 1, 3), np.uint8)
+
+
+def shown(*names):
+    return Shown(PIXEL, PIXEL, PIXEL, [[Named(*name) for name in names]], [0.25])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["my_photo_1.jpg", "![x](http://host/pixel.png)", "<script>1</script>", "**a** `b` ~c~", "a & b; &lt;", "C:\\x", "# 1."],
+)
+def test_a_name_is_shown_as_it_is(text):
+    rendered = MarkdownIt("commonmark").render(plain(text))
+    assert rendered == f"<p>{html.escape(text, quote=False)}</p>\n"
+
+
+def test_the_table_has_a_row_for_each_picture_and_a_name_cannot_make_more():
+    rows = table(shown(("as it came", "A|B\nC", 0.5, None), ("purified", "D", 0.25, False)))
+    parsed = MarkdownIt("commonmark").enable("table").render(rows)
+    assert parsed.count("<tr>") == 3
+    assert "<td>A|B C</td>" in parsed
+    assert "<td>D, below the threshold</td>" in parsed
+    assert "<td>0.25</td>\n<td>0.25</td>" in parsed
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([("Ann", None), ("Bob", None), ("Ann", None)], "The attack makes Ann into Bob; the shield gives the name back."),
+        ([("Ann", None), ("Bob", None), ("Cy", None)], "The attack makes Ann into Bob; the shield does not give the name back."),
+        (
+            [("Ann", True), ("Ann", False), ("Ann", True)],
+            "The attack makes Ann into nobody known; the shield gives the name back.",
+        ),
+        ([("Ann", None), ("Ann", None), ("Ann", None)], "The attack did not change the name: give it more ε or more steps."),
+    ],
+)
+def test_the_sentence_says_what_came_of_the_attack(names, said):
+    whats = ("as it came", "attacked", "purified")
+    assert sentence(shown(*((what, who, 0.5, known) for what, (who, known) in zip(whats, names, strict=True)))) == said
+
+
+def test_the_sentence_without_an_attack_and_without_a_gallery():
+    same = shown(("as it came", "Ann", 0.9, None), ("purified", "Ann", 0.8, None))
+    assert sentence(same) == "Purified. Nearest in the gallery: Ann, before and after."
+    other = shown(("as it came", "Ann", 0.9, None), ("purified", "Bob", 0.8, None))
+    assert sentence(other) == "Purified. Nearest in the gallery: Ann before, Bob after."
+    nobody = shown(("as it came", None, None, None), ("purified", None, None, None))
+    assert "nobody in a gallery" in sentence(nobody)

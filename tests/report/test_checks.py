@@ -1,0 +1,191 @@
+"""Every warning fires on a planted cause, and on that alone; the numbers are those of hand-counted trials."""
+
+import math
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from facesieve.errors import InputError
+from facesieve.report import published
+from facesieve.report.checks import doubts
+from facesieve.report.pages import html, markdown
+from facesieve.report.record import NONE, AttackRecord, Cell, Report, load_report, save_report
+from facesieve.report.tables import rows
+
+PEOPLE, EACH = 30, 4
+LABELS = tuple(np.tile(np.arange(PEOPLE), EACH).tolist())
+N = len(LABELS)
+
+
+def attack(name, **changed):
+    plain = {
+        "name": name, "method": "pgd", "eps": 8.0, "norm": "linf", "iterations": 40, "sees": "net", "black_box": False,
+        "left_ball": 0.0, "still": 0.0, "seconds": 1.0,
+    }  # fmt: skip
+    return AttackRecord(**(plain | changed))
+
+
+def cell(right, *, attack=NONE, defence=NONE, quantisation="float", point="", n=N, probability=None):
+    """The first ``right`` of ``n`` images get their name, the others their neighbour's."""
+    labels = np.array(LABELS[:n])
+    predicted = np.where(np.arange(n) < right, labels, (labels + 1) % PEOPLE)
+    hit = predicted == labels
+    return Cell(
+        attack=attack, quantisation=quantisation, defence=defence, point=point, predicted=tuple(predicted.tolist()),
+        own=tuple(np.where(hit, 0.8, 0.05).tolist()), other=tuple(np.where(hit, 0.1 + 0.0005 * np.arange(n), 0.6).tolist()),
+        probability=probability, seconds=None if defence == NONE else 0.25,
+    )  # fmt: skip
+
+
+def report(cells, attacks=(), *, threat="oblivious", random=(), closed_set=False, complete=True):
+    run = {"threat": threat, "far": 0.01}
+    return Report(
+        experiment={"run": run, "defences": []}, environment={"recogniser": "net <b>"}, people=tuple("p" * PEOPLE),
+        labels=LABELS, pictures={}, closed_set=closed_set, random_defences=random, attacks=attacks, cells=tuple(cells),
+        complete=complete,
+    )  # fmt: skip
+
+
+CLEAN = cell(N, quantisation="uint8")
+
+
+def test_nothing_to_doubt():
+    one = attack("pgd")
+    assert doubts(report([CLEAN, cell(12, attack="pgd")], [one])) == []
+
+
+def only(found, *, said):
+    assert len(found) == 1, found
+    assert said in found[0]
+
+
+def test_the_attacks_saw_no_defence():
+    cells = [CLEAN, cell(0, attack="pgd"), cell(60, attack="pgd", defence="fast")]
+    only(doubts(report(cells, [attack("pgd")])), said="upper bound")
+
+
+def test_a_random_defence_attacked_without_averaging():
+    cells = [CLEAN, cell(0, attack="pgd"), cell(60, attack="pgd", defence="fast")]
+    only(doubts(report(cells, [attack("pgd")], threat="white-box", random=("fast",))), said="did not average")
+    assert doubts(report(cells, [attack("pgd")], threat="white-box")) == []
+
+
+def test_a_masked_gradient():
+    only(doubts(report([CLEAN, cell(60, attack="pgd")], [attack("pgd", still=0.5)])), said="50 % of the images")
+
+
+def test_a_black_box_attack_wins():
+    both = [attack("pgd"), attack("square", method="square", black_box=True)]
+    only(doubts(report([CLEAN, cell(60, attack="pgd"), cell(30, attack="square")], both)), said="gradients are masked")
+    assert doubts(report([CLEAN, cell(30, attack="pgd"), cell(60, attack="square")], both)) == []
+
+
+def test_one_step_beats_many():
+    both = [attack("pgd"), attack("fgsm", method="fgsm", iterations=1)]
+    only(doubts(report([CLEAN, cell(60, attack="pgd"), cell(30, attack="fgsm")], both)), said="One step")
+
+
+def test_more_iterations_still_help():
+    both = [attack("pgd"), attack("pgd, longer", iterations=80)]
+    only(doubts(report([CLEAN, cell(60, attack="pgd"), cell(30, attack="pgd, longer")], both)), said="has not converged")
+    other_ball = [both[0], attack("pgd, longer", iterations=80, eps=4.0)]
+    assert doubts(report([CLEAN, cell(60, attack="pgd"), cell(30, attack="pgd, longer")], other_ball)) == []
+
+
+def test_saving_left_the_ball():
+    cells = [CLEAN, cell(0, attack="pgd"), cell(0, attack="pgd", quantisation="uint8")]
+    only(doubts(report(cells, [attack("pgd", left_ball=0.9)])), said="90 % of the images lie further than eps")
+
+
+def test_few_images_and_an_unfinished_run():
+    found = doubts(report([CLEAN, cell(5, attack="pgd", n=30)], [attack("pgd")], complete=False))
+    assert "not finished" in found[0]
+    assert "30 images only" in found[-1]
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def test_accuracy_recovery_and_loss_are_the_counted_ones():
+    cells = [
+        CLEAN,
+        cell(114, defence="fast", quantisation="uint8"),
+        cell(24, attack="pgd"),
+        cell(72, attack="pgd", defence="fast"),
+        cell(30, attack="pgd", defence="paper", n=60),
+    ]
+    found = {(row.attack, row.defence): row for row in rows(report(cells, [attack("pgd")]))}
+    assert found[NONE, "fast"].lost.value == pytest.approx(6 / 120)
+    assert found["pgd", "fast"].accuracy.value == pytest.approx(0.6)
+    assert found["pgd", "fast"].recovery.value == pytest.approx((0.6 - 0.2) / (1 - 0.2))
+    # on fewer images, recovery is against the same images: of the first 60, 24 are right without a defence
+    assert found["pgd", "paper"].recovery.value == pytest.approx((30 - 24) / (60 - 24))
+    assert found["pgd", "paper"].undefended.value == pytest.approx(24 / 60)
+    low, value, high = (getattr(found["pgd", "fast"].recovery, end) for end in ("low", "value", "high"))
+    assert low < value < high
+
+
+def test_false_accepts_and_rejects_are_at_the_threshold_of_clean_strangers():
+    found = {(row.attack, row.defence): row for row in rows(report([CLEAN, cell(24, attack="pgd")], [attack("pgd")]))}
+    # the best 1 % of the clean strangers' scores, 0.1 to 0.1595, is one image; a miss has 0.05 for its own, 0.6 for another
+    assert found[NONE, NONE].frr.value == 0
+    assert found[NONE, NONE].far.value == pytest.approx(1 / 120)
+    assert found["pgd", NONE].frr.value == pytest.approx(96 / 120)
+    assert found["pgd", NONE].far.value == pytest.approx(96 / 120)
+
+
+def test_recovery_of_nothing_taken_is_not_a_number_but_absent():
+    cells = [CLEAN, cell(N, attack="pgd"), cell(N, attack="pgd", defence="fast")]
+    assert rows(report(cells, [attack("pgd")]))[-1].recovery is None
+
+
+def test_published_recovery():
+    assert published.recovery("paper") == pytest.approx(0.58, abs=0.001)  # METHOD 4: 32.87 of 56.63 points
+
+
+# --- pages ----------------------------------------------------------------------------------------
+
+
+def test_the_pages_begin_with_the_warnings_and_hold_the_numbers(tmp_path):
+    cells = [CLEAN, cell(24, attack="pgd"), cell(72, attack="pgd", defence="fast|x")]
+    record = report(cells, [attack("pgd")])
+    save_report(tmp_path, record)
+    again = load_report(tmp_path)
+    assert again == record
+    text, page = markdown(again), html(again)
+    assert text.index("upper bound") < text.index("## ")
+    assert page.index("upper bound") < page.index("<h2>")
+    assert "60.0 [" in text
+    assert "fast\\|x" in text  # a bar within a cell would end it
+    assert "net &lt;b&gt;" in page
+    assert "<b>," not in page
+    assert "http" not in page.replace("http://www.w3.org", "").replace("https://www.w3.org", "")  # self-contained
+
+
+def test_a_closed_set_at_the_published_setting_has_the_published_figures_beside_it():
+    p = tuple([0.5] * N)
+    cells = [
+        cell(110, quantisation="uint8", probability=p),
+        cell(100, quantisation="uint8", defence="paper", probability=p),
+        cell(24, attack="pgd", probability=p),
+        cell(72, attack="pgd", defence="paper", probability=p),
+    ]
+    text = markdown(report(cells, [attack("pgd", eps=0.5)], closed_set=True))
+    for figure in ("93.03", "36.40", "90.78", "69.27", "58.0"):
+        assert figure in text
+    assert "93.03" not in markdown(report(cells, [attack("pgd", eps=0.5)], closed_set=False))
+
+
+def test_a_folder_without_a_report(tmp_path):
+    with pytest.raises(InputError, match="facesieve evaluate"):
+        load_report(tmp_path)
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(InputError, match="not a report"):
+        load_report(tmp_path)
+
+
+def test_a_record_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        CLEAN.attack = "other"
+    assert not math.isnan(CLEAN.own[0])
