@@ -174,4 +174,6 @@ def test_the_part_of_a_perturbation_that_the_operator_sees_survives(white_prior)
 
 def test_observed_is_what_is_left_when_a_restoration_begins(white_prior):
     stage = RestorationStage(white_prior, Restoration("grey", Grey()))
-    assert_close(stage.observed(SMALL), SMALL.mean(1, keepdim=True).expand_as(SMALL))
+    observed = stage.observed(SMALL)
+    assert_close(observed.images, SMALL.mean(1, keepdim=True).expand_as(SMALL))
+    assert (observed.name, observed.caption) == ("grey", "grey")

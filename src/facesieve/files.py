@@ -156,8 +156,9 @@ def read_toml(path: Path, hint: str | None = None) -> dict[str, Any]:
 def first_problem(error: ValidationError) -> tuple[str, str]:
     """The first of pydantic's findings: its place, such as ``attacks.2.eps`` counted from 1, or "", and what is wrong."""
     first = error.errors(include_url=False)[0]
-    # pydantic puts the kinds of a union into the place, with brackets in them: they are no keys of the user's.
-    parts = [part for part in first["loc"] if isinstance(part, int) or "[" not in part]
+    # pydantic puts the kinds of a union into the place, such as float or tuple[...]: they are no keys of the user's.
+    kinds = {"bool", "int", "float", "str", "none"}
+    parts = [part for part in first["loc"] if isinstance(part, int) or not ("[" in part or part in kinds)]
     place = ".".join(str(part + 1) if isinstance(part, int) else part for part in parts)
     if first["type"] == "extra_forbidden":
         return place, "unknown key"

@@ -68,8 +68,6 @@ class FaceCrops:
 
     def at(self, size: int) -> FaceCrops:
         """The same faces cut out of the photograph again, at ``size`` pixels."""
-        if size == self.size:
-            return self
         if self.aligned:
             return FaceCrops.whole(self.photo, size, sha256=self.sha256)
         return FaceCrops.cut(self.photo, self.faces, size, sha256=self.sha256)
