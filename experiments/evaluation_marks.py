@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench import RESULTS, Record, how, keep_marks
 
-from facesieve.evaluate.cache import write
+from facesieve.files import write_with_folder
 from facesieve.metrics.intervals import Estimate
 from facesieve.report.pages import markdown
 from facesieve.report.record import NONE, Report, load_report
@@ -67,8 +67,8 @@ def main() -> None:
     found = [] if args.pages_only else marks(report, args.name.partition("-")[0])
     if found:
         keep_marks("C", found, how(args.run))
-    write(RESULTS / f"evaluation-{args.name}.json", (report.model_dump_json() + "\n").encode())
-    write(RESULTS / f"evaluation-{args.name}.md", markdown(report).encode())
+    write_with_folder(RESULTS / f"evaluation-{args.name}.json", (report.model_dump_json() + "\n").encode())
+    write_with_folder(RESULTS / f"evaluation-{args.name}.md", markdown(report).encode())
     for entry in found:
         print(f"{entry['mark']}: {entry['value']} [{entry['low']}, {entry['high']}] (wanted {entry['wanted']})")
 

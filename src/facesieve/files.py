@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 import tomllib
@@ -36,6 +37,12 @@ def write_atomic(path: Path, data: bytes) -> None:
             settle(file, part, target)
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the path; RuntimeError: links in a ring
         raise InputError(f"cannot be written ({one_line(error, limit=120)})", path, "choose another place") from error
+
+
+def write_with_folder(path: Path, data: bytes) -> None:
+    """As ``write_atomic``, in a folder that is made where it is missing. Raises ``InputError``."""
+    make_folder(path.parent)
+    write_atomic(path, data)
 
 
 def make_folder(path: Path) -> Path:
@@ -100,6 +107,11 @@ def sha256_of_file(path: Path) -> str:
     """The SHA-256 of a file of any size, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_json(plain: object) -> str:
+    """The SHA-256 of plain data (dicts, lists, text, numbers), alike whatever the order of keys."""
+    return sha256_of(json.dumps(plain, sort_keys=True).encode())
 
 
 # --- finding -----------------------------------------------------------------------------------------

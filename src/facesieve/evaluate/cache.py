@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +15,9 @@ import torch
 from torch import Tensor
 
 from facesieve.errors import InputError
-from facesieve.files import write_atomic
+from facesieve.files import sha256_of_json, write_with_folder
 
 Ingredients = dict[str, Any]
-
-
-def digest(made_from: Ingredients) -> str:
-    """The hash of plain data, alike whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
 def image_digest(images: Tensor) -> str:
@@ -47,7 +41,7 @@ class Store:
 
     def path(self, made_from: Ingredients) -> Path:
         """Where the batch made from these lies, or will."""
-        name = digest(made_from)
+        name = sha256_of_json(made_from)
         return self.folder / name[:2] / f"{name}.npz"
 
     def batch(self, made_from: Ingredients, make: Callable[[], Tensor], *, half: bool = False) -> Kept:
@@ -64,18 +58,9 @@ class Store:
             seconds = time.perf_counter() - begun
             buffer = io.BytesIO()
             np.savez(buffer, images=images.to(torch.float16 if half else torch.float32).numpy(), seconds=seconds)
-            write(path, buffer.getvalue())
+            write_with_folder(path, buffer.getvalue())
         try:
             with np.load(path) as kept:
                 return Kept(torch.from_numpy(kept["images"]).float(), float(kept["seconds"]))
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise InputError(f"{path}: damaged; delete it, and it is made again") from error
-
-
-def write(path: Path, data: bytes) -> None:
-    """Whole or not at all, in a folder that is made. Raises ``InputError`` where it cannot be written, as on a full disk."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path.parent}: cannot be made: {error.strerror}; make room or choose another folder") from error
-    write_atomic(path, data)

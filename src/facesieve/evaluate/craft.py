@@ -16,9 +16,10 @@ from torch import Tensor
 from facesieve.attacks import gradient, objectives
 from facesieve.attacks.adaptive import Behind
 from facesieve.attacks.objectives import Scores
-from facesieve.evaluate.cache import Ingredients, Store, image_digest, write
+from facesieve.evaluate.cache import Ingredients, Store, image_digest
 from facesieve.evaluate.experiment import BLACK_BOX, AttackSettings
 from facesieve.evaluate.recogniser import Recogniser
+from facesieve.files import write_with_folder
 from facesieve.images import encode_photo, read_photo, to_floats, to_photo
 from facesieve.noise import derive_seed
 from facesieve.purify import Purifier
@@ -150,9 +151,9 @@ def _saved(folder: Path, images: Tensor, attack: AttackSettings, recogniser: str
     done, files = folder / "set.json", [folder / "uint8" / f"{number:05d}.png" for number in range(len(images))]
     if not done.exists() or done.read_bytes() != text:
         for path, image in zip(files, images, strict=True):
-            write(path, encode_photo(to_photo(image), "png"))
+            write_with_folder(path, encode_photo(to_photo(image), "png"))
         np.save(folder / "float.npy", images.numpy())
-        write(done, text)
+        write_with_folder(done, text)
     return torch.stack([torch.from_numpy(to_floats(read_photo(path))) for path in files])
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from facesieve.evaluate.cache import write
 from facesieve.evaluate.choose_scale import Choice
+from facesieve.files import write_with_folder
 from facesieve.images import encode_photo
 from facesieve.pictures import Column, sheet
 
@@ -29,7 +29,7 @@ def write_choice(folder: Path, choice: Choice) -> list[Path]:
         **{f"scale-{scale}.png": _picture(columns) for scale, columns in choice.sheets.items()},
     }
     for name, data in pages.items():
-        write(folder / name, data)
+        write_with_folder(folder / name, data)
     return [folder / name for name in pages]
 
 

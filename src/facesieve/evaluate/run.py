@@ -28,12 +28,13 @@ from facesieve.data.manifest import Manifest, load_manifest, save_manifest
 from facesieve.data.select import aligned_crops, select
 from facesieve.data.sources import open_source
 from facesieve.errors import InputError, SettingError
-from facesieve.evaluate.cache import Store, digest, image_digest, write
+from facesieve.evaluate.cache import Store, image_digest
 from facesieve.evaluate.craft import AdversarialSet, adversarial_set
 from facesieve.evaluate.defend import Around, Defence, as_seen, defend, make_defence
 from facesieve.evaluate.experiment import AttackSettings, Experiment
 from facesieve.evaluate.recogniser import Recogniser, judge, load_recogniser
 from facesieve.evaluate.sheets import sample_crops, sample_pictures
+from facesieve.files import sha256_of_json, write_with_folder
 from facesieve.report.record import NONE, AttackRecord, Cell, Report, save_report
 
 Say = Callable[[str], None]
@@ -77,7 +78,7 @@ class Run:
             raise SettingError(f"{self.out}: holds a run of another experiment; choose another folder")
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"{self.out}: not a folder")
-        write(path, text.encode())
+        write_with_folder(path, text.encode())
 
     def _manifest(self, source: Path, given: Path | None) -> Manifest:
         own = self.out / "manifest.json"
@@ -198,11 +199,11 @@ class Run:
         return [self._cell(*where, point, scored, result.seconds) for point, scored in result.points]
 
     def _cell(self, attack: str, quantisation: str, defence: str, point: str, images: Tensor, seconds: float | None) -> Cell:
-        key = digest({"images": image_digest(images), "recogniser": self.recogniser.name, "data": self.manifest.sha256})
+        key = sha256_of_json({"images": image_digest(images), "recogniser": self.recogniser.name, "data": self.manifest.sha256})
         path = self.out / "cells" / f"{key[:32]}.json"
         labels = self.labels[: len(images)]
         if not path.exists():
-            write(path, (json.dumps(asdict(judge(self.recogniser, images, labels))) + "\n").encode())
+            write_with_folder(path, (json.dumps(asdict(judge(self.recogniser, images, labels))) + "\n").encode())
         trial = json.loads(path.read_text())
         timed = None if seconds is None else round(seconds, 4)
         return Cell(attack=attack, quantisation=quantisation, defence=defence, point=point, seconds=timed, **trial)  # type: ignore[arg-type]

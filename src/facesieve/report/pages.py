@@ -7,7 +7,7 @@ from dataclasses import asdict
 from html import escape
 from pathlib import Path
 
-from facesieve.evaluate.cache import write
+from facesieve.files import write_with_folder
 from facesieve.report.checks import doubts
 from facesieve.report.plots import plots
 from facesieve.report.record import Report
@@ -35,7 +35,7 @@ def draw(report: Report, folder: Path) -> list[Path]:
         "tables.json": json.dumps(numbers, indent=1, ensure_ascii=False) + "\n",
     }
     for name, text in pages.items():
-        write(folder / name, text.encode())
+        write_with_folder(folder / name, text.encode())
     return [folder / name for name in pages]
 
 

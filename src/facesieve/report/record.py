@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from facesieve.errors import InputError
-from facesieve.evaluate.cache import write
+from facesieve.files import write_with_folder
 
 FILE = "report.json"
 NONE = "none"  # the name of no attack, and of no defence
@@ -72,7 +72,7 @@ class Report(_Record):
 
 def save_report(folder: Path, report: Report) -> None:
     """Write it whole, or not at all."""
-    write(folder / FILE, (report.model_dump_json(indent=1) + "\n").encode())
+    write_with_folder(folder / FILE, (report.model_dump_json(indent=1) + "\n").encode())
 
 
 def load_report(folder: Path) -> Report:
