@@ -20,6 +20,7 @@ import torch
 from bench import RESULTS, Bench, Record, how, interval, keep_marks, write
 
 from facesieve import purify
+from facesieve.data.crops import LabelledCrops
 from facesieve.metrics.intervals import Estimate, bootstrap
 from facesieve.metrics.open_set import best_scores, calibrate_threshold
 from facesieve.metrics.rates import eer, mean, ranks, right_probability, tar_at_far
@@ -29,7 +30,7 @@ from facesieve.recognition.facenet_file import load_facenet, read_card
 from facesieve.recognition.sface import load_sface
 from facesieve.train.finish import labelled_crops
 from facesieve.train.recogniser import logits
-from facesieve.train.views import LabelledCrops, to_batch
+from facesieve.train.views import to_batch
 
 GALLERY, FAR_OPEN, FAR_PAIRS = 10, 0.01, 0.001
 

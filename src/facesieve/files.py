@@ -165,13 +165,16 @@ def read_toml(path: Path, hint: str | None = None) -> dict[str, Any]:
         raise InputError(f"not a TOML file: {error}", path) from error
 
 
-def first_problem(error: ValidationError) -> tuple[str, str]:
-    """The first of pydantic's findings: its place, such as ``attacks.2.eps`` counted from 1, or "", and what is wrong."""
+def first_problem(error: ValidationError, *, count_from: int = 1) -> tuple[str, str]:
+    """The first of pydantic's findings: its place, such as ``attacks.2.eps``, or "", and what is wrong.
+
+    People count tables from 1, programs the lists in a JSON file from 0.
+    """
     first = error.errors(include_url=False)[0]
     # pydantic puts the kinds of a union into the place, such as float or tuple[...]: they are no keys of the user's.
     kinds = {"bool", "int", "float", "str", "none"}
     parts = [part for part in first["loc"] if isinstance(part, int) or not ("[" in part or part in kinds)]
-    place = ".".join(str(part + 1) if isinstance(part, int) else part for part in parts)
+    place = ".".join(str(part + count_from) if isinstance(part, int) else part for part in parts)
     if first["type"] == "extra_forbidden":
         return place, "unknown key"
     return place, first["msg"].removeprefix("Value error, ")

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from facesieve.data.crops import aligned_crops
 from facesieve.data.manifest import Selection, load_manifest, save_manifest
-from facesieve.data.select import aligned_crops, read_selection, select
+from facesieve.data.select import read_selection, select
 from facesieve.data.sources import open_source
 from facesieve.errors import InputError, SettingError
 from facesieve.faces import TEMPLATE, Detector

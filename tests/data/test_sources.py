@@ -6,8 +6,9 @@ import os
 
 import pytest
 
+from facesieve.data.crops import verify
 from facesieve.data.manifest import Selection
-from facesieve.data.select import select, verify
+from facesieve.data.select import select
 from facesieve.data.sources import open_source
 from facesieve.errors import InputError, MissingExtraError
 from make_people import write_datasets, write_folders, write_records

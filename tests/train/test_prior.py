@@ -8,9 +8,10 @@ import shutil
 import pytest
 import torch
 
+from facesieve.data.crops import FaceFolder
 from facesieve.errors import InputError, SettingError
 from facesieve.priors.folder import load_prior
-from facesieve.train.prior import FaceFolder, PriorTraining, learning_rate_factor, train_prior, v_loss
+from facesieve.train.prior import PriorTraining, learning_rate_factor, train_prior, v_loss
 from facesieve.train.settings import parse_settings
 
 TINY = PriorTraining(

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from facesieve.data.crops import LabelledCrops
 from facesieve.data.manifest import Selection, save_manifest
 from facesieve.data.select import select
 from facesieve.data.sources import open_source
@@ -18,7 +19,7 @@ from facesieve.recognition.facenet_file import load_facenet
 from facesieve.train.batches import Batch, Classifying, ClassifyingBatches, Distilling, DistillingBatches, split
 from facesieve.train.recogniser import Run, begin_at_class_means, logits, losses, new_network, train
 from facesieve.train.settings import parse_settings
-from facesieve.train.views import LabelledCrops, to_batch, vary
+from facesieve.train.views import to_batch, vary
 
 TINY = {"batch": 4, "epochs": 1, "sizes": (75, 160), "size_shares": (0.5, 0.5), "validation": 1, "warmup_steps": 1}
 

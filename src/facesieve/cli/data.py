@@ -10,6 +10,7 @@ import typer
 
 from facesieve.cli.terminal import errors, out
 from facesieve.errors import InputError
+from facesieve.progress import Progress
 
 data_app = typer.Typer(no_args_is_help=True, help="Labelled photographs: choose people and images by the published protocol.")
 
@@ -48,7 +49,7 @@ def select(
         "minimum": minimum, "people": people, "train": train, "test": test, "seed": seed, "aligned": aligned,
     }  # fmt: skip
     selection = read_selection(config, {name: value for name, value in given.items() if value is not None})
-    manifest = choose(open_source(source), selection, progress=_counting())
+    manifest = choose(open_source(source), selection, report=_tell)
     save_manifest(output, manifest)
     whole = sum(entry.ref is None for entry in manifest.replaced)
     out.print(f"{len(manifest.people)} people, {len(manifest.of('train'))} images to train, {len(manifest.of('test'))} to test")
@@ -60,12 +61,10 @@ def select(
 def _check_place(output: Path) -> None:
     """Before the work: a selection may take an hour, and would be lost if it cannot be written."""
     if output.is_dir() or not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise InputError(f"{output}: cannot be written; name a file in a folder that exists")
+        raise InputError("cannot be written", output, "name a file in a folder that exists")
 
 
-def _counting() -> Any:
-    def show(done: int, wanted: int) -> None:
-        if errors.is_terminal or done % 50 == 0 or done == wanted:
-            errors.print(f"{done} of {wanted} people", end="\r" if errors.is_terminal and done < wanted else "\n")
-
-    return show
+def _tell(progress: Progress) -> None:
+    done, wanted = int(progress.done), int(progress.total)
+    if errors.is_terminal or done % 50 == 0 or done == wanted:
+        errors.print(f"{done} of {wanted} {progress.what}", end="\r" if errors.is_terminal and done < wanted else "\n")

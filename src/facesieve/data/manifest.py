@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from facesieve.errors import InputError
-from facesieve.files import write_atomic
+from facesieve.errors import InputError, one_line
+from facesieve.files import first_problem, sha256_of, write_atomic
 
 Role = Literal["train", "test"]
 Landmarks = Annotated[tuple[tuple[FiniteFloat, FiniteFloat], ...], Field(min_length=5, max_length=5)]
@@ -75,7 +74,7 @@ class Manifest(BaseModel):
     @property
     def sha256(self) -> str:
         """The hash of everything in it."""
-        return hashlib.sha256(self.text().encode()).hexdigest()
+        return sha256_of(self.text().encode())
 
     def of(self, role: Role) -> tuple[Image, ...]:
         """The images of one role."""
@@ -96,7 +95,7 @@ def _line(entry: BaseModel) -> str:
 
 
 def save_manifest(path: Path, manifest: Manifest) -> None:
-    """Write it whole, or not at all."""
+    """Write it, atomically."""
     write_atomic(path, manifest.text().encode())
 
 
@@ -106,10 +105,9 @@ def load_manifest(path: Path) -> Manifest:
         data: Any = json.loads(path.read_bytes())
         return Manifest.model_validate(data)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; `facesieve data select` writes a manifest") from error
+        raise InputError(f"cannot be read: {one_line(error)}", path, "`facesieve data select` writes a manifest") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise InputError(f"{path}: not a manifest: {where}: {first['msg'].lower()}") from error
+        place, problem = first_problem(error, count_from=0)
+        raise InputError(f"not a manifest: {place or 'it'}: {problem.lower()}", path) from error
     except ValueError as error:
-        raise InputError(f"{path}: not a manifest: {error}") from error
+        raise InputError(f"not a manifest: {one_line(error)}", path) from error

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from facesieve.errors import InputError
+from facesieve.errors import InputError, one_line
 
 MAGIC = 0xCED7230A
 _HEADER = struct.Struct("<IfQQ")
@@ -30,15 +30,15 @@ class RecordFile:
         index = path.with_suffix(".idx")
         try:
             if path.stat().st_size == 0:  # mmap refuses an empty file
-                raise InputError(f"{path}: empty; copy it again")
+                raise InputError("empty", path, "copy it again")
             with path.open("rb") as file:
                 self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             lines = index.read_text().splitlines()
             self.offsets = {int(key): int(offset) for key, offset in (line.split("\t")[:2] for line in lines if line.strip())}
         except OSError as error:
-            raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
+            raise InputError(f"cannot be read: {one_line(error)}", error.filename or path) from error
         except ValueError as error:
-            raise InputError(f"{index}: not an index of {path.name}: lines of a key, a tab and an offset are expected") from error
+            raise InputError(f"not an index of {path.name}: lines of a key, a tab and an offset are expected", index) from error
 
     def labels(self) -> Iterator[tuple[int, int]]:
         """Every image's key and label, in the order of the keys. Raises ``InputError`` for a damaged file."""
@@ -47,13 +47,13 @@ class RecordFile:
             if end is None or 0 < key < end:
                 labels, _ = self._unpack(key)
                 if not labels[0].is_integer():  # NaN and infinity are none either
-                    raise InputError(f"{self.path.name}: record {key} has the label {labels[0]}, which is no whole number")
+                    raise InputError(f"record {key} has the label {labels[0]}, which is no whole number", self.path.name)
                 yield key, int(labels[0])
 
     def image(self, key: int) -> bytes:
         """The image file in a record. Raises ``InputError`` for a key that is not there, or a damaged record."""
         if key not in self.offsets:
-            raise InputError(f"{self.path.name}: has no record {key}")
+            raise InputError(f"has no record {key}", self.path.name)
         return self._unpack(key)[1]
 
     def _end_of_images(self) -> int | None:
@@ -71,7 +71,7 @@ class RecordFile:
                 return (label,), record[_HEADER.size :]
             labels = struct.unpack_from(f"<{flag}f", record, _HEADER.size)
         except struct.error as error:
-            raise InputError(f"{self.path.name}: record {key} is damaged") from error
+            raise InputError(f"record {key} is damaged", self.path.name) from error
         return labels, record[_HEADER.size + 4 * flag :]
 
     def _record(self, key: int) -> bytes:
@@ -80,13 +80,11 @@ class RecordFile:
             try:
                 magic, word = _WORDS.unpack_from(self.data, position)
             except (struct.error, OverflowError) as error:  # an offset beyond 2**63
-                raise InputError(f"{self.path.name}: ends before record {key} does") from error
+                raise InputError(f"ends before record {key} does", self.path.name) from error
             flag, length = word >> 29, word & 0x1FFFFFFF
             start = position + _WORDS.size
             if magic != MAGIC or start + length > len(self.data):
-                raise InputError(
-                    f"{self.path.name}: no record {key} at {position}; the index and the file do not belong together"
-                )
+                raise InputError(f"no record {key} at {position}; the index and the file do not belong together", self.path.name)
             parts.append(self.data[start : start + length])
             if flag in {0, 3}:  # whole, or the last part
                 return struct.pack("<I", MAGIC).join(parts)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from facesieve.data.recordio import RecordFile
-from facesieve.errors import InputError, MissingExtraError
+from facesieve.errors import InputError, MissingExtraError, one_line
+from facesieve.files import is_image
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 _OF_DATASETS = ("dataset_info.json", "state.json", "dataset_dict.json")
 
 
@@ -31,7 +31,7 @@ def open_source(path: Path) -> Source:
     """The source that ``path`` holds. Raises ``InputError`` if it holds none, or cannot be told."""
     try:
         if not path.exists():
-            raise InputError(f"{path}: no such file or folder")
+            raise InputError("no such file or folder", path)
         records = path / "train.rec" if path.is_dir() else path
         if records.suffix == ".rec" and records.exists():
             return RecordSource(records)
@@ -40,9 +40,9 @@ def open_source(path: Path) -> Source:
         if path.is_dir() and any(child.is_dir() for child in path.iterdir()):
             return FolderSource(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"cannot be read: {one_line(error)}", path) from error
     raise InputError(
-        f"{path}: expected a folder with one folder a person, train.rec with train.idx, or a saved Hugging Face data set"
+        "expected a folder with one folder a person, train.rec with train.idx, or a saved Hugging Face data set", path
     )
 
 
@@ -59,18 +59,16 @@ class FolderSource:
         try:
             folders = [folder for folder in sorted(self.root.iterdir()) if folder.is_dir()]
             found = {
-                folder.name: [
-                    f"{folder.name}/{file.name}" for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES
-                ]
+                folder.name: [f"{folder.name}/{file.name}" for file in sorted(folder.iterdir()) if is_image(file)]
                 for folder in folders
             }
         except OSError as error:
-            raise InputError(f"{error.filename}: cannot be listed: {error.strerror}") from error
+            raise InputError(f"cannot be listed: {one_line(error)}", error.filename) from error
         for name in (name for person, refs in found.items() for name in (person, *refs)):
             try:
                 name.encode()
             except UnicodeEncodeError as error:  # other bytes; a manifest is UTF-8 and could not hold it
-                raise InputError(f"{self.root}: the name {name!a} is not UTF-8; rename it") from error
+                raise InputError(f"the name {name!a} is not UTF-8", self.root, "rename it") from error
         return found
 
     def read(self, ref: str) -> bytes:
@@ -78,7 +76,7 @@ class FolderSource:
         try:
             return (self.root / ref).read_bytes()
         except OSError as error:
-            raise InputError(f"{ref}: cannot be read: {error.strerror}") from error
+            raise InputError(f"cannot be read: {one_line(error)}", ref) from error
 
 
 class RecordSource:
@@ -114,16 +112,15 @@ class DatasetSource:
         try:
             loaded: Any = datasets.load_from_disk(str(path))
         except (OSError, ValueError, KeyError, TypeError) as error:  # what its parts raise for damaged files
-            reason = " ".join(str(error).split())
-            raise InputError(f"{path}: not a Hugging Face data set that can be read: {reason}") from error
+            raise InputError(f"not a Hugging Face data set that can be read: {one_line(error)}", path) from error
         if isinstance(loaded, datasets.DatasetDict):
-            raise InputError(f"{path}: holds the splits {', '.join(loaded)}; give the folder of one of them")
+            raise InputError(f"holds the splits {', '.join(loaded)}", path, "give the folder of one of them")
         images = [name for name, kind in loaded.features.items() if isinstance(kind, datasets.Image)]
         labels = [name for name, kind in loaded.features.items() if isinstance(kind, datasets.ClassLabel)]
         labels = labels or [name for name in ("label", "identity", "person", "name") if name in loaded.features]
         if len(images) != 1 or len(labels) != 1:
             columns = ", ".join(loaded.features)
-            raise InputError(f"{path}: expected one image and one label column, it has {columns}; keep two by select_columns")
+            raise InputError(f"expected one image and one label column, it has {columns}", path, "keep two by select_columns")
         self.path, self.image, self.label = path, images[0], labels[0]
         self.rows = loaded.cast_column(self.image, datasets.Image(decode=False))
         self.names = getattr(loaded.features[self.label], "int2str", str)
@@ -133,7 +130,7 @@ class DatasetSource:
         found: dict[str, list[str]] = {}
         for row, label in enumerate(self.rows[self.label]):
             if label is None or label == -1:  # -1: what data sets write where a label is withheld
-                raise InputError(f"{self.path}: row {row} has no label; filter such rows out")
+                raise InputError(f"row {row} has no label", self.path, "filter such rows out")
             found.setdefault(self.names(label), []).append(str(row))
         return {name: found[name] for name in sorted(found)}
 
@@ -153,5 +150,5 @@ class DatasetSource:
 
 def _number(ref: str) -> int:
     if not (ref.isascii() and ref.isdigit()):
-        raise InputError(f"{ref}: not a record's or row's number; the manifest is another source's")
+        raise InputError("not a record's or row's number; the manifest is another source's", ref)
     return int(ref)

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from facesieve import __version__, hardware
+from facesieve.data.crops import aligned_crops
 from facesieve.data.manifest import Manifest, load_manifest, save_manifest
-from facesieve.data.select import aligned_crops, select
+from facesieve.data.select import select
 from facesieve.data.sources import open_source
 from facesieve.errors import InputError, SettingError
 from facesieve.evaluate.cache import Store, image_digest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from facesieve.faces.align import TEMPLATE, Face, Points, align, alignment, paste, warp
-from facesieve.faces.crops import Crops, FaceCrops
+from facesieve.faces.crops import Crops, FaceCrops, check_square
 from facesieve.faces.detect import Detector
 
-__all__ = ["TEMPLATE", "Crops", "Detector", "Face", "FaceCrops", "Points", "align", "alignment", "paste", "warp"]
+__all__ = ["TEMPLATE", "Crops", "Detector", "Face", "FaceCrops", "Points", "align", "alignment", "check_square", "paste", "warp"]

@@ -48,9 +48,7 @@ class FaceCrops:
     @classmethod
     def whole(cls, photo: Photo, size: int, *, sha256: str | None = None) -> FaceCrops:
         """A photograph that is an aligned crop already, resized to ``size`` pixels. Raises ``NotSquareError``."""
-        height, width = photo.shape[:2]
-        if abs(height - width) > SQUARE * max(height, width):
-            raise NotSquareError(f"an aligned crop is square, this image is {width} x {height}")
+        check_square(photo)
         return cls(photo, (), resized(to_floats(photo), size)[None], aligned=True, sha256=sha256)
 
     def __len__(self) -> int:
@@ -100,6 +98,13 @@ class FaceCrops:
             return fresh_seeds(len(self))
         digest = self.digest
         return [derive_seed(seed, digest, number) for number in range(len(self))]
+
+
+def check_square(photo: Photo) -> None:
+    """Raises ``NotSquareError`` for a photograph (H, W, 3) that cannot be an aligned crop."""
+    height, width = photo.shape[:2]
+    if abs(height - width) > SQUARE * max(height, width):
+        raise NotSquareError(f"an aligned crop is square, this image is {width} x {height}")
 
 
 def resized(image: Floats, side: int) -> Floats:

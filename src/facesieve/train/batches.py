@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from facesieve.data.crops import Crops, LabelledCrops
 from facesieve.errors import InputError, SettingError
 from facesieve.recognition.facenet import SIDE
-from facesieve.train.views import Crops, LabelledCrops, to_batch, vary
+from facesieve.train.views import to_batch, vary
 
 Indices = NDArray[np.int64]
 

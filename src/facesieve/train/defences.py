@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from facesieve.data.crops import Crops, unlabelled_crops
 from facesieve.defences.learning import DdsaTask, DdsaTraining, FaceGuardTask, FaceGuardTraining, Task, Training
 from facesieve.errors import InputError
 from facesieve.hardware import choose_hardware
@@ -26,7 +27,7 @@ from facesieve.images import Photo
 from facesieve.noise import derive_seed
 from facesieve.recognition.sface import load_sface
 from facesieve.train.checkpoints import append_row, check_settings, write_checkpoint
-from facesieve.train.views import Crops, to_batch, unlabelled_crops, vary
+from facesieve.train.views import to_batch, vary
 from facesieve.weights import save_weights
 
 Report = Callable[[str], None]

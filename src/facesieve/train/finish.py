@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from facesieve.data.crops import LabelledCrops, aligned_crops, of_role, unlabelled_crops
 from facesieve.data.manifest import load_manifest
-from facesieve.data.select import aligned_crops
 from facesieve.data.sources import open_source
-from facesieve.errors import InputError
 from facesieve.metrics.intervals import Estimate, bootstrap
 from facesieve.metrics.rates import mean, right_probability
 from facesieve.recognition.embedders import load_embedder
@@ -18,7 +17,7 @@ from facesieve.recognition.facenet import SIDE, FaceNet
 from facesieve.recognition.facenet_file import read_card, save_facenet
 from facesieve.train.batches import Classifying, ClassifyingBatches, Distilling, DistillingBatches, Optimising
 from facesieve.train.recogniser import Report, Run, begin_at_class_means, logits, new_network, train
-from facesieve.train.views import LabelledCrops, teacher_rows, unlabelled_crops
+from facesieve.train.views import teacher_rows
 
 FINISHED = "facenet"
 TERMS = "the weights carry whatever limits the photographs carry"
@@ -104,15 +103,7 @@ def labelled_crops(manifest: Path, source: Path, cache: Path) -> tuple[LabelledC
     """The training and the test crops of a manifest, aligned, at the network's size."""
     listed = load_manifest(manifest)
     images = aligned_crops(listed, open_source(source), cache, SIDE)
-    label = {person: number for number, person in enumerate(listed.people)}
-    parts = []
-    for role in ("train", "test"):
-        chosen = [number for number, image in enumerate(listed.images) if image.role == role]
-        if not chosen:
-            raise InputError(f"{manifest}: holds no {role} images; select some")
-        labels = np.array([label[listed.images[number].person] for number in chosen])
-        parts.append(LabelledCrops(images[chosen], labels, listed.people))
-    return parts[0], parts[1]
+    return of_role(listed, images, "train"), of_role(listed, images, "test")
 
 
 def _named(start: Path | None) -> str | None:

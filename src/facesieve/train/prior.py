@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from facesieve.data.crops import FaceFolder
 from facesieve.errors import InputError
-from facesieve.faces import Detector, Points, alignment, warp
 from facesieve.hardware import choose_hardware
-from facesieve.images import Photo, read_photo, to_floats
+from facesieve.images import Photo, to_floats
 from facesieve.priors.network import NetworkPrior
 from facesieve.priors.schedule import Schedule
 from facesieve.train.cards import export_prior, write_sheets
@@ -71,44 +71,6 @@ def build_network(settings: PriorTraining) -> nn.Module:
         norm_num_groups=16,
     )
     return network
-
-
-class FaceFolder:
-    """Photographs of one face each under a folder, cut to the template when asked for.
-
-    Landmarks are found once and kept in ``cache``; a photo without a face is left out.
-    """
-
-    def __init__(self, folder: Path, cache: Path) -> None:
-        paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"})
-        if not paths:
-            raise InputError(f"{folder}: no photographs found; expected .jpg, .png or .webp files")
-        if not cache.exists():
-            _find_landmarks(folder, paths, cache)
-        with np.load(cache) as found:
-            self.paths = [folder / name for name in found["names"]]
-            self.landmarks: Points = found["landmarks"]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def crop(self, index: int, size: int, zoom: float = 1.0) -> Photo:
-        """The crop (size, size, 3) uint8; beyond the photo its border pixels are repeated."""
-        return warp(read_photo(self.paths[index]), alignment(self.landmarks[index], size, zoom=zoom), size)
-
-
-def _find_landmarks(folder: Path, paths: list[Path], cache: Path) -> None:
-    detector = Detector()
-    names, landmarks = [], []
-    for path in paths:
-        faces = detector.detect(read_photo(path))
-        if faces:
-            names.append(str(path.relative_to(folder)))
-            landmarks.append(faces[0].landmarks)
-    if not names:
-        raise InputError(f"{folder}: no face found in any of {len(paths)} photographs")
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(cache, names=np.array(names), landmarks=np.array(landmarks))
 
 
 class _Batches:
@@ -315,4 +277,4 @@ class _Averaged:
         self.run.ema.restore(self.run.network.parameters())
 
 
-__all__ = ["FaceFolder", "PriorTraining", "build_network", "held_out_loss", "train_prior", "v_loss"]
+__all__ = ["PriorTraining", "build_network", "held_out_loss", "train_prior", "v_loss"]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from facesieve.data.crops import LabelledCrops
 from facesieve.errors import SettingError
 from facesieve.hardware import choose_hardware
 from facesieve.noise import derive_seed
@@ -24,7 +25,7 @@ from facesieve.recognition.facenet import SIDE, FaceNet
 from facesieve.recognition.facenet_file import read_state
 from facesieve.train.batches import Batch, Batches, Classifying, ClassifyingBatches, Indices, Optimising
 from facesieve.train.checkpoints import append_row, check_settings, write_checkpoint
-from facesieve.train.views import LabelledCrops, to_batch
+from facesieve.train.views import to_batch
 
 Report = Callable[[str], None]
 

@@ -25,6 +25,7 @@ from torch.nn import functional
 from facesieve.attacks.gradient import pgd
 from facesieve.attacks.objectives import Objective
 from facesieve.attacks.quantise import as_uint8
+from facesieve.data.crops import unlabelled_crops
 from facesieve.defences.learning import Training, drawn, uniform
 from facesieve.errors import InputError, SettingError
 from facesieve.hardware import choose_hardware
@@ -34,7 +35,6 @@ from facesieve.priors.network import NetworkPrior
 from facesieve.recognition import Embedder
 from facesieve.recognition.embedders import load_embedder
 from facesieve.train.defences import CROP, TERMS, Report, Run, Views, train
-from facesieve.train.views import unlabelled_crops
 
 SHARPNESS = 32.0  # of the cross-entropy over cosines
 

@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from facesieve.data.crops import Crops
 from facesieve.images import Photo
 from facesieve.recognition import Embedder
-from facesieve.train.prior import FaceFolder
-
-Crops = NDArray[np.uint8]  # (N, S, S, 3), RGB, aligned to the template
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledCrops:
-    """Crops with the people they show: ``labels[i]`` indexes ``people``."""
-
-    images: Crops
-    labels: NDArray[np.int64]
-    people: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-def unlabelled_crops(folder: Path, work: Path, size: int) -> Crops:
-    """The crops of every face in a folder of photographs, made once and kept in ``work``; memory-mapped."""
-    path = work / f"unlabelled-{size}.npy"
-    if not path.exists():
-        faces = FaceFolder(folder, work / "landmarks.npz")
-        partial = path.with_suffix(".partial")
-        crops = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(faces), size, size, 3))
-        for index in range(len(faces)):
-            crops[index] = faces.crop(index, size)
-        crops.flush()
-        partial.replace(path)
-    loaded: Crops = np.load(path, mmap_mode="r")
-    return loaded
 
 
 @torch.inference_mode()

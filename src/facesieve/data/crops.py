@@ -1,0 +1,180 @@
+"""Aligned crops of many photographs: cut once, kept in a file, read through a map; and which of them are whose, by role.
+
+Crops are ``uint8`` RGB (N, S, S, 3), aligned to the template. A file of crops is written atomically.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from facesieve.data.manifest import Image, Manifest, Role
+from facesieve.data.sources import Source
+from facesieve.errors import InputError, SettingError, one_line
+from facesieve.faces import Detector, Points, alignment, warp
+from facesieve.files import draft, is_image, make_folder, settle, sha256_of
+from facesieve.images import Photo, read_photo
+
+Crops = NDArray[np.uint8]  # (N, S, S, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledCrops:
+    """Crops (N, S, S, 3) with the people they show: ``labels[i]`` indexes ``people``."""
+
+    images: Crops
+    labels: NDArray[np.int64]
+    people: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+# --- of a manifest -----------------------------------------------------------------------------------
+
+
+def aligned_crops(manifest: Manifest, source: Source, cache: Path, size: int) -> Crops:
+    """The crops (N, size, size, 3) of all images of a manifest, in its order; made once, then memory-mapped.
+
+    Every file's hash is held against the manifest when the crops are made. Raises ``InputError``
+    for files that are missing or changed, before anything is written, and for a cache that cannot
+    be written or is damaged; ``SettingError`` for a size below 1.
+    """
+    if size < 1:
+        raise SettingError(f"crops of {size} pixels: the size must be at least 1")
+    path = cache / f"crops-{manifest.sha256[:16]}-{size}.npy"
+    if not path.exists():
+        verify(manifest, source)
+        photos = ((read_photo(source.read(image.ref), name=image.ref), image) for image in manifest.images)
+        _keep(path, (_cut(photo, image, size) for photo, image in photos), len(manifest.images), size)
+    return _kept(path, len(manifest.images), size)
+
+
+def of_role(manifest: Manifest, crops: Crops, role: Role) -> LabelledCrops:
+    """Those of a manifest's ``crops``, all in its order, that have this role. Raises ``InputError`` where there are none."""
+    chosen = [number for number, image in enumerate(manifest.images) if image.role == role]
+    if not chosen:
+        raise InputError(f"the selection has no {role} images", advice=f"select anew, with some to {role}")
+    place = {person: number for number, person in enumerate(manifest.people)}
+    labels = np.array([place[manifest.images[number].person] for number in chosen])
+    return LabelledCrops(crops[chosen], labels, manifest.people)
+
+
+def verify(manifest: Manifest, source: Source) -> None:
+    """Hold every file against its hash in the manifest.
+
+    Raises ``InputError`` for a source of another kind, and if any file is missing or changed: it
+    names the first and says how many.
+    """
+    if source.kind != manifest.source:
+        raise InputError(
+            f"the manifest was made from a source of kind {manifest.source}, this one is {source.kind}", advice="give that one"
+        )
+    bad = [trouble for image in manifest.images if (trouble := _trouble(image, source))]
+    if bad:
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        raise InputError(f"the data is not what the manifest says: {bad[0]}{more}", advice="get it again, or select anew")
+
+
+def _trouble(image: Image, source: Source) -> str | None:
+    try:
+        return None if sha256_of(source.read(image.ref)) == image.sha256 else f"{image.ref} has changed"
+    except InputError:
+        return f"{image.ref} is missing"
+
+
+def _cut(photo: Photo, image: Image, size: int) -> Photo:
+    if image.landmarks is None:
+        smooth = cv2.INTER_AREA if size < photo.shape[0] else cv2.INTER_LINEAR  # by area, enlarging makes blocks
+        return cv2.resize(photo, (size, size), interpolation=smooth)  # type: ignore[return-value]
+    return warp(photo, alignment(np.array(image.landmarks), size), size)
+
+
+# --- of a folder without labels ----------------------------------------------------------------------
+
+
+class FaceFolder:
+    """Photographs of one face each under a folder, cut to the template when asked for.
+
+    Landmarks are found once and kept in ``cache``; a photo without a face is left out.
+    """
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        """Raises ``InputError`` for a folder without photographs, or without a face in any."""
+        paths = sorted(path for path in folder.rglob("*") if is_image(path))
+        if not paths:
+            raise InputError("no photographs found", folder)
+        if not cache.exists():
+            _find_landmarks(folder, paths, cache)
+        with np.load(cache) as found:
+            self.paths = [folder / name for name in found["names"]]
+            self.landmarks: Points = found["landmarks"]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def crop(self, index: int, size: int, zoom: float = 1.0) -> Photo:
+        """The crop (size, size, 3) uint8; ``zoom`` > 1 cuts more tightly; beyond the photo its border pixels are repeated."""
+        return warp(read_photo(self.paths[index]), alignment(self.landmarks[index], size, zoom=zoom), size)
+
+
+def unlabelled_crops(folder: Path, work: Path, size: int) -> Crops:
+    """The crops (N, size, size, 3) of every face in a folder of photographs, made once and kept in ``work``; memory-mapped.
+
+    Raises ``InputError`` as ``FaceFolder``, and for a file of crops that cannot be written or is damaged.
+    """
+    path = work / f"unlabelled-{size}.npy"
+    if not path.exists():
+        faces = FaceFolder(folder, work / "landmarks.npz")
+        _keep(path, (faces.crop(index, size) for index in range(len(faces))), len(faces), size)
+    return _kept(path, None, size)
+
+
+def _find_landmarks(folder: Path, paths: list[Path], cache: Path) -> None:
+    detector = Detector()
+    names, landmarks = [], []
+    for path in paths:
+        faces = detector.detect(read_photo(path))
+        if faces:
+            names.append(str(path.relative_to(folder)))
+            landmarks.append(faces[0].landmarks)
+    if not names:
+        raise InputError(f"no face found in any of {len(paths)} photographs", folder)
+    make_folder(cache.parent)
+    with draft(cache) as (file, part):
+        np.savez(file, names=np.array(names), landmarks=np.array(landmarks))
+        settle(file, part, cache)
+
+
+# --- the file ----------------------------------------------------------------------------------------
+
+
+def _keep(path: Path, crops: Iterable[Photo], count: int, size: int) -> None:
+    """Write crops in a row, not through a map: a full disk is then an error and no crash."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft(path) as (file, part):
+            np.lib.format.write_array_header_1_0(file, header)
+            for crop in crops:
+                file.write(crop.tobytes())
+            settle(file, part, path)
+    except OSError as error:
+        raise InputError(f"crops cannot be kept there: {one_line(error)}", path.parent, "choose another place") from error
+
+
+def _kept(path: Path, count: int | None, size: int) -> Crops:
+    try:
+        loaded: Crops = np.load(path, mmap_mode="r")
+        count = len(loaded) if count is None else count
+        fits = loaded.shape == (count, size, size, 3) and loaded.dtype == np.uint8
+    except (OSError, EOFError, ValueError, TypeError):
+        fits = False
+    if not fits:
+        raise InputError("damaged", path, "delete it, and the crops are made again")
+    return loaded
