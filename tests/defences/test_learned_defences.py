@@ -30,7 +30,7 @@ def no_noise():
 def faces(sample_photos):
     """The people of the sample photographs: (6, 3, 128, 128)."""
     detector = Detector()
-    return torch.stack([align(photo, detector.detect(photo)[0], 128) for photo in sample_photos.values()])
+    return torch.stack([torch.from_numpy(align(photo, detector.detect(photo)[0], 128)) for photo in sample_photos.values()])
 
 
 @pytest.fixture(scope="module")
