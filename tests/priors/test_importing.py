@@ -19,8 +19,9 @@ from facesieve.errors import PriorError
 from facesieve.priors import Schedule
 from facesieve.priors.families import ddim as ddim_keys
 from facesieve.priors.families import guided_diffusion as guided_keys
-from facesieve.priors.folder import build_network, file_hash, load_prior, prior_hash, read_card, save_prior
+from facesieve.priors.folder import build_network, load_prior, prior_hash, read_card, save_prior
 from facesieve.priors.importing import import_prior
+from facesieve.weights import file_hash
 
 # Attention at 16 x 16 of 64 x 64 images; at 32, 16 and 8 x 8, with one and two heads.
 DDIM = {"ch": 32, "ch_mult": (1, 2, 2), "num_res_blocks": 2, "attended": [2]}

@@ -12,7 +12,6 @@ and so are weights in ``diffusion_pytorch_model.bin``: tensors alone, never code
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -24,9 +23,10 @@ from uuid import uuid4
 import torch
 from torch import Tensor, nn
 
-from facesieve.errors import PriorError
+from facesieve.errors import PriorError, one_line
 from facesieve.priors.network import NetworkPrior, Prediction
 from facesieve.priors.schedule import Schedule
+from facesieve.weights import checked_hash, empty, file_hash, fill, json_text, read_json, read_state, state_to_write
 
 CONFIG, SCHEDULER, CARD = "config.json", "scheduler_config.json", "card.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -48,35 +48,24 @@ def load_prior(folder: Path | str, *, device: str = "cpu", dtype: torch.dtype = 
     betas, and weights that do not fit the network or are not finite.
     """
     folder = Path(folder)
-    weights = weights_file(folder)
-    config = _json(_first(folder, CONFIG, f"unet/{CONFIG}"))
+    file = weights_file(folder)
+    config = read_json(_first(folder, CONFIG, f"unet/{CONFIG}"), PriorError)
     schedule, prediction = _read_schedule(_first(folder, SCHEDULER, f"scheduler/{SCHEDULER}"))
-    named_hash = read_card(folder).get("sha256") if (folder / CARD).exists() else None
-    sha256 = file_hash(weights)
-    if named_hash is not None and named_hash != sha256:
-        raise PriorError(f"{weights}: not the weights that {CARD} names by their SHA-256; get the folder again")
-    prior = assemble(config, read_weights(weights), schedule, prediction, where=str(folder))
+    card = read_card(folder) if (folder / CARD).exists() else {}
+    sha256 = file_hash(file, PriorError) if card.get("sha256") is None else checked_hash(file, card, PriorError)
+    prior = assemble(config, _read_weights(file), schedule, prediction, where=folder)
     prior.sha256 = sha256
     return prior.to(device=device, dtype=dtype)
 
 
 def read_card(folder: Path) -> dict[str, Any]:
     """What a prior's ``card.json`` says. Raises ``PriorError`` if there is none."""
-    return _json(_first(folder, CARD))
+    return read_json(_first(folder, CARD), PriorError, "card")
 
 
 def prior_hash(folder: Path) -> str:
     """The SHA-256 of a prior's weights file, in hexadecimal. Raises ``PriorError`` if there is none."""
-    return file_hash(weights_file(folder))
-
-
-def file_hash(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal. Raises ``PriorError`` if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise PriorError(f"{path}: cannot be read: {error.strerror}") from error
+    return file_hash(weights_file(folder), PriorError)
 
 
 def weights_file(folder: Path) -> Path:
@@ -86,52 +75,21 @@ def weights_file(folder: Path) -> Path:
 
 def _first(folder: Path, *names: str) -> Path:
     if not folder.is_dir():
-        raise PriorError(f"{folder}: not a folder; a prior is a folder in the format of diffusers")
+        raise PriorError("not a folder; a prior is a folder in the format of diffusers", folder)
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise PriorError(f"{folder}: has no {names[0]}; a prior is a folder with {CONFIG}, {SCHEDULER} and {WEIGHTS}")
+    raise PriorError(f"has no {names[0]}; a prior is a folder with {CONFIG}, {SCHEDULER} and {WEIGHTS}", folder)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    """A state dict, attention under its present names unless two keys would share one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise PriorError(f"{path}: not a readable JSON file; get it again") from error
-    if not isinstance(content, dict):
-        raise PriorError(f"{path}: holds no JSON object; get it again")
-    return content
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from a ``.safetensors`` file or a pickled one, attention under its present names."""
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickled(path)
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise PriorError(
-            f"{path}: holds more than named tensors; `facesieve prior import` converts checkpoints of other programs"
-        )
-    named = {_present_name(str(key)): value for key, value in state.items()}
-    return named if len(named) == len(state) else {str(key): value for key, value in state.items()}
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise PriorError(f"{path}: damaged, or not a safetensors file; get it again") from error
-
-
-def read_pickled(path: Path) -> object:
-    """What a PyTorch checkpoint holds, on the CPU; code in it is never run. Raises ``PriorError`` if unreadable."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise anything
-        raise PriorError(
-            f"{path}: not a PyTorch file of tensors alone (damaged, of another kind, or with code in it, which is not run)"
-        ) from error
+        state = read_state(file, PriorError)
+    except PriorError as error:
+        raise error.advised("checkpoints of other programs have to be imported first") from error
+    named = {_present_name(key): value for key, value in state.items()}
+    return named if len(named) == len(state) else state
 
 
 def _present_name(key: str) -> str:
@@ -143,34 +101,35 @@ def _read_schedule(path: Path) -> tuple[Schedule, Prediction]:
     """The schedule and the training target in a scheduler's config; a target that is not named is the noise."""
     from diffusers import DDPMScheduler
 
-    config = _json(path)
+    config = read_json(path, PriorError)
     if not {"beta_schedule", "beta_start", "trained_betas"} & set(config):
-        raise PriorError(
-            f"{path}: {config.get('_class_name', 'the scheduler')} has no betas; only DDPM's schedules are supported"
-        )
+        kind = config.get("_class_name", "the scheduler")
+        raise PriorError(f"{kind} has no betas; only DDPM's schedules are supported", path)
     try:
         betas = DDPMScheduler.from_config(config).betas
         schedule = Schedule(torch.cumprod(1 - betas.double(), 0))
-    except Exception as error:  # diffusers checks nothing; Schedule says what is wrong in a line
-        raise PriorError(f"{path}: {_line(error)}") from error
+    except PriorError as error:
+        raise error.at(path) from error
+    except Exception as error:  # diffusers checks nothing
+        raise PriorError(f"{type(error).__name__}: {one_line(error)}", path) from error
     old_target: Prediction = "epsilon" if config.get("predict_epsilon", True) else "sample"
     return schedule, config.get("prediction_type") or old_target
 
 
 def assemble(
-    config: Mapping[str, Any], state: Mapping[str, Tensor], schedule: Schedule, prediction: Prediction, *, where: str
+    config: Mapping[str, Any], state: Mapping[str, Tensor], schedule: Schedule, prediction: Prediction, *, where: Path
 ) -> NetworkPrior:
-    """A prior, in evaluation mode, fixed and channels last, from a config and weights; ``where`` opens every error."""
+    """A prior, in evaluation mode, fixed and channels last, from a config and weights; ``where`` they come from is for errors."""
     network = build_network(config, where=where)
-    fill(network, state, where=where)
+    fill(network, state, where, PriorError)
     sides = config.get("sample_size")
     height, width = sides if isinstance(sides, list | tuple) and len(sides) == 2 else (sides, sides)
     if not isinstance(height, int) or not isinstance(width, int) or min(height, width) < 1:
-        raise PriorError(f"{where}: {CONFIG} must give the side of the images as sample_size, not {sides!r}")
+        raise PriorError(f"{CONFIG} must give the side of the images as sample_size, not {sides!r}", where)
     try:
         prior = NetworkPrior(network, schedule, prediction, (3, height, width))
     except PriorError as error:
-        raise PriorError(f"{where}: {error}") from error
+        raise error.at(where) from error
     prior.shape = (3, height * prior.patch, width * prior.patch)  # sample_size counts folded pixels
     prior.eval()
     prior.requires_grad_(False)
@@ -178,82 +137,56 @@ def assemble(
     return prior
 
 
-def build_network(config: Mapping[str, Any], *, where: str) -> nn.Module:
+def build_network(config: Mapping[str, Any], *, where: Path) -> nn.Module:
     """The ``UNet2DModel`` of a config, on the meta device: shapes without memory. Raises ``PriorError``."""
     from diffusers import UNet2DModel
 
     kind = config.get("_class_name", "UNet2DModel")
     if kind != "UNet2DModel":
-        raise PriorError(f"{where}: the network is a {kind}; only UNet2DModel is supported")
+        raise PriorError(f"the network is a {kind}; only UNet2DModel is supported", where)
     if config.get("time_embedding_type", "positional") != "positional":
-        raise PriorError(f"{where}: {config['time_embedding_type']} time embeddings are not supported, only positional ones")
+        raise PriorError(f"{config['time_embedding_type']} time embeddings are not supported, only positional ones", where)
     if config.get("class_embed_type") is not None or config.get("num_class_embeds") is not None:
-        raise PriorError(f"{where}: the network wants class labels; a prior is unconditional")
+        raise PriorError("the network wants class labels; a prior is unconditional", where)
     try:
-        with torch.device("meta"):
-            network: nn.Module = UNet2DModel.from_config(dict(config))
+        network: nn.Module = empty(lambda: UNet2DModel.from_config(dict(config)))
     except Exception as error:  # diffusers checks little: whatever its constructor stumbles over
-        raise PriorError(f"{where}: no network can be built as it is described: {_line(error)}") from error
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise PriorError(f"no network can be built as it is described ({what})", where) from error
     return network
-
-
-def fill(network: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:
-    """Give a network on the meta device its weights: every key, each once. Raises ``PriorError``."""
-    wanted = network.state_dict()
-    troubles = {
-        "missing": [key for key in wanted if key not in state],
-        "unknown": [key for key in state if key not in wanted],
-        "of another shape": [key for key in wanted if key in state and state[key].shape != wanted[key].shape],
-    }
-    if any(troubles.values()):
-        listed = "; ".join(f"{what}: {_some(keys)}" for what, keys in troubles.items() if keys)
-        raise PriorError(f"{where}: the weights do not fit the network; {listed}")
-    bad = [key for key, value in state.items() if not value.is_floating_point() or not bool(value.float().isfinite().all())]
-    if bad:
-        raise PriorError(f"{where}: weights that are not finite numbers, in {_some(bad)}; get the file again")
-    network.load_state_dict(dict(state), assign=True)
-    if any(buffer.is_meta for buffer in network.buffers()):
-        raise PriorError(f"{where}: the network has blocks with fixed filters, which are not supported")
-
-
-def _some(keys: list[str]) -> str:
-    rest = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return ", ".join(keys[:3]) + rest
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0] if not isinstance(error, PriorError) else str(error)
 
 
 # --- writing -----------------------------------------------------------------------------------
 
 
-def save_prior(prior: NetworkPrior, folder: Path, *, card: dict[str, object], dtype: torch.dtype = torch.float16) -> None:
-    """Write a prior to a new folder, whole or not at all, its weights in ``dtype``.
+def save_prior(prior: NetworkPrior, folder: Path, *, card: Mapping[str, object], dtype: torch.dtype = torch.float16) -> None:
+    """Write a prior to a new folder, atomically, its weights in ``dtype``.
 
     ``card.json`` holds ``card``, the SHA-256 of the weights and the number of parameters. Raises
     ``PriorError`` for a folder that exists, a network that is not a ``UNet2DModel``, and weights
     that are not finite or too large for ``dtype``.
     """
-    if folder.exists() or folder.is_symlink():
-        raise PriorError(f"{folder}: exists already; choose another folder, or move this one away")
+    require_new(folder)
     config, scheduler = _network_config(prior), _scheduler_config(prior)
-    state = {key: value.detach().to("cpu", dtype).contiguous() for key, value in prior.network.state_dict().items()}
-    bad = [key for key, value in state.items() if not bool(value.isfinite().all())]
-    if bad:
-        raise PriorError(f"{folder}: not written, weights are not finite or too large for {dtype}, in {_some(bad)}")
+    state = state_to_write(prior.network, folder, PriorError, dtype=dtype)
     partial = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.partial")
     try:
         _write(partial, config, scheduler, state, card)
         partial.rename(folder)
     except OSError as error:
-        raise PriorError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        raise PriorError(f"cannot be written: {one_line(error)}", folder) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def require_new(folder: Path) -> None:
+    """Raises ``PriorError`` where a folder exists already: priors are never written over."""
+    if folder.exists() or folder.is_symlink():
+        raise PriorError("exists already", folder, "choose another folder, or move this one away")
+
+
 def _write(
-    folder: Path, config: dict[str, Any], scheduler: dict[str, Any], state: dict[str, Tensor], card: dict[str, object]
+    folder: Path, config: dict[str, Any], scheduler: dict[str, Any], state: dict[str, Tensor], card: Mapping[str, object]
 ) -> None:
     from safetensors.torch import save_file
 
@@ -262,7 +195,7 @@ def _write(
     (folder / WEIGHTS).chmod((folder.stat().st_mode & 0o666) | 0o600)  # safetensors lets only the owner read
     full_card = {**card, "sha256": file_hash(folder / WEIGHTS), "parameters": sum(value.numel() for value in state.values())}
     for name, content in ((CONFIG, config), (SCHEDULER, scheduler), (CARD, full_card)):
-        (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / name).write_bytes(json_text(content))
 
 
 def _network_config(prior: NetworkPrior) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Public checkpoints as priors: what is recognised is converted, checked and written to a folder.
 
-Three kinds are known: a folder of ``diffusers`` (google/ddpm-celebahq-256), a checkpoint of the
-code of DDPM and DDIM (``celeba_hq.ckpt``), one of OpenAI's guided-diffusion
-(``256x256_diffusion_uncond.pt``). Nothing in a checkpoint but tensors is ever read.
+Known are folders of ``diffusers`` (google/ddpm-celebahq-256) and the families of checkpoints in
+``facesieve.priors.families``, such as the code of DDPM and DDIM (``celeba_hq.ckpt``) and OpenAI's
+guided-diffusion (``256x256_diffusion_uncond.pt``). Nothing in a checkpoint but tensors is ever read.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from facesieve.errors import PriorError
-from facesieve.priors.families import ddim as ddim_keys
-from facesieve.priors.families import guided_diffusion as guided_keys
-from facesieve.priors.folder import assemble, file_hash, load_prior, read_pickled, save_prior, weights_file
+from facesieve.priors.families import FAMILIES, Family
+from facesieve.priors.folder import assemble, load_prior, require_new, save_prior, weights_file
 from facesieve.priors.network import NetworkPrior
-from facesieve.priors.schedule import Schedule
+from facesieve.weights import file_hash, read_pickled
 
 # Under which names training programs wrap a network's weights, the averaged ones first.
 _WRAPPERS = ("ema", "ema_state_dict", "model_ema", "state_dict", "model_state_dict", "model")
@@ -30,17 +29,15 @@ def import_prior(source: Path, destination: Path) -> NetworkPrior:
     """Convert a folder or a checkpoint into a prior's folder at ``destination``, which must not exist; returns it loaded.
 
     The weights are written in float32, twice the size of float16: the converted network gives what
-    the original one gives, to rounding (1e-4). Checkpoints carry neither betas nor a training
-    target; both codes' published networks have the linear schedule of DDPM and predict the noise.
-    Of several networks in a checkpoint the moving average is taken. What was written is loaded
-    again and compared with the network in memory. Raises ``PriorError`` for a destination that
-    exists, a source that is missing, damaged, holds code or is of another kind, and for any key of
-    the source that is not used or of the network that is not filled.
+    the original one gives, to rounding (1e-4). Of several networks in a checkpoint the moving
+    average is taken. What was written is loaded again and compared with the network in memory.
+    Raises ``PriorError`` for a destination that exists, a source that is missing, damaged, holds code
+    or is of another kind, and for any key of the source that is not used or of the network that is
+    not filled.
     """
-    if destination.exists() or destination.is_symlink():
-        raise PriorError(f"{destination}: exists already; choose another folder, or move this one away")
+    require_new(destination)
     if not source.exists():
-        raise PriorError(f"{source}: no such file or folder")
+        raise PriorError("no such file or folder", source)
     if source.is_dir():
         kind, prior = "diffusers", load_prior(source)
     else:
@@ -49,7 +46,7 @@ def import_prior(source: Path, destination: Path) -> NetworkPrior:
         "name": source.stem if source.is_file() else source.resolve().name,
         "what": f"an unconditional diffusion prior, images in [-1, 1]; converted from a checkpoint of {kind}",
         "source_file": source.name if source.is_file() else weights_file(source).name,
-        "source_sha256": file_hash(source if source.is_file() else weights_file(source)),
+        "source_sha256": file_hash(source if source.is_file() else weights_file(source), PriorError),
         "terms": "those of the publisher of the source",
     }
     save_prior(prior, destination, card=card, dtype=torch.float32)
@@ -57,24 +54,21 @@ def import_prior(source: Path, destination: Path) -> NetworkPrior:
 
 
 def _from_checkpoint(source: Path) -> tuple[str, NetworkPrior]:
-    state = _network_state(read_pickled(source), str(source))
-    try:
-        if ddim_keys.recognises(state):
-            kind, (config, weights) = "the code of DDPM and DDIM", ddim_keys.convert(state)
-        else:
-            kind, (config, weights) = "guided-diffusion", guided_keys.convert(state)
-    except PriorError as error:
-        raise PriorError(f"{source}: {error}") from error
-    return kind, assemble(config, weights, Schedule.linear(), "epsilon", where=str(source))
-
-
-def _network_state(loaded: object, where: str) -> dict[str, Tensor]:
-    """The first state dict of a known network among all that a checkpoint holds."""
+    loaded = read_pickled(source, PriorError)
     states = list(_states(loaded))
     for state in states:
-        if ddim_keys.recognises(state) or guided_keys.recognises(state):
-            return state
-    raise PriorError(f"{where}: {_of_another_kind(loaded, states)}")
+        for family in (FAMILIES[name] for name in FAMILIES):
+            if family.recognises(state):
+                return family.program, _converted(state, family, source)
+    raise PriorError(_of_another_kind(loaded, states), source)
+
+
+def _converted(state: dict[str, Tensor], family: Family, source: Path) -> NetworkPrior:
+    try:
+        config, weights = family.convert(state)
+    except PriorError as error:
+        raise error.at(source) from error
+    return assemble(config, weights, family.schedule(), family.prediction, where=source)
 
 
 def _states(loaded: object) -> Iterator[dict[str, Tensor]]:
@@ -103,7 +97,7 @@ def _of_another_kind(loaded: object, states: list[dict[str, Tensor]]) -> str:
         return "a classifier of guided-diffusion; a prior is made of its diffusion network"
     if isinstance(loaded, dict) and "param_groups" in loaded:
         return "the state of an optimizer; a prior is made of the network's weights"
-    known = "neither of the code of DDPM and DDIM nor of guided-diffusion"
+    known = f"neither of {' nor of '.join(FAMILIES[name].program for name in FAMILIES)}"
     return f"{known}; it begins with {', '.join(keys[:3])}" if keys else f"{known}; it holds no network's weights"
 
 
@@ -116,7 +110,7 @@ def _verified(prior: NetworkPrior, folder: Path) -> NetworkPrior:
     try:
         written = load_prior(folder)
         if not torch.allclose(prior.output(x, time), written.output(x, time), rtol=1e-4, atol=1e-4):
-            raise PriorError(f"{folder}: not kept, the network does not give again what it gave in memory")
+            raise PriorError("not kept, the network does not give again what it gave in memory", folder)
     except PriorError:
         shutil.rmtree(folder)
         raise

@@ -192,9 +192,9 @@ def _check_fit(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], where:
         "of another shape": _some(shapes + differ[1:], shown=1),
     }
     if any(troubles.values()):
-        other = "they are of another network" + ("" if what is None else f", not {what}")
+        other = "another network" if what is None else f"another network, not {what}"
         listed = "; ".join(f"{trouble}: {names}" for trouble, names in troubles.items() if names)
-        raise kind(f"the weights do not fit, {other}; {listed}", where)
+        raise kind(f"the weights do not fit and are of {other}; {listed}", where)
     bad = [
         name
         for name, value in state.items()

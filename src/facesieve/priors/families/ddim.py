@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from facesieve.errors import PriorError
-from facesieve.priors.families import renaming
+from facesieve.priors.families import FAMILIES, Family, renaming
 from facesieve.priors.families.renaming import Modules, attention, input_width, require_colour, width
 
 ATTENDED_SIDE = 16  # where every published network of this code attends
@@ -99,3 +99,6 @@ def _level(theirs: str, ours: str, blocks: int, attended: bool) -> Modules:
 def _resnet(theirs: str, ours: str) -> Modules:
     for their_part, our_part in _RESNET.items():
         yield f"{theirs}.{their_part}", f"{ours}.{our_part}"
+
+
+FAMILIES.register("ddim", Family("the code of DDPM and DDIM", recognises, convert))

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from facesieve.errors import PriorError
-from facesieve.priors.families import renaming
+from facesieve.priors.families import FAMILIES, Family, renaming
 from facesieve.priors.families.renaming import Modules, attention, input_width, require_colour, width
 
 HEAD_WIDTH = 64  # of every network published with that code
@@ -136,3 +136,6 @@ def _level(theirs: str, first: int, ours: str, blocks: int, attends: bool) -> Mo
 def _resnet(theirs: str, ours: str) -> Modules:
     for their_part, our_part in _RESNET.items():
         yield f"{theirs}.{their_part}", f"{ours}.{our_part}"
+
+
+FAMILIES.register("guided-diffusion", Family("guided-diffusion", recognises, convert))
