@@ -4,6 +4,7 @@
     ├── InputError            something the user gave cannot be used
     │   ├── ImageError        bytes that are not a readable, acceptable image
     │   ├── NoFaceError       a photograph without a face that can be found
+    │   ├── ManyFacesError    a photograph with more faces than are taken
     │   ├── NotSquareError    an image that is said to be an aligned crop and is not square
     │   ├── SettingError      a setting outside its range, or two that contradict
     │   └── ExistsError       a result of something else is in the way
@@ -58,6 +59,10 @@ class ImageError(InputError):
 
 class NoFaceError(InputError):
     """A photograph in which no face was found."""
+
+
+class ManyFacesError(InputError):
+    """A photograph with more faces than are taken."""
 
 
 class NotSquareError(InputError):

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from facesieve.errors import GalleryError, InputError, SettingError
+from facesieve.errors import GalleryError, ManyFacesError, SettingError
 from facesieve.faces import Face, FaceCrops
 from facesieve.galleries.base import RAW, Gallery, Match
 from facesieve.recognition import Embedder, Rows
@@ -62,9 +62,9 @@ def tamper_scores(raw: Rows, purified: Rows) -> list[float]:
 
 
 def one_face(crops: FaceCrops) -> FaceCrops:
-    """The same, if it shows one face. Raises ``InputError`` for more."""
+    """The same, if it shows one face. Raises ``ManyFacesError`` for more."""
     if len(crops) > 1:
-        raise InputError(f"{len(crops)} faces found where one is meant; cut the photograph to the person")
+        raise ManyFacesError(f"{len(crops)} faces found where one is meant", advice="cut the photograph to the person")
     return crops
 
 
@@ -88,7 +88,7 @@ class Identifier:
     def templates(self, before: FaceCrops, after: FaceCrops | None = None, which: Templates = "raw") -> dict[str, Rows]:
         """Templates of one face by purifier label: one of each kind that is asked for.
 
-        Raises ``InputError`` for several faces, ``SettingError`` for another kind, or purified ones that are missing.
+        Raises ``ManyFacesError`` for several faces, ``SettingError`` for another kind, or purified ones that are missing.
         """
         if which not in get_args(Templates):
             raise SettingError(f"templates {which!r}: choose raw, purified or both")

@@ -11,11 +11,14 @@ from facesieve.hardware import choose_hardware
 from facesieve.identification import Identifier
 from facesieve.purify import preset
 from facesieve.recognition.sface import load_sface
+from facesieve.runtime import Trace, TraceStep
+from facesieve.runtime.torch import TorchRuntime
 from facesieve.service.app import create_app
-from facesieve.service.batcher_local import Engine, Limits
-from facesieve.service.handlers import Desk
+from facesieve.service.batcher import Limits
+from facesieve.service.batcher_local import LocalBatcher
+from facesieve.service.handlers import Handlers
 from facesieve.service.metrics import Metrics
-from facesieve.service.run import make_desk
+from facesieve.service.run import local_handlers
 from facesieve.service.settings import Settings
 from facesieve.shield import Shield
 from white_prior import WhitePrior
@@ -24,19 +27,18 @@ from white_prior import WhitePrior
 def quick_shield(**changed):
     """The fast preset with the exact denoiser of white noise: everything real but the network."""
     chosen = preset("fast").changed(**changed)
-    return Shield(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32"))
+    return Shield(TorchRuntime(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32")))
 
 
-def desk_of(shield=None, **settings):
-    """A desk that is open, with the quick shield if no other is given."""
-    shield = shield or quick_shield()
-    desk = make_desk(Settings(**settings), shield, Identifier(load_sface(), shield))
-    desk.open()
-    return desk
+def handlers_of(shield=None, **settings):
+    """Handlers that are open, with the quick shield if no other is given."""
+    handlers = local_handlers(Settings(**settings), (shield or quick_shield()).runtime)
+    handlers.open()
+    return handlers
 
 
 class Gate:
-    """A model that waits until it is opened, and remembers its batches; it inverts the crops, in so many seconds."""
+    """A runtime that waits until it is opened, and remembers its batches; it inverts the crops, in so many seconds."""
 
     def __init__(self, *, opened=True, seconds=0.0):
         self.seconds = seconds
@@ -47,22 +49,22 @@ class Gate:
         if opened:
             self.open.set()
 
-    def __call__(self, crops, seeds):
+    def purify(self, crops, seeds):
         self.batches.append(list(seeds))
         self.threads.add(threading.get_ident())
         self.begun.set()
         assert self.open.wait(30)
         time.sleep(self.seconds)
-        return [("inverted", 1 - crops)]
+        return Trace((TraceStep("inverted", 1 - crops),))
 
 
-def gated_desk(gate, **settings):
-    """A desk whose engine runs ``gate``."""
-    chosen, metrics, shield = Settings(**settings), Metrics(), quick_shield()
+def gated_handlers(gate, **settings):
+    """Handlers whose batcher runs ``gate``."""
+    chosen, metrics, card = Settings(**settings), Metrics(), quick_shield().card
     limits = Limits(chosen.max_batch, chosen.batch_wait_ms / 1000, chosen.queue_faces, chosen.deadline_s, chosen.max_wait_s)
-    desk = Desk(shield, Identifier(load_sface(), shield), Engine(gate, limits, metrics), chosen, metrics)
-    desk.open()
-    return desk
+    handlers = Handlers(LocalBatcher(gate, limits, metrics), card, Identifier(load_sface(), card.label), chosen, metrics)
+    handlers.open()
+    return handlers
 
 
 @contextmanager
@@ -83,9 +85,9 @@ def running(app):
 
 
 @contextmanager
-def service(desk, keys=None):
-    """A running service of this desk."""
-    with running(create_app(desk, keys=keys)) as url:
+def service(handlers, keys=None):
+    """A running service of these handlers."""
+    with running(create_app(handlers, keys=keys)) as url:
         yield url
 
 

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from serving import Gate, desk_of, gated_desk, quick_shield, service, until
+from serving import Gate, gated_handlers, handlers_of, quick_shield, service, until
 
 from facesieve.client import (
     BusyError,
@@ -26,6 +26,7 @@ from facesieve.client import (
     UnusableError,
 )
 from facesieve.errors import InputError
+from facesieve.files import sha256_of
 from facesieve.images import read_photo
 from facesieve.noise import derive_seed
 from facesieve.service.keys import Keys, add_key, remove_key
@@ -36,7 +37,7 @@ from facesieve.service.settings import Settings
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
     folder = tmp_path_factory.mktemp("service") / "gallery"
-    with service(desk_of(gallery=str(folder), allow_seeds=True, max_bytes=500_000, max_pixels=1_000_000, max_faces=2)) as url:
+    with service(handlers_of(gallery=str(folder), allow_seeds=True, max_bytes=500_000, max_pixels=1_000_000, max_faces=2)) as url:
         yield url
 
 
@@ -65,7 +66,7 @@ def two_faces(one):
 
 
 def test_the_image_that_comes_back_is_what_the_library_makes_of_it(url, collins):
-    expected, _ = quick_shield().purify(read_photo(collins), seeds=[derive_seed(7, 0)])
+    expected, _ = quick_shield().purify(read_photo(collins), seeds=[derive_seed(7, sha256_of(collins), 0)])
     sent = {
         "multipart": {"files": {"file": ("name.jpg", collins)}},
         "raw": {"content": collins, "headers": {"Content-Type": "image/jpeg"}},
@@ -87,16 +88,16 @@ def test_without_a_seed_the_noise_is_fresh(client, collins):
 
 def test_the_faces_come_as_json_with_their_stages(url, collins):
     shield, photo = quick_shield(), read_photo(collins)
-    [face] = shield.faces(photo)
-    [(stage, crop)] = shield.trace(shield.crop(photo, face)[None], [derive_seed(3, 0)])
+    before = shield.cut(photo, sha256=sha256_of(collins))
+    [face], [step] = before.faces, shield.runtime.purify(before.crops, before.seeds(3)).steps
     answer = httpx.post(f"{url}/v1/purify?seed=3&stages=true", files={"file": collins}).json()
     [found] = answer["faces"]
     assert answer["preset"] == "fast"
     assert found["box"] == pytest.approx(face.box)
-    levels = np.floor(crop[0].permute(1, 2, 0).numpy() * 255 + 0.5)
+    levels = np.floor(step.crops[0].transpose(1, 2, 0) * 255 + 0.5)
     assert np.array_equal(pixels(base64.b64decode(found["crop"])), levels)
-    assert found["stages"] == [{"name": stage.name, "image": found["crop"]}]
-    assert found["change"] == pytest.approx(float((crop[0] - shield.crop(photo, face)).abs().mean()), abs=1e-6)
+    assert found["stages"] == [{"name": step.name, "image": found["crop"]}]
+    assert found["change"] == pytest.approx(float(np.abs(step.crops - before.crops).mean()), abs=1e-6)
 
 
 def test_an_aligned_crop_is_taken_as_it_is(client):
@@ -117,7 +118,7 @@ def test_other_formats_come_on_request(client, collins):
 
 
 def test_a_person_is_enrolled_found_verified_and_removed(client, obama, collins):
-    assert client.enrol("Bärack / O?", obama[:2], templates="both") == {"raw": 2, quick_shield().label: 2}
+    assert client.enrol("Bärack / O?", obama[:2], templates="both") == {"raw": 2, quick_shield().card.label: 2}
     client.enrol("Collins", [collins])
     assert client.person("Bärack / O?")["raw"] == 2
     with pytest.raises(ConflictError, match="enrolled already"):
@@ -146,8 +147,8 @@ def test_a_person_is_enrolled_found_verified_and_removed(client, obama, collins)
 
 def test_two_photographs_are_compared(obama, collins, tmp_path):
     # The quick prior knows no faces: a person stays that person only where what is observed is kept.
-    desk = desk_of(quick_shield(sigma_y=0.0), gallery=str(tmp_path / "gallery"))
-    with service(desk) as url, Client(url) as client:
+    handlers = handlers_of(quick_shield(sigma_y=0.0), gallery=str(tmp_path / "gallery"))
+    with service(handlers) as url, Client(url) as client:
         assert client.compare(obama[0], obama[1])["score"] > client.compare(obama[0], collins)["score"] + 0.1
 
 
@@ -209,7 +210,7 @@ def test_the_callers_request_id_is_kept_unless_it_could_break_a_log(url):
 
 
 def test_seeds_are_refused_unless_they_are_allowed_and_a_service_without_gallery_says_so(collins):
-    with service(desk_of()) as url:
+    with service(handlers_of()) as url:
         answer = httpx.post(url + "/v1/purify?seed=1", files={"file": collins})
         assert "seed" in problem(answer, 422, "input")
         problem(httpx.post(url + "/v1/identify", files={"file": collins}), 404, "not-found")
@@ -221,7 +222,7 @@ def test_seeds_are_refused_unless_they_are_allowed_and_a_service_without_gallery
 def test_keys_open_what_their_scopes_say_and_no_more(tmp_path, collins):
     path = tmp_path / "keys.json"
     purify, gallery = add_key(path, "shop", ["purify"]), add_key(path, "office", ["gallery", "identify"])
-    with service(desk_of(gallery=str(tmp_path / "gallery"), keys=path), Keys(path)) as url:
+    with service(handlers_of(gallery=str(tmp_path / "gallery"), keys=path), Keys(path)) as url:
         with Client(url, purify) as shop, Client(url, gallery) as office, Client(url) as nobody, Client(url, "fs_x") as liar:
             for stranger in (nobody, liar):
                 with pytest.raises(NotAllowedError) as refused:
@@ -250,7 +251,7 @@ def test_keys_open_what_their_scopes_say_and_no_more(tmp_path, collins):
 
 
 def test_figures_count_what_happened(collins):
-    with service(desk_of()) as url, Client(url) as client:
+    with service(handlers_of()) as url, Client(url) as client:
         client.purify(two_faces(collins))
         client.purify(collins)
         with pytest.raises(UnusableError):
@@ -275,8 +276,8 @@ def test_no_photograph_name_or_key_is_in_a_log_or_on_the_disk(tmp_path, collins,
     key = add_key(path, "all", ["purify", "identify", "gallery"])
     large = png(np.random.default_rng(0).integers(0, 256, (600, 600, 3)))  # above what form readers keep in memory
     assert len(large) > 2**20
-    desk = desk_of(gallery=str(tmp_path / "gallery"), keys=path)
-    with caplog.at_level(logging.DEBUG), service(desk, Keys(path)) as url, Client(url, key) as client:
+    handlers = handlers_of(gallery=str(tmp_path / "gallery"), keys=path)
+    with caplog.at_level(logging.DEBUG), service(handlers, Keys(path)) as url, Client(url, key) as client:
         client.purify(collins)
         client.enrol("Susanna Secret", [collins])
         client.identify(collins)
@@ -298,10 +299,11 @@ def test_no_photograph_name_or_key_is_in_a_log_or_on_the_disk(tmp_path, collins,
 
 
 def test_a_defect_is_a_problem_without_its_message_which_may_hold_what_was_sent(collins, caplog):
-    def broken(crops, seeds):
-        raise RuntimeError("pixels 1 2 3")
+    class Broken:
+        def purify(self, crops, seeds):
+            raise RuntimeError("pixels 1 2 3")
 
-    with service(gated_desk(broken)) as url:
+    with service(gated_handlers(Broken())) as url:
         answer = httpx.post(url + "/v1/purify", files={"file": collins})
         assert "pixels" not in problem(answer, 500, "defect")
         assert httpx.get(url + "/readyz").status_code == 200
@@ -339,7 +341,7 @@ def in_thread(work):
 
 def test_two_clients_share_a_batch(collins, obama):
     gate = Gate()
-    with service(gated_desk(gate, max_batch=2, batch_wait_ms=15_000)) as url:
+    with service(gated_handlers(gate, max_batch=2, batch_wait_ms=15_000)) as url:
         calls = [
             in_thread(lambda image=image: httpx.post(url + "/v1/purify", files={"file": image})) for image in (collins, obama[0])
         ]
@@ -351,12 +353,12 @@ def test_two_clients_share_a_batch(collins, obama):
 
 def test_a_full_queue_is_503_with_retry_after_and_the_service_recovers(collins):
     gate = Gate(opened=False)
-    desk = gated_desk(gate, max_batch=1, queue_faces=1, max_faces=1, batch_wait_ms=0)
-    with service(desk) as url, Client(url) as client:
+    handlers = gated_handlers(gate, max_batch=1, queue_faces=1, max_faces=1, batch_wait_ms=0)
+    with service(handlers) as url, Client(url) as client:
         first = in_thread(lambda: Client(url).purify(collins))
         assert gate.begun.wait(20)
         second = in_thread(lambda: Client(url).purify(collins))
-        until(lambda: desk.engine.waiting == 1)
+        until(lambda: handlers.batcher.waiting == 1)
         with pytest.raises(BusyError) as refused:
             client.purify(collins)
         assert refused.value.retry_after >= 1
@@ -371,7 +373,7 @@ def test_a_full_queue_is_503_with_retry_after_and_the_service_recovers(collins):
 
 def test_more_requests_than_are_taken_are_503_before_their_body_is_read(collins):
     gate = Gate(opened=False)
-    with service(gated_desk(gate, max_requests=1)) as url:
+    with service(gated_handlers(gate, max_requests=1)) as url:
         first = in_thread(lambda: Client(url).purify(collins))
         assert gate.begun.wait(20)
         answer = httpx.post(url + "/v1/purify", files={"file": collins})
@@ -383,16 +385,16 @@ def test_more_requests_than_are_taken_are_503_before_their_body_is_read(collins)
 
 def test_a_client_that_goes_away_frees_its_place(collins, caplog):
     gate = Gate(opened=False)
-    desk = gated_desk(gate, max_batch=1, batch_wait_ms=0)
-    with caplog.at_level(logging.INFO), service(desk) as url:
+    handlers = gated_handlers(gate, max_batch=1, batch_wait_ms=0)
+    with caplog.at_level(logging.INFO), service(handlers) as url:
         first = in_thread(lambda: Client(url).purify(collins))
         assert gate.begun.wait(20)
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as gone:
             head = f"POST /v1/purify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(collins)}\r\n\r\n"
             gone.sendall(head.encode() + collins)
-            until(lambda: desk.engine.waiting == 1)
-        until(lambda: desk.engine.waiting == 0)
+            until(lambda: handlers.batcher.waiting == 1)
+        until(lambda: handlers.batcher.waiting == 0)
         gate.open.set()
         first[0].join(20)
     assert len(gate.batches) == 1
@@ -400,7 +402,7 @@ def test_a_client_that_goes_away_frees_its_place(collins, caplog):
 
 
 def test_a_body_that_does_not_arrive_in_time_is_408():
-    with service(desk_of(body_timeout_s=0.2)) as url:
+    with service(handlers_of(body_timeout_s=0.2)) as url:
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as slow:
             slow.sendall(b"POST /v1/purify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 10\r\n\r\nab")
@@ -427,7 +429,7 @@ def test_the_page_of_the_service_is_true(collins, tmp_path, monkeypatch):
     [code] = re.findall(r"^```py\n(.*?)^```$", page, re.M | re.S)
     (tmp_path / "photo.jpg").write_bytes(collins)
     monkeypatch.chdir(tmp_path)
-    with service(desk_of(gallery="people")) as url:
+    with service(handlers_of(gallery="people")) as url:
         namespace = {}
         exec(code.replace("http://127.0.0.1:8000", url), namespace)
     assert namespace["purified"].startswith(b"\x89PNG")

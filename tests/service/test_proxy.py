@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from python_multipart.multipart import parse_options_header
-from serving import desk_of, running
+from serving import handlers_of, running
 
 from facesieve.service.keys import Keys, add_key
 from facesieve.service.proxy import create_proxy
@@ -50,7 +50,7 @@ def address(behind):
 
 @pytest.fixture(scope="module")
 def proxy(address):
-    with running(create_proxy(desk_of(upstream=address))) as url:
+    with running(create_proxy(handlers_of(upstream=address))) as url:
         yield url
 
 
@@ -258,7 +258,7 @@ def test_what_cannot_be_purified_is_refused_and_never_arrives(proxy, behind, col
 
 
 def test_a_photograph_without_a_face_passes_where_that_is_the_setting(address, behind, blank):
-    with running(create_proxy(desk_of(upstream=address, no_face="pass"))) as url:
+    with running(create_proxy(handlers_of(upstream=address, no_face="pass"))) as url:
         assert httpx.post(f"{url}/represent", json={"img": b64(blank)}).status_code == 207
         assert httpx.post(f"{url}/represent", json={"img": b64(b"no image")}).status_code == 422
     [(_, _, _, body)] = behind.calls
@@ -271,7 +271,7 @@ def test_a_photograph_without_a_face_passes_where_that_is_the_setting(address, b
 def test_its_own_health_is_under_a_prefix_and_keys_are_asked_for_in_a_header_of_their_own(address, behind, tmp_path, collins):
     path = tmp_path / "keys.json"
     key = add_key(path, "app", ["purify"])
-    with running(create_proxy(desk_of(upstream=address + "/base", keys=path), keys=Keys(path))) as url:
+    with running(create_proxy(handlers_of(upstream=address + "/base", keys=path), keys=Keys(path))) as url:
         assert httpx.get(f"{url}/facesieve/readyz").json() == {"status": "ready"}
         assert httpx.get(f"{url}/anything", headers={"X-API-Key": key}).status_code == 401
         assert behind.calls == []
@@ -283,7 +283,7 @@ def test_its_own_health_is_under_a_prefix_and_keys_are_asked_for_in_a_header_of_
 
 
 def test_a_server_that_is_not_there_is_502(collins):
-    with running(create_proxy(desk_of(upstream="http://127.0.0.1:9"))) as url:
+    with running(create_proxy(handlers_of(upstream="http://127.0.0.1:9"))) as url:
         answer = httpx.get(f"{url}/x")
     assert (answer.status_code, answer.json()["type"]) == (502, "urn:facesieve:problem:upstream")
 
@@ -305,7 +305,7 @@ def test_the_answer_is_streamed_as_it_comes():
 
     with (
         running(slow) as behind,
-        running(create_proxy(desk_of(upstream=behind))) as url,
+        running(create_proxy(handlers_of(upstream=behind))) as url,
         httpx.stream("GET", f"{url}/x") as answer,
     ):
         chunks = answer.iter_raw()

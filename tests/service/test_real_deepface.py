@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from serving import desk_of, quick_shield, running
+from serving import handlers_of, quick_shield, running
 
 from facesieve.images import encode_photo, read_photo
 from facesieve.service.proxy import create_proxy
@@ -41,7 +41,7 @@ def deepface(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def proxy(deepface):
-    with running(create_proxy(desk_of(upstream=deepface))) as url:
+    with running(create_proxy(handlers_of(upstream=deepface))) as url:
         yield url
 
 

@@ -1,13 +1,13 @@
 """The shield as an HTTP service, and as a proxy in front of another face recognition server.
 
-settings   every setting, with its meaning and its limits
-engine     one thread owns the model; faces of many clients are purified together
-desk       everything else that takes time: reading, detecting, embedding, the gallery, writing
-bodies     request bodies in memory: multipart, JSON, raw
-problems   every error as one shape of JSON
-keys       API keys, hashed at rest
-logs, metrics, frame   one line of log a request, its id, its figures
-routes     the addresses under /v1;  app  the application
-proxy      calls for another server, with the photographs in them purified
-run        from settings to a running server
+settings      every setting, with its meaning and its limits
+batcher       who may wait; batcher_local: one thread owns the purifier, batcher_ray: replicas on a cluster do
+handlers      everything else that takes time: reading, detecting, embedding, the gallery, writing
+request_body  request bodies in memory: multipart, JSON, raw;  schemas  the answers
+problems      every error as one shape of JSON
+keys, access  API keys, hashed at rest, and what each may do
+middleware    around every request: its id, one line of log, its figures;  logs, metrics
+routes        the addresses under /v1;  app  the application
+proxy         calls for another server, with the photographs in them purified
+run           from settings to a running server;  ray_serve  the same on a cluster
 """

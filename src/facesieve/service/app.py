@@ -1,4 +1,4 @@
-"""The application: the routes, the routes of its health, errors as problems, and the desk behind them."""
+"""The application: the routes, the routes of its health, errors as problems, and the handlers behind them."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from starlette.exceptions import HTTPException
 
 import facesieve
 from facesieve.service.access import allowed
-from facesieve.service.handlers import Desk
+from facesieve.service.handlers import Handlers
 from facesieve.service.keys import Keys
-from facesieve.service.middleware import Frame
+from facesieve.service.middleware import RequestMiddleware
 from facesieve.service.problems import MEDIA_TYPE, ProblemError
 from facesieve.service.routes import router
 
 DESCRIPTION = "Removes adversarial perturbations from face photographs before they are identified."
 
 
-def create_app(desk: Desk, *, keys: Keys | None = None) -> FastAPI:
+def create_app(handlers: Handlers, *, keys: Keys | None = None) -> FastAPI:
     """The service as an ASGI application. ``keys`` None asks for no keys: on loopback alone."""
-    app = bare_app(desk, keys=keys, prefix="")
+    app = bare_app(handlers, keys=keys, prefix="")
     app.include_router(router)
     return app
 
 
-def bare_app(desk: Desk, *, keys: Keys | None, prefix: str, docs: bool = True) -> FastAPI:
-    """An application with its desk, its health and its errors, and nothing else yet; ``prefix`` goes before ``/healthz``."""
+def bare_app(handlers: Handlers, *, keys: Keys | None, prefix: str, docs: bool = True) -> FastAPI:
+    """An application with its handlers, its health and its errors, and nothing else yet; ``prefix`` goes before ``/healthz``."""
 
     @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
-        await desk.engine.start()
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await handlers.batcher.start()
         yield
-        await desk.close()
+        await handlers.close()
 
     places = {"docs_url": "/docs", "redoc_url": None, "openapi_url": "/openapi.json"} if docs else dict.fromkeys(_DOCS)
-    app = FastAPI(title="facesieve", version=facesieve.__version__, description=DESCRIPTION, lifespan=life, **places)
-    app.state.desk, app.state.keys = desk, keys
-    _add_health(app, desk, prefix)
+    app = FastAPI(title="facesieve", version=facesieve.__version__, description=DESCRIPTION, lifespan=lifespan, **places)
+    app.state.handlers, app.state.keys = handlers, keys
+    _add_health(app, handlers, prefix)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)
     free = frozenset(prefix + path for path in ("/healthz", "/readyz", "/metrics"))
-    app.add_middleware(Frame, metrics=desk.metrics, max_requests=desk.settings.max_requests, free=free)
+    app.add_middleware(RequestMiddleware, metrics=handlers.metrics, max_requests=handlers.settings.max_requests, free=free)
     return app
 
 
 _DOCS = ("docs_url", "redoc_url", "openapi_url")
 
 
-def _add_health(app: FastAPI, desk: Desk, prefix: str) -> None:
+def _add_health(app: FastAPI, handlers: Handlers, prefix: str) -> None:
     @app.get(prefix + "/healthz")
     async def healthz() -> dict[str, str]:
         """The process answers."""
@@ -60,16 +60,16 @@ def _add_health(app: FastAPI, desk: Desk, prefix: str) -> None:
     @app.get(prefix + "/readyz")
     async def readyz() -> dict[str, str]:
         """Photographs are taken; 503 before the model is loaded and while the service stops."""
-        if not desk.engine.ready:
+        if not handlers.batcher.ready:
             raise ProblemError(503, "not-ready", "no faces are taken now", {"Retry-After": "1"})
         return {"status": "ready"}
 
-    open_ = [] if desk.settings.open_metrics else [Depends(allowed(None))]
+    open_ = [] if handlers.settings.open_metrics else [Depends(allowed(None))]
 
     @app.get(prefix + "/metrics", dependencies=open_)
     async def metrics() -> Response:
         """Figures for Prometheus."""
-        return Response(desk.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(handlers.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _answer(request: Request, problem: ProblemError) -> Response:

@@ -11,10 +11,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from facesieve.errors import FacesieveError
-from facesieve.service.batcher_local import BusyError
+from facesieve.service.batcher import BusyError
 from facesieve.service.logs import event
 from facesieve.service.metrics import Metrics
-from facesieve.service.problems import MEDIA_TYPE, ProblemError, as_problem
+from facesieve.service.problems import MEDIA_TYPE, ProblemError, as_problem, defect
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 GONE = 499  # for logs and figures alone: the client went away before the answer
@@ -24,7 +24,7 @@ class ClientGoneError(FacesieveError):
     """The client closed the connection; nobody waits for the answer."""
 
 
-class Frame:
+class RequestMiddleware:
     """ASGI middleware. ``free`` are the paths that are answered however busy the service is."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, max_requests: int, free: frozenset[str]) -> None:
@@ -40,7 +40,7 @@ class Frame:
         counted = scope["path"] not in self._free
         try:
             if counted and self._active >= self._max:
-                raise BusyError(f"{self._active} requests are in progress", 1)
+                raise BusyError(f"{self._active} requests are in progress")
             self._count(int(counted))
             try:
                 await self._app(scope, receive, call.send)
@@ -52,7 +52,7 @@ class Frame:
             await call.refuse(as_problem(error))
         except Exception:
             event("defect", {"request_id": call.id}, logging.ERROR, error=True)
-            await call.refuse(ProblemError(500, "defect", "the service made an error; its log has more"))
+            await call.refuse(defect())
         finally:
             self._close(call)
 

@@ -5,8 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from facesieve.errors import FacesieveError, GalleryError, ImageError, InputError, NoFaceError, SettingError
-from facesieve.service.batcher_local import BusyError
+from facesieve.errors import (
+    FacesieveError,
+    GalleryError,
+    ImageError,
+    InputError,
+    ManyFacesError,
+    NoFaceError,
+    NotSquareError,
+)
+from facesieve.service.batcher import BusyError
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:facesieve:problem:"
@@ -30,6 +38,24 @@ TITLES = {
     "defect": "An error of the service",
 }
 
+# Status and kind of an error of the library, by the first type that fits.
+KINDS: dict[type[FacesieveError], tuple[int, str]] = {
+    BusyError: (503, "busy"),
+    GalleryError: (409, "gallery"),
+    ImageError: (422, "unreadable-image"),
+    NoFaceError: (422, "no-face"),
+    ManyFacesError: (422, "too-many-faces"),
+    InputError: (422, "input"),
+}
+
+# What a caller can do about an error that does not say so itself.
+ADVICE: dict[type[FacesieveError], str] = {
+    NotSquareError: "leave aligned out to find its face",
+}
+
+# Errors about a photograph that was sent: they say which. Every other place, such as the gallery's, is not for callers.
+OF_PHOTOGRAPHS = (ImageError, NoFaceError, ManyFacesError, NotSquareError)
+
 
 class ProblemError(FacesieveError):
     """What a caller is told: an HTTP status, one of ``TITLES``, and a line of detail."""
@@ -40,7 +66,7 @@ class ProblemError(FacesieveError):
 
     def body(self, request_id: str) -> bytes:
         """The problem as JSON."""
-        plain = {"type": TYPE + self.kind, "title": TITLES[self.kind], "status": self.status, "detail": str(self)}
+        plain = {"type": TYPE + self.kind, "title": TITLES[self.kind], "status": self.status, "detail": self.what}
         return json.dumps({**plain, "instance": f"urn:uuid:{request_id}" if _is_uuid(request_id) else request_id}).encode()
 
 
@@ -48,23 +74,23 @@ def _is_uuid(text: str) -> bool:
     return len(text) == 36 and text.count("-") == 4
 
 
-def busy(detail: str, retry_after: int) -> ProblemError:
-    """503, with ``Retry-After`` in seconds."""
-    return ProblemError(503, "busy", detail, {"Retry-After": str(retry_after)})
+def defect() -> ProblemError:
+    """500, which says nothing: what went wrong may hold what a caller sent."""
+    return ProblemError(500, "defect", "the service made an error; its log has more")
 
 
 def as_problem(error: FacesieveError) -> ProblemError:
     """What a caller is told of an error of the library."""
     if isinstance(error, ProblemError):
         return error
-    if isinstance(error, BusyError):
-        return busy(str(error), error.retry_after)
-    if isinstance(error, GalleryError):
-        return ProblemError(409, "gallery", str(error))
-    kinds = {ImageError: "unreadable-image", NoFaceError: "no-face", SettingError: "input", InputError: "input"}
-    kind = next((kind for base, kind in kinds.items() if isinstance(error, base)), None)
-    return (
-        ProblemError(422, kind, str(error))
-        if kind
-        else ProblemError(500, "defect", "the service made an error; its log has more")
-    )
+    found = next((known for kind, known in KINDS.items() if isinstance(error, kind)), None)
+    if found is None:
+        return defect()
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, BusyError) else None
+    return ProblemError(*found, _detail(error), headers)
+
+
+def _detail(error: FacesieveError) -> str:
+    place = f"{error.where}: " if isinstance(error, OF_PHOTOGRAPHS) and error.where else ""
+    advice = error.advice or ADVICE.get(type(error))
+    return place + error.what + (f"; {advice}" if advice else "")

@@ -28,7 +28,7 @@ from starlette.responses import StreamingResponse
 from facesieve.errors import NoFaceError
 from facesieve.service.access import check_key, unless_gone
 from facesieve.service.app import bare_app
-from facesieve.service.handlers import Desk, Format
+from facesieve.service.handlers import Format, Handlers
 from facesieve.service.keys import Keys
 from facesieve.service.problems import ProblemError
 from facesieve.service.request_body import (
@@ -75,23 +75,23 @@ KINDS = {
 }
 
 
-def create_proxy(desk: Desk, *, keys: Keys | None = None) -> FastAPI:
-    """The proxy as an ASGI application; ``desk.settings.upstream`` is the server behind it.
+def create_proxy(handlers: Handlers, *, keys: Keys | None = None) -> FastAPI:
+    """The proxy as an ASGI application; ``handlers.settings.upstream`` is the server behind it.
 
     Its own health and figures are under ``/facesieve``. Keys are asked for in ``X-Facesieve-Key``,
     which is not passed on.
     """
-    app = bare_app(desk, keys=keys, prefix=PREFIX, docs=False)
-    upstream = Upstream(desk)
+    app = bare_app(handlers, keys=keys, prefix=PREFIX, docs=False)
+    upstream = Upstream(handlers)
     inner = app.router.lifespan_context
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with inner(app):
             yield
             await upstream.close()
 
-    app.router.lifespan_context = life
+    app.router.lifespan_context = lifespan
 
     async def handle(request: Request) -> Response:
         own = request.headers.get(KEY_HEADER.decode())
@@ -107,9 +107,9 @@ def create_proxy(desk: Desk, *, keys: Keys | None = None) -> FastAPI:
 class Upstream:
     """The server behind, and what is done to calls on their way."""
 
-    def __init__(self, desk: Desk) -> None:
-        settings = desk.settings
-        self._desk, self._settings = desk, settings
+    def __init__(self, handlers: Handlers) -> None:
+        settings = handlers.settings
+        self._handlers, self._settings = handlers, settings
         self._base = httpx.URL(settings.upstream or "")
         wanted = KINDS if settings.upstream_kind == "both" else {settings.upstream_kind: KINDS[settings.upstream_kind]}
         self._kinds = tuple(wanted.values())
@@ -152,7 +152,7 @@ class Upstream:
         target = self._base.raw_path.rstrip(b"/") + path + (b"?" + query if query else b"")
         asked = httpx.Request(request.method, self._base.copy_with(raw_path=target), headers=headers, content=content)
         try:
-            with self._desk.metrics.phase("upstream"):
+            with self._handlers.metrics.phase("upstream"):
                 sending = self._client.send(asked, stream=True)
                 answer = await (unless_gone(request, sending) if isinstance(content, bytes) else sending)
         except httpx.TimeoutException:
@@ -224,13 +224,13 @@ class Upstream:
         """The purified image and its type: what it was, where that can be written, otherwise PNG."""
         format = _format_of(data)
         try:
-            found = await self._desk.find(data)
+            before = await self._handlers.cut(data)
         except NoFaceError:
             if self._settings.no_face == "refuse":
                 raise
             return data, f"image/{format}"
-        purified = await self._desk.purify(found)
-        return await self._desk.encode(purified, format), f"image/{format}"
+        after = await self._handlers.restore(before)
+        return await self._handlers.encode(after, format), f"image/{format}"
 
 
 def _format_of(data: bytes) -> Format:

@@ -9,10 +9,12 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 import facesieve
 from facesieve.errors import InputError
+from facesieve.faces import FaceCrops
 from facesieve.galleries.base import Match
 from facesieve.identification import Identified
+from facesieve.runtime import Trace
 from facesieve.service.access import allowed, unless_gone
-from facesieve.service.handlers import Desk, Format, Purified
+from facesieve.service.handlers import Format, Handlers
 from facesieve.service.request_body import images_of, read_body
 from facesieve.service.schemas import (
     FaceAnswer,
@@ -39,13 +41,13 @@ _OF_IMAGES = problems(401, 403, 413, 415, 422, 503)
 _FORMATS: dict[str, Format] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
 
 
-def _desk(request: Request) -> Desk:
-    desk: Desk = request.app.state.desk
-    return desk
+def _handlers(request: Request) -> Handlers:
+    handlers: Handlers = request.app.state.handlers
+    return handlers
 
 
 async def _images(request: Request) -> dict[str, list[bytes]]:
-    settings = _desk(request).settings
+    settings = _handlers(request).settings
     body = await read_body(request, settings.max_bytes, settings.body_timeout_s)
     return images_of(body, request.headers.get("content-type", ""))
 
@@ -71,16 +73,17 @@ async def purify(
     seed: Seed = None,
 ) -> Response | PurifyAnswer:
     """Purify every face. ``Accept: application/json`` gives the faces too; image/png , image/jpeg, image/webp the image."""
-    desk, (data,) = _desk(request), _only(await _images(request), "file")
+    handlers, (data,) = _handlers(request), _only(await _images(request), "file")
     wanted = _wanted(request.headers.get("accept", ""), stages)
 
     async def work() -> Response | PurifyAnswer:
-        purified = await desk.purify(await desk.find(data, aligned=aligned), seed)
-        request.state.notes["faces"] = len(purified.crops)
+        before = await handlers.cut(data, aligned=aligned)
+        trace = await handlers.purify(before, seed)
+        request.state.notes["faces"] = len(before)
         if wanted == "application/json":
-            return await _as_json(desk, purified, stages)
-        headers = {"X-Facesieve-Faces": str(len(purified.crops))}
-        return Response(await desk.encode(purified, _FORMATS[wanted]), media_type=wanted, headers=headers)
+            return await _as_json(handlers, before, trace, stages)
+        image = await handlers.encode(before.with_crops(trace.crops), _FORMATS[wanted])
+        return Response(image, media_type=wanted, headers={"X-Facesieve-Faces": str(len(before))})
 
     return await unless_gone(request, work())
 
@@ -94,10 +97,10 @@ def _wanted(accept: str, stages: bool) -> str:
     return "application/json" if stages else known or "image/png"
 
 
-async def _as_json(desk: Desk, purified: Purified, stages: bool) -> PurifyAnswer:
-    crops = await desk.encode_crops(list(purified.crops))
-    made = [(name, await desk.encode_crops(list(result))) for name, result in purified.stages] if stages else []
-    faces = purified.found.faces
+async def _as_json(handlers: Handlers, before: FaceCrops, trace: Trace, stages: bool) -> PurifyAnswer:
+    after, faces = before.with_crops(trace.crops), before.faces
+    crops = await handlers.encode_crops(trace.crops)
+    made = [(step.name, await handlers.encode_crops(step.crops)) for step in trace.steps] if stages else []
     answers = [
         FaceAnswer(
             box=list(map(float, faces[n].box)) if faces else None,
@@ -106,9 +109,9 @@ async def _as_json(desk: Desk, purified: Purified, stages: bool) -> PurifyAnswer
             crop=_text(crops[n]),
             stages=[StageAnswer(name=name, image=_text(images[n])) for name, images in made] if stages else None,
         )
-        for n, change in enumerate(purified.changes)
+        for n, change in enumerate(after.changes(before))
     ]
-    return PurifyAnswer(preset=desk.shield.preset.name, image=_text(await desk.encode(purified, "png")), faces=answers)
+    return PurifyAnswer(preset=handlers.card.name, image=_text(await handlers.encode(after, "png")), faces=answers)
 
 
 def _text(data: bytes) -> str:
@@ -129,7 +132,7 @@ async def identify(
 ) -> IdentifyAnswer:
     """Name everyone in a photograph, with the shield in front of the recogniser."""
     (data,) = _only(await _images(request), "file")
-    found = await unless_gone(request, _desk(request).identify(data, count, threshold, seed))
+    found = await unless_gone(request, _handlers(request).identify(data, count, threshold, seed))
     request.state.notes["faces"] = len(found)
     return IdentifyAnswer(faces=[_person(one) for one in found])
 
@@ -166,9 +169,9 @@ async def verify(
     images = await _images(request)
     if person is None:
         file, other = _only(images, "file", "other")
-        work = _desk(request).compare(file, other, threshold, seed)
+        work = _handlers(request).compare(file, other, threshold, seed)
     else:
-        work = _desk(request).verify(_only(images, "file")[0], person, threshold, seed)
+        work = _handlers(request).verify(_only(images, "file")[0], person, threshold, seed)
     found = await unless_gone(request, work)
     return VerifyAnswer(same=found.same, score=found.score, threshold=found.threshold)
 
@@ -187,39 +190,39 @@ async def enrol(
     seed: Seed = None,
 ) -> PersonAnswer:
     """Enrol a person, from all the photographs or not at all. Somebody who is enrolled already is a 409: remove them first."""
-    images, desk = await _images(request), _desk(request)
-    if set(images) != {"file"} or not 1 <= len(images["file"]) <= desk.settings.max_faces:
-        raise InputError(f"send 1 to {desk.settings.max_faces} photographs, each as file, and nothing else")
-    made = await unless_gone(request, desk.enrol(id, images["file"], templates, seed))
+    images, handlers = await _images(request), _handlers(request)
+    if set(images) != {"file"} or not 1 <= len(images["file"]) <= handlers.settings.max_faces:
+        raise InputError(f"send 1 to {handlers.settings.max_faces} photographs, each as file, and nothing else")
+    made = await unless_gone(request, handlers.enrol(id, images["file"], templates, seed))
     return PersonAnswer(person=id, templates=made)
 
 
 @router.get("/gallery/{id:path}", dependencies=[Depends(allowed("gallery"))], responses=problems(401, 403, 404))
 async def person(request: Request, id: str) -> PersonAnswer:
     """An enrolled person. Templates themselves are not given out."""
-    entry = await _desk(request).person(id)
+    entry = await _handlers(request).person(id)
     return PersonAnswer(person=entry.person, templates=dict(entry.templates))
 
 
 @router.delete("/gallery/{id:path}", dependencies=[Depends(allowed("gallery"))], responses=problems(401, 403, 404))
 async def remove(request: Request, id: str) -> RemovedAnswer:
     """Remove a person with all templates."""
-    return RemovedAnswer(person=id, removed=await _desk(request).remove(id))
+    return RemovedAnswer(person=id, removed=await _handlers(request).remove(id))
 
 
 @router.get("/info", dependencies=[Depends(allowed(None))], responses=problems(401))
 async def info(request: Request) -> dict[str, object]:
     """What runs here, and its limits."""
-    desk = _desk(request)
-    shield, settings = desk.shield, desk.settings
+    handlers = _handlers(request)
+    card, settings = handlers.card, handlers.settings
     return {
         "version": facesieve.__version__,
-        "preset": shield.preset.as_dict(),
-        "purifier": shield.label,
-        "prior_sha256": shield.prior_sha256,
-        "size": shield.size,
-        "path": str(shield.path),
-        "embedder": desk.embedder,
+        "preset": card.preset,
+        "purifier": card.label,
+        "prior_sha256": card.prior_sha256,
+        "size": card.size,
+        "path": card.ran_on,
+        "embedder": handlers.embedder,
         "gallery": settings.gallery is not None,
         "limits": settings.model_dump(include={"max_bytes", "max_pixels", "max_faces", "queue_faces", "max_batch"}),
     }

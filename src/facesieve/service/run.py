@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import signal
 import socket
-from dataclasses import replace
 
+import numpy as np
 import uvicorn
 from fastapi import FastAPI
 
-from facesieve.errors import InputError
-from facesieve.faces import Detector
+from facesieve.errors import InputError, one_line
 from facesieve.galleries import open_gallery
 from facesieve.identification import Identifier
-from facesieve.purify import Preset, chosen_preset
+from facesieve.purify import chosen_preset
 from facesieve.recognition.embedders import load_embedder
+from facesieve.runtime import PurifierCard, Runtime
 from facesieve.service.app import create_app
-from facesieve.service.batcher_local import Engine, Limits
-from facesieve.service.handlers import Desk
+from facesieve.service.batcher import Limits
+from facesieve.service.batcher_local import LocalBatcher
+from facesieve.service.handlers import Handlers
 from facesieve.service.keys import Keys
 from facesieve.service.logs import event, log_to_stderr
 from facesieve.service.metrics import Metrics
@@ -29,54 +30,49 @@ from facesieve.shield import Shield, load_shield
 def build_app(settings: Settings) -> FastAPI:
     """The service, or the proxy where ``upstream`` is set, with its networks loaded and its gallery open."""
     shield = shield_of(settings)
-    identifier = identifier_of(settings, shield)
-    desk = make_desk(settings, shield, identifier)
-    desk.open()
-    app = app_of(settings, desk)
+    handlers = local_handlers(settings, shield.runtime)
+    handlers.open()
+    app = app_of(settings, handlers)
     if settings.page:
-        assert identifier is not None  # a proxy has no page
-        _add_page(app, settings, identifier, shield)
+        _add_page(app, settings, handlers, shield)
     return app
 
 
-def preset_of(settings: Settings) -> Preset:
-    """The preset, or the profile's, at the scale that is set."""
-    return chosen_preset(settings.preset).changed(scale=settings.scale)
-
-
 def shield_of(settings: Settings) -> Shield:
-    """The shield, with its network loaded."""
-    return load_shield(preset_of(settings), prior=settings.prior, device=settings.device, precision=settings.precision)
+    """The shield, with its network loaded and run once."""
+    preset = chosen_preset(settings.preset).changed(scale=settings.scale)
+    shield = load_shield(preset, prior=settings.prior, device=settings.device, precision=settings.precision)
+    shield.runtime.purify(np.full((1, 3, shield.card.size, shield.card.size), 0.5, np.float32), [0])
+    return shield
 
 
-def identifier_of(settings: Settings, shield: Shield) -> Identifier | None:
-    """The recogniser behind the shield; a proxy has none."""
-    return None if settings.upstream else Identifier(load_embedder(settings.embedder), shield)
+def identifier_of(settings: Settings, card: PurifierCard) -> Identifier | None:
+    """The recogniser behind the purifier; a proxy has none."""
+    return None if settings.upstream else Identifier(load_embedder(settings.embedder), card.label)
 
 
-def app_of(settings: Settings, desk: Desk) -> FastAPI:
-    """The service, or the proxy where ``upstream`` is set, over an open desk."""
+def app_of(settings: Settings, handlers: Handlers) -> FastAPI:
+    """The service, or the proxy where ``upstream`` is set, over handlers that are open."""
     keys = None if settings.keys is None else Keys(settings.keys)
-    return create_proxy(desk, keys=keys) if settings.upstream else create_app(desk, keys=keys)
+    return create_proxy(handlers, keys=keys) if settings.upstream else create_app(handlers, keys=keys)
 
 
-def _add_page(app: FastAPI, settings: Settings, identifier: Identifier, shield: Shield) -> None:
-    """The page at ``/ui``, with a gallery handle and a detector of its own: the desk's serve the desk's thread alone."""
+def _add_page(app: FastAPI, settings: Settings, handlers: Handlers, shield: Shield) -> None:
+    """The page at ``/ui``, with a gallery handle and a detector of its own: the handlers' serve their thread alone."""
     from facesieve.page.run import mount
 
-    own = replace(shield, detector=Detector())
     gallery = None if settings.gallery is None else open_gallery(settings.gallery)
-    mount(app, identifier.embedder, own, gallery, settings.samples)
+    mount(app, handlers.identifier.embedder, shield, gallery, settings.samples)
 
 
-def make_desk(settings: Settings, shield: Shield, identifier: Identifier | None) -> Desk:
-    """The desk of these parts, with its engine; not opened yet."""
+def local_handlers(settings: Settings, runtime: Runtime) -> Handlers:
+    """Handlers whose batcher has the purifier in this process; not opened yet."""
     metrics = Metrics()
     limits = Limits(
         settings.max_batch, settings.batch_wait_ms / 1000, settings.queue_faces, settings.deadline_s, settings.max_wait_s
     )
-    engine = Engine(lambda crops, seeds: [(s.name, r) for s, r in shield.trace(crops, seeds)], limits, metrics)
-    return Desk(shield, identifier, engine, settings, metrics)
+    batcher, card = LocalBatcher(runtime, limits, metrics), runtime.card
+    return Handlers(batcher, card, identifier_of(settings, card), settings, metrics)
 
 
 def serve(settings: Settings) -> None:
@@ -112,5 +108,5 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
-        raise InputError(f"cannot listen on {host}:{port}: {error.strerror}; choose another host or port") from error
+        raise InputError(f"cannot listen there: {one_line(error)}", f"{host}:{port}", "choose another host or port") from error
     return listener
