@@ -15,7 +15,8 @@ import numpy as np
 from facesieve.errors import GalleryError, ManyFacesError, SettingError
 from facesieve.faces import Face, FaceCrops
 from facesieve.galleries.base import RAW, Gallery, Match
-from facesieve.recognition import Embedder, Rows
+from facesieve.recognition import Embedder
+from facesieve.rows import Rows
 
 CROP = 160  # pixels, of faces that are embedded as they are; a purified one has its prior's size
 

@@ -488,6 +488,6 @@ def test_without_the_postgres_extra(monkeypatch):
 
 
 def test_back_ends_are_imported_when_they_are_used():
-    code = "from facesieve.recognition import open_gallery, gallery; import sys; "
+    code = "from facesieve.galleries import open_gallery, GALLERIES; import sys; len(GALLERIES); "
     code += "print({'lancedb', 'psycopg', 'pyarrow', 'torch'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -23,8 +23,8 @@ from facesieve.cli.terminal import errors, out
 from facesieve.errors import GalleryError, InputError
 
 if TYPE_CHECKING:
-    from facesieve.galleries.base import Rows
     from facesieve.identification import Identifier
+    from facesieve.rows import Rows
 
 gallery_app = typer.Typer(no_args_is_help=True, help="Galleries of known people: list, remove, export, calibrate, index.")
 

@@ -3,31 +3,28 @@
 A template is one embedding of one photograph of one person. Photographs are never stored. A gallery
 belongs to one embedder; each template says whether it was made from the raw photograph or from a
 purified one, and by which purifier.
-
-The back ends are ``gallery_lance`` (a folder) and ``gallery_postgres`` (a server); ``open_gallery``
-chooses. What they share, the checks and the way from rows to people, is here.
 """
 
 from __future__ import annotations
 
 import json
-import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Self
 
 from facesieve.errors import GalleryError, InputError
+from facesieve.galleries.checks import checked_label, checked_name, checked_people
+from facesieve.registry import Registry
+from facesieve.rows import Rows, unit_rows
 
-Rows = NDArray[np.float32]  # (N, D), rows of L2 norm 1
 Templates = Mapping[str, Rows]  # purifier label -> rows
+Nearest = Callable[[Rows, int], list[tuple[str, float]]]  # probe (D,), limit -> (person, cosine), best first
 
 RAW = "raw"  # the purifier label of a template that was made without one
 
-LONGEST_NAME = 200  # characters
 INDEX_FROM = 10_000  # templates; fewer are searched one by one faster than an index is worth
 
 
@@ -66,29 +63,34 @@ class Calibration:
     pairs: int  # impostor comparisons that it was chosen from
 
 
-class Gallery(Protocol):
-    """What every back end does. All methods raise ``GalleryError`` where the gallery cannot serve.
+class Gallery(ABC):
+    """A gallery that is open. The public methods check what is given; a back end fills in those with an underscore.
 
-    Names of people are compared after ``checked_name``: Unicode NFC, without blanks around them.
+    All methods raise ``GalleryError`` where the gallery cannot serve. Names of people are compared after
+    ``checked_name``: Unicode NFC, without blanks around them. A gallery serves one thread.
     """
 
-    @property
-    def embedder(self) -> str:
-        """The name of the embedder that made every template."""
+    where: str  # how messages name it; never with a password
+    embedder: str  # the name of the embedder that made every template
+    dimensions: int  # the length D of a template
 
-    @property
-    def dimensions(self) -> int:
-        """The length D of a template."""
+    # --- what everybody calls ---------------------------------------------------------------------
 
     def enrol(self, person: str, templates: Templates) -> None:
-        """Add a person with templates by purifier label, whole or not at all.
+        """Add a person with templates by purifier label, all of them or none.
 
         Raises ``GalleryError`` if the person is there already, ``InputError`` for rows that are not
         finite unit rows of this gallery's length, or for none.
         """
+        self.enrol_all({person: templates})
 
     def enrol_all(self, people: Mapping[str, Templates]) -> None:
         """Add many people at once, all of them or none; much faster than one by one. Raises as ``enrol``."""
+        checked = checked_people(people, self.dimensions)
+        with self._writing():
+            known = self._add(checked)
+            if known is not None:
+                raise self._error(f"{known} is enrolled already, nothing was changed", "remove this person first")
 
     def search(self, rows: Rows, *, purifier: str = RAW, count: int = 5) -> list[list[Match]]:
         """For each probe row (P, D) the ``count`` best people, best first, by their best template.
@@ -97,174 +99,180 @@ class Gallery(Protocol):
         purifier made are searched. Raises ``GalleryError`` for an empty gallery, and where a person
         has templates of other purifiers only; ``InputError`` for rows that are not unit rows.
         """
+        rows, purifier = unit_rows(rows, "probes", self.dimensions), checked_label(purifier)
+        if count < 1:
+            raise InputError(f"{count} people cannot be looked for; ask for 1 or more")
+        with self._reading():
+            nearest = self._nearest(self._labels_to_search(purifier))
+            return [best_people(partial(nearest, row), count) for row in rows]
 
     def templates_of(self, person: str, *, purifier: str = RAW) -> Rows:
         """The templates (N, D) of one person that such a probe may be compared with, for 1:1 verification.
 
         Raises ``GalleryError`` if the person is unknown, or has templates of other purifiers only.
         """
+        person, purifier = checked_name(person), checked_label(purifier)
+        with self._reading():
+            labels, rows = self._templates_of(person)
+        if not labels:
+            raise self._unknown(person)
+        self._check_usable(person, labels, purifier)
+        return rows[[label in (RAW, purifier) for label in labels]]
 
     def remove(self, person: str) -> int:
         """Remove a person; returns the number of templates. Raises ``GalleryError`` if unknown."""
+        person = checked_name(person)
+        with self._writing():
+            count = self._remove(person)
+        if not count:
+            raise self._unknown(person)
+        return count
 
     def people(self, only: str | None = None) -> list[Entry]:
         """Everyone, by name; or the person ``only``, if enrolled."""
+        counts: dict[str, dict[str, int]] = {}
+        with self._reading():
+            for person, label, count in self._counts(None if only is None else checked_name(only)):
+                counts.setdefault(person, {})[label] = count
+        return [Entry(person, templates) for person, templates in counts.items()]
 
     def export(self) -> Iterator[Template]:
         """Every template, by person, in the order they were enrolled; nothing that is written meanwhile."""
+        return self._export()
 
     def build_index(self, *, at_least: int = INDEX_FROM) -> bool:
         """Index the templates for faster search; with fewer than ``at_least``, only tidy up and return False.
 
         Templates that are enrolled later are found as well.
         """
+        with self._writing():
+            built = self._index(max(at_least, 1))
+        self._tidy()
+        return built
 
     def calibrations(self) -> Sequence[Calibration]:
         """The thresholds that were chosen for this gallery, at most one for each purifier label."""
+        with self._reading():
+            return self._calibrations()
 
     def calibrate(self, calibration: Calibration) -> None:
         """Keep a threshold, in place of the one for the same purifier label."""
+        calibration = replace(calibration, purifier=checked_label(calibration.purifier))
+        with self._writing():
+            self._calibrate(calibration)
 
+    def check_made_with(self, embedder: str | None, dimensions: int | None) -> None:
+        """Raise ``GalleryError`` if the templates are of another embedder or length; None is any."""
+        found, wanted = (self.embedder, self.dimensions), (embedder, dimensions)
+        if any(w not in (None, f) for f, w in zip(found, wanted, strict=True)):
+            names = [f"{'any embedder' if n is None else n} ({'any' if d is None else d} dimensions)" for n, d in (found, wanted)]
+            raise self._error(f"made with {names[0]}, not with {names[1]}", "use the same embedder or another gallery")
+
+    # --- what a back end fills in -----------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def open(cls, location: str) -> Self:
+        """The gallery at ``location``. Raises ``GalleryError`` if there is none."""
+
+    @classmethod
+    @abstractmethod
+    def create(cls, location: str, embedder: str, dimensions: int) -> Self:
+        """The gallery at ``location``, made if there is none. Raises ``GalleryError`` where it cannot be made."""
+
+    @abstractmethod
     def close(self) -> None:
         """Let go of files and connections."""
 
-
-class BackEnd(ABC):
-    """What both back ends do alike."""
-
-    _embedder: str
-    _dimensions: int
-
-    @property
-    def embedder(self) -> str:
-        """The name of the embedder that made every template."""
-        return self._embedder
-
-    @property
-    def dimensions(self) -> int:
-        """The length D of a template."""
-        return self._dimensions
-
-    def enrol(self, person: str, templates: Templates) -> None:
-        """See ``Gallery``."""
-        self.enrol_all({person: templates})
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[None]:
+        """Around what reads. The back end's own errors become ``GalleryError``."""
 
     @abstractmethod
-    def enrol_all(self, people: Mapping[str, Templates]) -> None:
-        """See ``Gallery``."""
+    def _writing(self) -> AbstractContextManager[None]:
+        """Around a check and the write that relies on it: nobody else writes in between, and an error undoes the write."""
+
+    @abstractmethod
+    def _add(self, people: Mapping[str, Templates]) -> str | None:
+        """Add all of them; or, where one is there already, nobody, and return this one."""
+
+    @abstractmethod
+    def _remove(self, person: str) -> int:
+        """Remove a person's templates; how many there were."""
+
+    @abstractmethod
+    def _label_sets(self) -> Mapping[str, str]:
+        """Each ``label_set`` of the gallery with one person who has it."""
+
+    @abstractmethod
+    def _nearest(self, labels: Sequence[str] | None) -> Nearest:
+        """What finds the templates nearest to a probe: that many, and fewer only where there are no more.
+
+        ``labels`` are those to look at, None where all are.
+        """
+
+    @abstractmethod
+    def _templates_of(self, person: str) -> tuple[Sequence[str], Rows]:
+        """The label of each template of a person, and the rows (N, D), as they were enrolled; none for an unknown one."""
+
+    @abstractmethod
+    def _counts(self, only: str | None) -> Iterable[tuple[str, str, int]]:
+        """(person, label, number of templates) of everyone or of one, by name and label."""
+
+    @abstractmethod
+    def _export(self) -> Iterator[Template]:
+        """As ``export``."""
+
+    @abstractmethod
+    def _index(self, at_least: int) -> bool:
+        """Make the index, unless there are fewer templates than ``at_least``: whether it was made."""
+
+    def _tidy(self) -> None:  # noqa: B027  most have nothing to do
+        """What is done best after an index was asked for, and alone."""
+
+    @abstractmethod
+    def _calibrations(self) -> Sequence[Calibration]:
+        """As ``calibrations``."""
+
+    @abstractmethod
+    def _calibrate(self, calibration: Calibration) -> None:
+        """Keep it, in place of the one for the same label."""
+
+    # --- which templates a probe is compared with -------------------------------------------------
+
+    def _labels_to_search(self, purifier: str) -> list[str] | None:
+        """The labels that a probe treated so may be compared with; None if the gallery has no others.
+
+        Raises ``GalleryError`` for an empty gallery, and for people with neither raw templates nor those of ``purifier``.
+        """
+        sets = {person: json.loads(text) for text, person in self._label_sets().items()}
+        if not sets:
+            raise self._error("the gallery is empty", "enrol somebody first")
+        for person, labels in sets.items():
+            self._check_usable(person, labels, purifier)
+        usable = [RAW, purifier]
+        return None if all(label in usable for labels in sets.values() for label in labels) else usable
+
+    def _check_usable(self, person: str, labels: Iterable[str], purifier: str) -> None:
+        if not {RAW, purifier} & set(labels):
+            raise self._error(
+                f"{person} has templates of {', '.join(sorted(set(labels)))} only, and the probe is of {purifier}",
+                "search with the same purifier, or enrol raw templates too",
+            )
+
+    def _unknown(self, person: str) -> GalleryError:
+        return self._error(f"nobody called {person} is enrolled", "list the gallery to see who is")
+
+    def _error(self, what: str, advice: str | None = None) -> GalleryError:
+        return GalleryError(what, self.where, advice)
 
 
-# --- what a user gives --------------------------------------------------------------------------
-
-
-def checked_name(text: str, what: str = "a person's name") -> str:
-    """``text`` in Unicode NFC without blanks around it, so that what looks the same is the same.
-
-    Raises ``InputError`` if nothing is left, for more than 200 characters, and for control
-    characters, line separators and broken surrogates.
-    """
-    name = unicodedata.normalize("NFC", text).strip()
-    if not name:
-        raise InputError(f"{what} is empty; give one")
-    if len(name) > LONGEST_NAME:
-        raise InputError(f"{what} has {len(name)} characters, at most {LONGEST_NAME} are allowed: '{name[:20]}...'")
-    if bad := next((c for c in name if unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"}), None):
-        raise InputError(f"{what} holds the control character U+{ord(bad):04X}; leave it out: {name!r}")
-    return name
-
-
-def checked_people(people: Mapping[str, Templates], dimensions: int) -> dict[str, dict[str, Rows]]:
-    """Names and rows as they are stored. Raises ``InputError`` as ``Gallery.enrol_all`` says."""
-    checked: dict[str, dict[str, Rows]] = {}
-    for given, templates in people.items():
-        person = checked_name(given)
-        if person in checked:
-            raise InputError(f"{person} is given twice; give all templates of a person at once")
-        if not templates:
-            raise InputError(f"{person}: no templates; give at least one")
-        checked[person] = {}
-        for name, rows in templates.items():
-            label = checked_name(name, "a purifier's label")
-            if label in checked[person]:
-                raise InputError(f"{person}: the purifier {label} is given twice")
-            checked[person][label] = checked_rows(rows, dimensions, f"{person}, templates of {label}")
-            if not len(rows):
-                raise InputError(f"{person}: no templates of {label}; give at least one, or leave the label out")
-    if not checked:
-        raise InputError("nobody to enrol; give at least one person")
-    return checked
-
-
-def checked_rows(rows: Rows, dimensions: int, what: str) -> Rows:
-    """``rows`` as float32 (N, D). Raises ``InputError`` for another shape, and for rows that are not of norm 1."""
-    try:
-        array: Rows = np.asarray(rows, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{what}: not an array of numbers; give rows of an embedder") from error
-    if array.ndim != 2 or array.shape[1] != dimensions:
-        raise InputError(f"{what}: shape {array.shape}, but this gallery holds rows of shape (N, {dimensions})")
-    norms = np.linalg.norm(array, axis=1)
-    if not np.all(np.abs(norms - 1) <= 1e-3):  # NaN and infinity fail as well
-        raise InputError(f"{what}: not finite rows of norm 1; divide each row by its norm")
-    return array
-
-
-def checked_count(count: int) -> int:
-    """How many people to look for. Raises ``InputError`` below 1."""
-    if count < 1:
-        raise InputError(f"{count} people cannot be looked for; ask for 1 or more")
-    return count
-
-
-def check_same(where: str, found: tuple[str, int], wanted: tuple[str | None, int | None]) -> None:
-    """Raise ``GalleryError`` where a gallery of this (embedder, dimensions) is opened for another; None is any."""
-    if any(w not in (None, f) for f, w in zip(found, wanted, strict=True)):
-        names = [f"{'any embedder' if n is None else n} ({'any' if d is None else d} dimensions)" for n, d in (found, wanted)]
-        raise GalleryError(f"{where}: made with {names[0]}, not with {names[1]}; use the same embedder or another gallery")
-
-
-# --- which templates a probe is compared with ---------------------------------------------------
+GALLERIES: Registry[type[Gallery]] = Registry("gallery", room="facesieve.galleries")
 
 
 def label_set(labels: Iterable[str]) -> str:
     """Purifier labels of one person as one text; the same set always gives the same text."""
     return json.dumps(sorted(labels), ensure_ascii=False)
-
-
-def check_usable(where: str, sets: Mapping[str, str], purifier: str) -> bool:
-    """Whether every template may be searched with such a probe; if not, labels must be asked for.
-
-    ``sets`` maps each ``label_set`` of the gallery to one person who has it. Raises
-    ``GalleryError`` for none, and for a set with neither raw templates nor those of ``purifier``.
-    """
-    if not sets:
-        raise GalleryError(f"{where}: the gallery is empty; enrol somebody first")
-    every = True
-    for text, person in sets.items():
-        labels = set(json.loads(text))
-        check_person_usable(where, person, labels, purifier)
-        every = every and labels <= {RAW, purifier}
-    return every
-
-
-def check_person_usable(where: str, person: str, labels: Iterable[str], purifier: str) -> None:
-    """Raise ``GalleryError`` if none of ``labels`` may be compared with a probe treated by ``purifier``."""
-    if not {RAW, purifier} & set(labels):
-        had = ", ".join(sorted(labels))
-        raise GalleryError(
-            f"{where}: {person} has templates of {had} only, and the probe is of {purifier}; "
-            "search with the same purifier, or enrol raw templates too"
-        )
-
-
-def unknown(where: str, person: str) -> GalleryError:
-    """The error for a person who is not there."""
-    return GalleryError(f"{where}: nobody called {person} is enrolled; list the gallery to see who is")
-
-
-def known(where: str, person: str) -> GalleryError:
-    """The error for a person who is there already."""
-    return GalleryError(f"{where}: {person} is enrolled already, nothing was changed; remove this person first")
 
 
 def best_people(nearest: Callable[[int], list[tuple[str, float]]], count: int) -> list[Match]:
@@ -284,10 +292,3 @@ def best_people(nearest: Callable[[int], list[tuple[str, float]]], count: int) -
             ranked = sorted(best.items(), key=lambda item: (-item[1], item[0]))
             return [Match(person, score) for person, score in ranked[:count]]
         limit *= 4
-
-
-__all__ = [
-    "INDEX_FROM", "RAW", "Calibration", "Entry", "Gallery", "Match", "Rows", "Template", "Templates", "best_people",
-    "check_person_usable", "check_same", "check_usable", "checked_count", "checked_name", "checked_people", "checked_rows",
-    "known", "label_set", "unknown",
-]  # fmt: skip

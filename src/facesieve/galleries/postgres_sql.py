@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from facesieve.galleries.base import Rows
+from facesieve.rows import Rows
 
 TABLES = """
 CREATE TABLE about (
@@ -28,6 +28,35 @@ CREATE INDEX ON templates (person_id);
 CREATE TABLE calibrations (
     purifier text PRIMARY KEY, threshold float8 NOT NULL, false_accept_rate float8 NOT NULL, pairs bigint NOT NULL
 );
+"""
+
+VECTOR_SCHEMA = """
+SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
+"""
+
+INDEX = """
+CREATE INDEX templates_row ON templates USING ivfflat ((row::halfvec({dimensions})) halfvec_ip_ops) WITH (lists = {lists})
+"""
+
+SET_CALIBRATION = """
+INSERT INTO calibrations (purifier, threshold, false_accept_rate, pairs)
+VALUES (%(purifier)s, %(threshold)s, %(false_accept_rate)s, %(pairs)s)
+ON CONFLICT (purifier) DO UPDATE SET (threshold, false_accept_rate, pairs)
+= (EXCLUDED.threshold, EXCLUDED.false_accept_rate, EXCLUDED.pairs)
+"""
+
+COUNTS = """
+SELECT p.person, t.purifier, count(*) FROM templates t JOIN people p ON p.id = t.person_id
+WHERE %(only)s::text IS NULL OR p.person = %(only)s
+GROUP BY p.person, t.purifier ORDER BY p.person, t.purifier COLLATE "C"
+"""
+
+TEMPLATES_OF = """
+SELECT t.purifier, t.row::real[] FROM templates t JOIN people p ON p.id = t.person_id WHERE p.person = %s ORDER BY t.id
+"""
+
+EXPORT = """
+SELECT p.person, t.purifier, t.row::real[] FROM templates t JOIN people p ON p.id = t.person_id ORDER BY p.person, t.id
 """
 
 # Each different set of labels with somebody who has it: from one to the next larger through the index,

@@ -6,6 +6,6 @@ together there, and the cosine of two faces is the product of their rows.
 
 from __future__ import annotations
 
-from facesieve.recognition.embedder import Embedder, Rows, TorchEmbedder
+from facesieve.recognition.embedder import Embedder, TorchEmbedder
 
-__all__ = ["Embedder", "Rows", "TorchEmbedder"]
+__all__ = ["Embedder", "TorchEmbedder"]

@@ -6,14 +6,12 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facesieve.faces import Crops
+from facesieve.rows import Rows
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Rows = NDArray[np.float32]  # (N, D), each of L2 norm 1
 
 BATCH = 32  # crops that are embedded together; more would not be faster, and a gallery's worth would not fit
 

@@ -1,0 +1,54 @@
+"""Names, labels and templates as a gallery stores them, checked before they get there."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+
+from facesieve.errors import InputError
+from facesieve.rows import Rows, unit_rows
+
+LONGEST_NAME = 200  # characters
+
+
+def checked_name(text: str, what: str = "a person's name") -> str:
+    """``text`` in Unicode NFC without blanks around it, so that what looks the same is the same.
+
+    Raises ``InputError`` if nothing is left, for more than 200 characters, and for control
+    characters, line separators and broken surrogates.
+    """
+    name = unicodedata.normalize("NFC", text).strip()
+    if not name:
+        raise InputError(f"{what} is empty; give one")
+    if len(name) > LONGEST_NAME:
+        raise InputError(f"{what} has {len(name)} characters, at most {LONGEST_NAME} are allowed: '{name[:20]}...'")
+    if bad := next((c for c in name if unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"}), None):
+        raise InputError(f"{what} holds the control character U+{ord(bad):04X}; leave it out: {name!r}")
+    return name
+
+
+def checked_label(text: str) -> str:
+    """A purifier's label; as ``checked_name``."""
+    return checked_name(text, "a purifier's label")
+
+
+def checked_people(people: Mapping[str, Mapping[str, Rows]], dimensions: int) -> dict[str, dict[str, Rows]]:
+    """Names, labels and rows as they are stored. Raises ``InputError`` as ``Gallery.enrol_all`` says."""
+    checked: dict[str, dict[str, Rows]] = {}
+    for given, templates in people.items():
+        person = checked_name(given)
+        if person in checked:
+            raise InputError(f"{person} is given twice; give all templates of a person at once")
+        if not templates:
+            raise InputError(f"{person}: no templates; give at least one")
+        checked[person] = {}
+        for name, rows in templates.items():
+            label = checked_label(name)
+            if label in checked[person]:
+                raise InputError(f"{person}: the purifier {label} is given twice")
+            checked[person][label] = unit_rows(rows, f"{person}, templates of {label}", dimensions)
+            if not len(rows):
+                raise InputError(f"{person}: no templates of {label}; give at least one, or leave the label out")
+    if not checked:
+        raise InputError("nobody to enrol; give at least one person")
+    return checked
