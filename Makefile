@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check format build setup clean
+.PHONY: demo test test-all check docs format build setup clean
 
 setup: $(READY)
 
@@ -21,8 +21,16 @@ demo: $(READY)
 	$(BIN)/python examples/demo.py --output out/demo
 	$(BIN)/python examples/wrong_name.py --output out/demo
 
+# What needs more than this process: other processes to end, Ray, a browser, PostgreSQL, a build.
+OUTSIDE := kills or ray or browser or postgres or packaging
+
+# The quick tests, on two processes.
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ($(OUTSIDE) or slow or gpu)"
+
+# The rest, one after the other.
+test-all: $(READY)
+	$(BIN)/python -m pytest -m "($(OUTSIDE)) and not (slow or gpu)"
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -107,6 +107,7 @@ def test_enrolling_both_kinds_of_templates(facesieve, people, probe, tmp_path):
     assert "fast-" in facesieve("gallery", "list", "--gallery", folder).out
 
 
+@pytest.mark.postgres
 def test_a_gallery_on_a_server(facesieve, people, probe, server):
     url = f"{server}&gallery=cli"
     assert facesieve("enrol", people, "--folders", "--gallery", url).code == 0

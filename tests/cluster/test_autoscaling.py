@@ -10,6 +10,8 @@ from ray_here import ask, free_port, small_ray, workers
 from facesieve.service.settings import Settings
 from shard_making import small
 
+pytestmark = pytest.mark.ray
+
 PATIENCE = 240.0  # s; Ray waits for half a minute of load before it starts a replica, which then loads the model
 
 

@@ -20,6 +20,8 @@ from facesieve.service.settings import Settings
 from facesieve.shield import load_shield
 from shard_making import BAD, noise, read_tar, shard, small, write_parquet, write_tar
 
+pytestmark = pytest.mark.ray
+
 REAL = Recipe(preset("fast").changed(steps=1))
 ALIGNED = ShardOptions(Options(aligned=True, seed=3))
 

@@ -11,6 +11,8 @@ import psutil
 import pytest
 from ray_here import is_ray, until
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.mark.slow
 def test_serve_on_a_ray_of_its_own_ends_in_order_and_leaves_nothing(tmp_path):

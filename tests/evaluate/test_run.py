@@ -139,6 +139,7 @@ def test_a_run_that_was_stopped_at_any_line_ends_like_one_that_was_not(done, sou
     assert timeless(evaluate(settings, source, tmp_path, **SILENT)) == timeless(done[1])
 
 
+@pytest.mark.kills
 def test_a_run_that_is_killed_loses_and_doubles_nothing(done, source, experiment, tmp_path):
     command = [sys.executable, "-m", "facesieve.cli", "evaluate", experiment, "--source", source, "-o", tmp_path / "run"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

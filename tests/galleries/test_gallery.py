@@ -41,7 +41,7 @@ NAMES = (
 numbers = count()
 
 
-@pytest.fixture(params=["lance", "postgres"])
+@pytest.fixture(params=["lance", pytest.param("postgres", marks=pytest.mark.postgres)])
 def location(request, tmp_path):
     if request.param == "lance":
         return str(tmp_path / "gallery")
@@ -225,7 +225,7 @@ def test_a_name_is_a_name_and_nothing_else(names_gallery, name):
     assert len(gallery.search(rows[:1], purifier=label, count=50)[0]) == len(NAMES)
 
 
-@pytest.fixture(scope="module", params=["lance", "postgres"])
+@pytest.fixture(scope="module", params=["lance", pytest.param("postgres", marks=pytest.mark.postgres)])
 def names_gallery(request, tmp_path_factory):
     """One gallery of all the names, which each test leaves as it was."""
     here = str(tmp_path_factory.mktemp("names") / "gallery")
@@ -373,6 +373,7 @@ def enrol_and_kill(spawner, location, prefix, seconds):
     return [line.strip() for line in lines if not line.startswith(("pid ", "end"))]
 
 
+@pytest.mark.kills
 def test_killed_at_any_moment_each_enrolment_is_whole_or_not_there(gallery, location, spawner):
     rng, printed = random.Random(0), []
     for kill in range(5):

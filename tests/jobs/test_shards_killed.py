@@ -14,6 +14,8 @@ import pytest
 
 from shard_making import BAD, small, write_parquet, write_tar
 
+pytestmark = pytest.mark.kills
+
 KILLS = 12
 HERE = Path(__file__).parent
 

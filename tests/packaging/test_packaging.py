@@ -17,6 +17,8 @@ import yaml
 
 from facesieve.service.settings import Settings
 
+pytestmark = pytest.mark.packaging
+
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "docs" / "deploy"
 

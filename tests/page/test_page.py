@@ -116,6 +116,7 @@ def said(page, pattern):
     return page.inner_text("#message")
 
 
+@pytest.mark.browser
 @needs_browser
 def test_a_photograph_is_purified_attacked_and_named_again(browser, served, sample_paths):
     (probe,) = [path for path in sample_paths if path.name == "obama-3.jpg"]
@@ -151,6 +152,7 @@ def test_a_photograph_is_purified_attacked_and_named_again(browser, served, samp
     page.close()
 
 
+@pytest.mark.browser
 @needs_browser
 def test_a_mistake_is_one_line_in_the_page(browser, served, tmp_path):
     from PIL import Image
@@ -178,6 +180,7 @@ def test_a_mistake_is_one_line_in_the_page(browser, served, tmp_path):
     page.close()
 
 
+@pytest.mark.browser
 @needs_browser
 def test_the_service_has_the_page_beside_its_routes_and_stops_with_a_page_open(browser, tmp_path, sample_paths):
     port = free_port()
@@ -200,6 +203,7 @@ def test_the_service_has_the_page_beside_its_routes_and_stops_with_a_page_open(b
     assert server.kept == []
 
 
+@pytest.mark.browser
 def test_at_the_end_nothing_is_left_and_no_other_host_was_asked(served):
     assert served.kept
     served.process.terminate()

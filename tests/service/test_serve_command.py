@@ -151,6 +151,7 @@ def test_mistakes_with_keys_are_one_line_and_change_nothing(tmp_path):
 # --- a real process ---------------------------------------------------------------------------
 
 
+@pytest.mark.kills
 def test_a_process_that_is_told_to_stop_finishes_what_it_accepted(tmp_path, collins):
     script = "from facesieve.cli.serve import serve_app; serve_app()"
     arguments = ["--port", "0", "--batch-wait-ms", "1500", "--gallery", str(tmp_path / "gallery"), "--stop-timeout-s", "30"]
