@@ -28,7 +28,7 @@ def synthetic():
 def aligned(path):
     """The largest face of a picture, as an aligned crop (112, 112, 3), uint8."""
     photo = read_photo(path)
-    return to_photo(align(photo, Detector().detect_largest(photo), 112))
+    return to_photo(align(photo, Detector().detect(photo)[0], 112))
 
 
 def original_embedder(data):

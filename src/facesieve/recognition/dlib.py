@@ -6,17 +6,17 @@ that takes a face of 150 x 150 pixels to 128 numbers. Its affine layers are fold
 
 from __future__ import annotations
 
-from importlib.resources import as_file, files
-
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from facesieve.errors import EmbedderError
 from facesieve.recognition.crops import check_crops, resized
 from facesieve.recognition.embedder import TorchEmbedder
+from facesieve.weights import load_network, shipped
 
 SIDE = 150  # of what the network sees
+MEAN = (122.782, 117.001, 104.298)  # that it takes off, RGB of 0..255
 
 # The square of an aligned crop that dlib's network wants, in fractions of the crop's side from its outer edge:
 # it lies lower, and reaches 0.12 below the crop. The aligned crop as it is names a quarter of the faces wrongly.
@@ -59,7 +59,6 @@ class Dlib(TorchEmbedder, nn.Module):
 
     name = "dlib-face-resnet-v1"
     dimensions = 128
-    mean: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +70,6 @@ class Dlib(TorchEmbedder, nn.Module):
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.fc = nn.Linear(256, self.dimensions, bias=False)
-        self.register_buffer("mean", torch.tensor([122.782, 117.001, 104.298])[:, None, None], persistent=False)  # RGB, 0..255
 
     def forward(self, crops: Tensor) -> Tensor:
         """``crops`` (B, 3, S, S), RGB in [0, 1]; returns unit rows (B, 128). Raises ``ValueError`` for another shape."""
@@ -84,7 +82,7 @@ class Dlib(TorchEmbedder, nn.Module):
 
     def descriptors(self, chips: Tensor) -> Tensor:
         """dlib's own 128 numbers (B, 128), not normalised, of ``chips`` (B, 3, 150, 150), RGB in [0, 1], framed as dlib does."""
-        x = ((255 * chips - self.mean.to(chips)) / 256).to(self.fc.weight.dtype)
+        x = ((255 * chips - chips.new_tensor(MEAN)[:, None, None]) / 256).to(self.fc.weight.dtype)
         x = functional.max_pool2d(functional.relu(self.conv1(x)), 3, stride=2)
         rows: Tensor = self.fc(self.blocks(x).mean((2, 3))).to(chips.dtype)
         return rows
@@ -103,8 +101,4 @@ def chips(crops: Tensor) -> Tensor:
 
 def load_dlib(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Dlib:
     """dlib's network with the weights that ship with the package, frozen and ready to embed."""
-    with as_file(files("facesieve") / "weights" / "dlib-face-resnet-v1.safetensors") as path:
-        weights = load_file(path)
-    network = Dlib()
-    network.load_state_dict({name: value.to(dtype) for name, value in weights.items()}, assign=True)
-    return network.to(device).eval().requires_grad_(False)
+    return load_network(lambda _: Dlib(), shipped(Dlib.name), EmbedderError, device=device, dtype=dtype)[0]

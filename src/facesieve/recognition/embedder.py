@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from facesieve.errors import EmbedderError
 from facesieve.faces import Crops
 from facesieve.rows import Rows
 
@@ -32,7 +34,10 @@ class Embedder(Protocol):
         """Whom its closed-set head tells apart; empty where it has none."""
 
     def rows(self, crops: Crops) -> Rows:
-        """Embeddings (N, D) of ``crops`` (N, 3, S, S), RGB in [0, 1], aligned to ``facesieve.faces.TEMPLATE``, any N and S."""
+        """Embeddings (N, D) of ``crops`` (N, 3, S, S), RGB in [0, 1], aligned to ``facesieve.faces.TEMPLATE``, any N and S.
+
+        Raises ``ValueError`` for another shape.
+        """
 
 
 class TorchEmbedder(ABC):
@@ -47,12 +52,21 @@ class TorchEmbedder(ABC):
         """``crops`` (B, 3, S, S), RGB in [0, 1], aligned to ``facesieve.faces.TEMPLATE``, any S, to (B, D), differentiable."""
 
     def rows(self, crops: Crops) -> Rows:
-        """Embeddings (N, D) as an array, without gradients, a part after the other."""
+        """Embeddings (N, D) as an array, without gradients."""
         import torch
 
-        parts = [np.empty((0, self.dimensions), np.float32)]
         with torch.inference_mode():
-            for start in range(0, len(crops), BATCH):
-                part = torch.from_numpy(crops[start : start + BATCH])
-                parts.append(self.embed(part).float().cpu().numpy())
-        return np.concatenate(parts)
+            return in_parts(lambda part: self.embed(torch.from_numpy(part)).float().cpu().numpy(), crops, self.dimensions)
+
+
+def in_parts(embed: Callable[[Crops], Rows], crops: Crops, dimensions: int, size: int = BATCH) -> Rows:
+    """The rows (N, ``dimensions``) that ``embed`` makes of crops, ``size`` of them at a time."""
+    parts = [embed(crops[start : start + size]) for start in range(0, len(crops), size)]
+    return np.concatenate([np.empty((0, dimensions), np.float32), *parts])
+
+
+def differentiable(embedder: Embedder) -> TorchEmbedder:
+    """The embedder, if an attack can differentiate through it. Raises ``EmbedderError`` for one that gives no gradients."""
+    if not isinstance(embedder, TorchEmbedder):
+        raise EmbedderError(f"{embedder.name} gives no gradients; use SFace or FaceNet")
+    return embedder

@@ -1,38 +1,75 @@
-"""Embedders by name: what `--embedder` takes."""
+"""Embedders by name: what ``--embedder`` takes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 from facesieve.errors import EmbedderError
-from facesieve.recognition import Embedder
+from facesieve.recognition.embedder import Embedder
+from facesieve.registry import Registry
+
+# By name, or for files by suffix. A loader takes what the user wrote, such as ``arcface.onnx?mean=0&std=1``.
+EMBEDDERS: Registry[Callable[[str], Embedder]] = Registry("embedder", room="facesieve.recognition")
 
 
 def load_embedder(spec: str = "sface") -> Embedder:
-    """``sface`` (it ships with the package), FaceNet from its folder or ``.pt`` file, or any ``.onnx`` recogniser.
+    """``sface`` or ``dlib`` (they ship with the package), FaceNet from its folder or ``.pt`` file, or any ``.onnx`` recogniser.
 
+    Also what else is registered, and ``package.module:object``, a function that takes ``spec`` and
+    returns an ``Embedder``; that is code that will run, so a spec never comes from a request.
     How an ONNX file wants its pixels follows a question mark, where it is not (x - 127.5) / 127.5 of
     RGB: ``arcface.onnx?mean=127.5&std=128&channels=bgr``. Raises ``EmbedderError`` for anything else.
     """
-    if spec == "sface":
-        from facesieve.recognition.sface import load_sface
+    name = spec.partition("?")[0]
+    path, suffix = Path(name), Path(name).suffix.lower()
+    if name in EMBEDDERS:
+        return EMBEDDERS[name](spec)
+    if path.exists():
+        return EMBEDDERS[suffix](spec) if suffix in EMBEDDERS else _facenet(spec)
+    if ":" in name:
+        return EMBEDDERS.load(name)(spec)
+    raise EmbedderError(f"no embedder {spec!r}: give sface, dlib, a FaceNet folder or .pt file, or an .onnx file")
 
-        return load_sface()
-    name, _, query = spec.partition("?")
-    path = Path(name)
-    if not path.exists():
-        raise EmbedderError(f"no embedder {spec!r}: give sface, a FaceNet folder or .pt file, or an .onnx file")
-    if path.suffix.lower() == ".onnx":
-        from facesieve.recognition.onnx_embedder import load_onnx_embedder
 
-        return load_onnx_embedder(path, **_pixels(spec, query))
-    if query:
-        raise EmbedderError(f"{spec}: settings after ? go with .onnx files alone")
+def _sface(spec: str) -> Embedder:
+    from facesieve.recognition.sface import load_sface
+
+    _without_settings(spec)
+    return load_sface()
+
+
+def _dlib(spec: str) -> Embedder:
+    from facesieve.recognition.dlib import load_dlib
+
+    _without_settings(spec)
+    return load_dlib()
+
+
+def _facenet(spec: str) -> Embedder:
     from facesieve.recognition.facenet_file import load_facenet
 
-    return load_facenet(path)
+    return load_facenet(_without_settings(spec))
+
+
+def _onnx(spec: str) -> Embedder:
+    from facesieve.recognition.onnx_embedder import load_onnx_embedder
+
+    path, _, settings = spec.partition("?")
+    return load_onnx_embedder(path, **_pixels(spec, settings))
+
+
+EMBEDDERS.register("sface", _sface)
+EMBEDDERS.register("dlib", _dlib)
+EMBEDDERS.register(".onnx", _onnx)
+
+
+def _without_settings(spec: str) -> str:
+    if "?" in spec:
+        raise EmbedderError("settings after ? go with .onnx files alone", spec)
+    return spec
 
 
 def _pixels(spec: str, query: str) -> dict[str, Any]:
@@ -44,7 +81,7 @@ def _pixels(spec: str, query: str) -> dict[str, Any]:
             try:
                 given[name] = float(value)
             except ValueError:
-                raise EmbedderError(f"{spec}: {name} {value!r} is not a number") from None
+                raise EmbedderError(f"{name} {value!r} is not a number", spec) from None
         else:
-            raise EmbedderError(f"{spec}: no setting {name!r}; there are mean, std and channels")
+            raise EmbedderError(f"no setting {name!r}; there are mean, std and channels", spec)
     return given

@@ -6,21 +6,21 @@ FaceNet are PyTorch modules and can.
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterator
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from facesieve.errors import EmbedderError, MissingExtraError, SettingError
-from facesieve.recognition.crops import check_crops, resized
-from facesieve.recognition.embedder import TorchEmbedder
+from facesieve.errors import EmbedderError, MissingExtraError, SettingError, one_line
+from facesieve.faces import Crops
+from facesieve.faces.crops import resized
+from facesieve.files import sha256_of
+from facesieve.recognition.embedder import BATCH, in_parts
+from facesieve.rows import Rows
 
 Channels = Literal["rgb", "bgr"]
 
@@ -34,7 +34,7 @@ _TYPES: dict[str, type[np.floating[Any]]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class OnnxEmbedder(TorchEmbedder):
+class OnnxEmbedder:
     """An ``Embedder`` on the processor, without gradients. It is made by ``load_onnx_embedder``."""
 
     name: str
@@ -45,34 +45,34 @@ class OnnxEmbedder(TorchEmbedder):
     _graph: _Graph = field(repr=False)
     _together: bool = field(repr=False)  # whether the graph takes a batch; otherwise crops go one by one
 
-    def embed(self, crops: Tensor) -> Tensor:
-        """``crops`` (B, 3, S, S), RGB in [0, 1], aligned to the template, any S; returns unit rows (B, D).
+    @property
+    def people(self) -> tuple[str, ...]:
+        """Nobody: what a file's classes are called is not in it."""
+        return ()
 
-        The rows have the type and the device of the crops. Raises ``EmbedderError`` for crops that want
-        gradients and for embeddings that have no direction, ``ValueError`` for another shape.
+    def rows(self, crops: Crops) -> Rows:
+        """Embeddings (N, D) of ``crops`` (N, 3, S, S), RGB in [0, 1], aligned to the template, any N and S.
+
+        Raises ``EmbedderError`` for embeddings that have no direction, ``ValueError`` for another shape.
         """
-        if crops.requires_grad:
-            raise EmbedderError(f"{self.name} runs in ONNX Runtime and gives no gradients; use SFace or FaceNet")
-        check_crops(crops)
-        rows = torch.empty(len(crops), self.dimensions, dtype=torch.float64)
-        if len(crops):
-            parts = [self._graph.run(part) for part in self._inputs(crops)]
-            if any(part.shape[1] != self.dimensions for part in parts):
-                raise EmbedderError(f"{self.name} gives {self.dimensions} dimensions for one face and others for more")
-            rows = torch.from_numpy(np.concatenate(parts).astype(np.float64))
-        lengths = rows.norm(dim=1, keepdim=True)
-        if not bool((lengths.isfinite() & (lengths > 0)).all()):
-            raise EmbedderError(f"{self.name} gave an embedding that is zero or not finite: wrong mean or std, or a damaged file")
-        unit: Tensor = rows / lengths
-        return unit.to(crops.device, crops.dtype)
+        if crops.ndim != 4 or crops.shape[1] != 3 or crops.shape[2] != crops.shape[3]:
+            raise ValueError(f"aligned crops have shape (N, 3, S, S), not {crops.shape}")
+        return in_parts(self._embed, crops, self.dimensions, BATCH if self._together else 1)
 
-    def _inputs(self, crops: Tensor) -> Iterator[NDArray[np.float32]]:
-        """The crops at the graph's side (B, 3, side, side), as it wants their numbers: all together, or one by one."""
-        crops = resized(crops.detach().to("cpu", torch.float32), self._graph.side)
-        if self.channels == "bgr":
-            crops = crops.flip(1)
-        pixels = ((255 * crops - self.mean) / self.std).numpy()
-        return iter(np.split(pixels, 1 if self._together else len(pixels)))
+    def _embed(self, crops: Crops) -> Rows:
+        rows = self._graph.run(self._input(crops)).astype(np.float64)
+        if rows.shape[1] != self.dimensions:
+            raise EmbedderError(f"{self.name} gives {self.dimensions} dimensions for one face and others for more")
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        if not (np.isfinite(lengths) & (lengths > 0)).all():
+            raise EmbedderError(f"{self.name} gave an embedding that is zero or not finite: wrong mean or std, or a damaged file")
+        return (rows / lengths).astype(np.float32)
+
+    def _input(self, crops: Crops) -> Crops:
+        """The crops at the graph's side (B, 3, side, side), as it wants their numbers."""
+        small = np.stack([resized(crop, self._graph.side) for crop in crops.astype(np.float32, copy=False)])
+        ordered: Crops = small if self.channels == "rgb" else small[:, ::-1]
+        return (np.float32(255) * ordered - np.float32(self.mean)) / np.float32(self.std)
 
 
 def load_onnx_embedder(
@@ -86,7 +86,7 @@ def load_onnx_embedder(
     and MXNet's. That is not detected. A wrong choice is not an error: it recognises worse.
 
     Layout (NCHW or NHWC), side (112 where it is left open) and batch are read from the graph. It runs on
-    the processor, with as many threads as torch has now.
+    the processor, with as many threads as torch has now where torch is loaded.
 
     A gallery remembers embedders by ``name``. By default it is the file's name without suffix, eight
     digits of its SHA-256 and the settings that are not the defaults: with them it is another embedder.
@@ -102,12 +102,12 @@ def load_onnx_embedder(
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise EmbedderError(f"{path}: cannot be read: {error.strerror}") from error
+        raise EmbedderError(f"cannot be read: {one_line(error)}", path) from error
     graph = _open(path, data)
     dimensions, together = _dimensions(graph)
     if name is None:
         settings = ["" if std == mean == 127.5 else f"-mean{mean:g}-std{std:g}", "" if channels == "rgb" else f"-{channels}"]
-        name = f"{path.stem}-{hashlib.sha256(data).hexdigest()[:8]}{''.join(settings)}"
+        name = f"{path.stem}-{sha256_of(data)[:8]}{''.join(settings)}"
     return OnnxEmbedder(name, dimensions, mean, std, channels, graph, together)
 
 
@@ -131,11 +131,11 @@ class _Graph:
         try:
             (rows,) = self.session.run([self.session.get_outputs()[0].name], {self.input_name: feed})
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            raise EmbedderError(f"{self.path}: ONNX Runtime cannot run it: {_line(error)}") from error
+            raise EmbedderError(f"ONNX Runtime cannot run it: {one_line(error)}", self.path) from error
         shape = np.shape(rows)
         if shape[:1] != (len(images),) or not (len(shape) == 2 or (len(shape) == 4 and shape[2:] == (1, 1))) or 0 in shape:
             raise EmbedderError(
-                f"{self.path}: a recogniser gives a vector for each face; of {len(images)} this gives shape {shape}"
+                f"a recogniser gives a vector for each face; of {len(images)} this gives shape {shape}", self.path
             )
         vectors: NDArray[np.floating[Any]] = rows.reshape(shape[:2])
         return vectors
@@ -148,7 +148,7 @@ def _open(path: Path, data: bytes) -> _Graph:
         raise MissingExtraError("ONNX recognisers", "onnx") from error
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = _threads()
     # Weights in a second file are refused, wherever we are: the hash in the name would not cover them. A file is no folder.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path))
     options.log_severity_level = 3  # some files list their weights as inputs, which warns once for each
@@ -156,21 +156,19 @@ def _open(path: Path, data: bytes) -> _Graph:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         if "xternal data" in str(error):
-            raise EmbedderError(f"{path}: its weights lie in a second file; save it as one, without external data") from error
-        raise EmbedderError(f"{path}: ONNX Runtime cannot open it: {_line(error)}") from error
+            raise EmbedderError("its weights lie in a second file; save it as one, without external data", path) from error
+        raise EmbedderError(f"ONNX Runtime cannot open it: {one_line(error)}", path) from error
     inputs = session.get_inputs()
     if len(inputs) != 1:
-        raise EmbedderError(f"{path}: a recogniser has one input, of images; this has {len(inputs)}")
+        raise EmbedderError(f"a recogniser has one input, of images; this has {len(inputs)}", path)
     kind, shape = inputs[0].type, inputs[0].shape
     if kind not in _TYPES or len(shape) != 4 or 3 not in (shape[1], shape[3]):
-        raise EmbedderError(
-            f"{path}: the input is {kind} of shape {shape}, not floating-point images (B, 3, S, S) or (B, S, S, 3)"
-        )
+        raise EmbedderError(f"the input is {kind} of shape {shape}, not floating-point images (B, 3, S, S) or (B, S, S, 3)", path)
     channels_last = shape[1] != 3
     batch, sides = shape[0], shape[1:3] if channels_last else shape[2:]
     known = {side for side in sides if isinstance(side, int)}  # an axis that is left open is a name or None
     if len(known) > 1 or (isinstance(batch, int) and batch != 1):
-        raise EmbedderError(f"{path}: images of shape {shape} do not serve: they are square, and one at a time or any number")
+        raise EmbedderError(f"images of shape {shape} do not serve: they are square, and one at a time or any number", path)
     return _Graph(path, session, inputs[0].name, _TYPES[kind], channels_last, known.pop() if known else SIDE, batch == 1)
 
 
@@ -186,5 +184,7 @@ def _dimensions(graph: _Graph) -> tuple[int, bool]:
         return dimensions, False
 
 
-def _line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+def _threads() -> int:
+    """As many as torch has, where it is loaded; 0 leaves the choice to ONNX Runtime."""
+    torch = sys.modules.get("torch")
+    return 0 if torch is None else int(torch.get_num_threads())

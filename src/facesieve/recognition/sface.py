@@ -8,16 +8,16 @@ modules carry the names of the original ONNX graph.
 from __future__ import annotations
 
 from collections import OrderedDict
-from importlib.resources import as_file, files
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from facesieve.errors import EmbedderError
 from facesieve.recognition.crops import check_crops, resized
 from facesieve.recognition.embedder import TorchEmbedder
+from facesieve.weights import load_network, shipped
 
 SIDE = 112
 
@@ -98,12 +98,8 @@ def _unit(channels: int, wider: int, *, kernel: int, stride: int = 1, groups: in
 
 def load_sface(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> SFace:
     """SFace with the weights that ship with the package, frozen and ready to embed."""
-    with as_file(files("facesieve") / "weights" / "sface-2021dec.safetensors") as path:
-        weights = load_file(path)
-    with torch.device("meta"):  # no time, and none of the global random numbers, for weights that are replaced
-        network = SFace()
-    network.load_state_dict({name: value.to(device, dtype) for name, value in weights.items()}, assign=True)
-    return _folded(network.eval()).requires_grad_(False)
+    network, _ = load_network(lambda _: SFace(), shipped(SFace.name), EmbedderError, device=device, dtype=dtype)
+    return _folded(network).requires_grad_(False)
 
 
 def _folded(network: SFace) -> SFace:

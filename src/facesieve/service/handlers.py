@@ -18,7 +18,8 @@ from facesieve.errors import InputError, ManyFacesError
 from facesieve.faces import Crops, Detector, FaceCrops
 from facesieve.files import sha256_of
 from facesieve.galleries import create_gallery
-from facesieve.galleries.base import Entry, Gallery, checked_name
+from facesieve.galleries.base import Entry, Gallery
+from facesieve.galleries.checks import checked_name
 from facesieve.identification import Identified, Identifier, Templates, Verified, one_face, stacked
 from facesieve.images import encode_photo, read_photo, to_photo
 from facesieve.runtime import PurifierCard, Trace
