@@ -11,7 +11,8 @@ from facesieve.cli import app
 from facesieve.purify import PRESETS
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+DOCS = ROOT / "docs"
+PAGES = (ROOT / "README.md", *sorted((*DOCS.glob("*.md"), *DOCS.glob("guides/*.md"), *DOCS.glob("deploy/*.md"))))
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
