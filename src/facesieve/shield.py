@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from facesieve.faces import Detector, Face, FaceCrops
 from facesieve.images import Photo
-from facesieve.runtime import PurifierCard, Runtime
+from facesieve.runtime import RUNTIMES, PurifierCard, Runtime
 
 if TYPE_CHECKING:
     from facesieve.purify import Preset, Purifier
@@ -67,14 +67,14 @@ def load_shield(
     prior: Path | str | None = None,
     device: str = "auto",
     precision: str = "auto",
+    runtime: str = "torch",
 ) -> Shield:
     """A shield with the named or given preset (or a profile's) and the prior in the folder ``prior`` (the preset's own if None).
 
-    ``precision`` is ``auto``, ``fp32`` or ``bf16``. Raises ``SettingError`` or ``PriorError``.
+    ``precision`` is ``auto``, ``fp32`` or ``bf16``, ``runtime`` a name of ``RUNTIMES`` or your own
+    ``package.module:loader``. Raises ``SettingError`` or ``PriorError``.
     """
-    from facesieve.hardware import choose_hardware
     from facesieve.purify import chosen_preset
-    from facesieve.runtime.torch import load_runtime
 
     chosen = chosen_preset(preset) if isinstance(preset, str) else preset
-    return Shield(load_runtime(chosen, prior=prior, hardware=choose_hardware(device, precision)))
+    return Shield(RUNTIMES.load(runtime)(chosen, prior=prior, device=device, precision=precision))

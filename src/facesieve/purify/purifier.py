@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from facesieve.errors import SettingError
 from facesieve.noise import derive_seed, fresh_seeds, seeded_noise
+from facesieve.priors import Prior
+from facesieve.progress import Progress, Report
 from facesieve.purify.stage import Stage
 
 
@@ -53,6 +56,36 @@ class Purifier:
         """Whether two seeds give two results."""
         return any(stage.draws_noise for stage in self.stages)
 
+    def watched(self, report: Report) -> Purifier:
+        """The same purifier for one batch, which reports before each evaluation of a prior how many were done, of all."""
+        total = sum(stage.evaluations for stage in self.stages if stage.needs_prior)
+        done = itertools.count()
+
+        def watch(prior: Prior) -> Prior:
+            return _Watched(prior, lambda: report(Progress(next(done), total)))
+
+        return Purifier(tuple(stage.wrapped(watch) for stage in self.stages))
+
     def for_attacker(self, size: int) -> Purifier:
         """The same purifier as an attacker takes it, at crops of ``size`` pixels: see ``Stage.for_attacker``."""
         return Purifier(tuple(stage.for_attacker(size) for stage in self.stages))
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A prior that says so each time before it is evaluated."""
+
+    prior: Prior
+    said: Callable[[], None]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.prior.shape
+
+    @property
+    def sha256(self) -> str | None:
+        return self.prior.sha256
+
+    def __call__(self, u: Tensor, sigma: Tensor | float) -> Tensor:
+        self.said()
+        return self.prior(u, sigma)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -116,7 +116,7 @@ class RestorationStage(Stage):
     restoration: Restoration
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         """The restoration's name."""
         return self.restoration.name
 
@@ -153,8 +153,8 @@ class RestorationStage(Stage):
 
     def for_attacker(self, size: int) -> RestorationStage:
         """With the memory of one evaluation of the prior; its gradient is exact."""
-        return replace(self, prior=checkpointed(self.prior))
+        return self.wrapped(checkpointed)
 
-    def with_prior(self, prior: Prior) -> RestorationStage:
-        """The same restoration with another prior."""
-        return replace(self, prior=prior)
+    def wrapped(self, wrap: Callable[[Prior], Prior]) -> RestorationStage:
+        """The same restoration with ``wrap`` of its prior."""
+        return replace(self, prior=wrap(self.prior))

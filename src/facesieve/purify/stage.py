@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from facesieve.noise import Noise, seeded_noise
+from facesieve.priors import Prior
 
 _PLAIN = (bool, int, float, str, tuple)
 
@@ -31,6 +33,7 @@ class Stage(ABC):
 
     name: str  # short, for tables and pictures
     needs_prior: ClassVar[bool] = False  # whether it is made with ``prior=...``
+    prior: Prior  # there alone where it needs one
 
     @abstractmethod
     def __call__(self, images: Tensor, noise: Noise) -> Tensor:
@@ -48,7 +51,7 @@ class Stage(ABC):
 
     def identity(self) -> dict[str, Any]:
         """Everything that a result depends on, but for images and noise: equal identity, equal result."""
-        made = {f.name: getattr(self, f.name) for f in fields(self)} if is_dataclass(self) else {}
+        made: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)} if is_dataclass(self) else {}
         return {
             "stage": f"{type(self).__module__}.{type(self).__qualname__}",
             **{name: value for name, value in made.items() if isinstance(value, _PLAIN)},
@@ -57,6 +60,10 @@ class Stage(ABC):
     def observed(self, images: Tensor) -> Observed | None:
         """What the stage begins from, for pictures and tables; None where that is the image itself."""
         return None
+
+    def wrapped(self, wrap: Callable[[Prior], Prior]) -> Stage:
+        """The stage with ``wrap`` of its prior in the prior's place; itself where it has none."""
+        return self
 
     def for_attacker(self, size: int) -> Stage:
         """The stage as an attacker takes it: itself, or the identity's gradient (BPDA) where it gives none.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from facesieve.runtime.card import PurifierCard
-from facesieve.runtime.protocol import Runtime
+from facesieve.runtime.protocol import RUNTIMES, Runtime
 from facesieve.runtime.trace import Trace, TraceStep
 
-__all__ = ["PurifierCard", "Runtime", "Trace", "TraceStep"]
+__all__ = ["RUNTIMES", "PurifierCard", "Runtime", "Trace", "TraceStep"]

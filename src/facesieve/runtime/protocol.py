@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from facesieve.faces import Crops
+from facesieve.progress import Report, silent
+from facesieve.registry import Registry
 from facesieve.runtime.card import PurifierCard
 from facesieve.runtime.trace import Trace
+
+if TYPE_CHECKING:
+    from facesieve.purify import Preset
 
 
 class Runtime(Protocol):
@@ -17,5 +23,18 @@ class Runtime(Protocol):
     def card(self) -> PurifierCard:
         """What it is."""
 
-    def purify(self, crops: Crops, seeds: Sequence[int]) -> Trace:
-        """Purify crops (N, 3, S, S) in [0, 1], S the card's size; crop ``i`` depends on its pixels and ``seeds[i]`` alone."""
+    def purify(self, crops: Crops, seeds: Sequence[int], report: Report = silent) -> Trace:
+        """Purify crops (N, 3, S, S) in [0, 1], S the card's size; crop ``i`` depends on its pixels and ``seeds[i]`` alone.
+
+        ``report`` is told how far it is.
+        """
+
+
+class Load(Protocol):
+    """Loads a runtime."""
+
+    def __call__(self, preset: Preset, *, prior: Path | str | None, device: str, precision: str) -> Runtime:
+        """The preset with the prior in the folder ``prior``, its own if None. Raises ``PriorError`` or ``SettingError``."""
+
+
+RUNTIMES: Registry[Load] = Registry("runtime", room="facesieve.runtime")

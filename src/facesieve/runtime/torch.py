@@ -13,9 +13,12 @@ from torch import Tensor
 from facesieve.errors import SettingError
 from facesieve.faces import Crops
 from facesieve.hardware import Hardware, choose_hardware
+from facesieve.priors import Prior
 from facesieve.priors.embedded import embedded_prior_folder
+from facesieve.progress import Report, silent
 from facesieve.purify import Preset, Purifier, Stage
 from facesieve.runtime.card import PurifierCard
+from facesieve.runtime.protocol import RUNTIMES
 from facesieve.runtime.trace import Trace, TraceStep
 
 
@@ -37,11 +40,15 @@ class TorchRuntime:
         return PurifierCard(self.preset.as_dict(), self.size, self.prior_sha256, dtype, str(self.hardware))
 
     @torch.inference_mode()
-    def purify(self, crops: Crops, seeds: Sequence[int]) -> Trace:
-        """Purify crops (N, 3, S, S) in [0, 1] without gradients; crop ``i`` depends on its pixels and ``seeds[i]`` alone."""
+    def purify(self, crops: Crops, seeds: Sequence[int], report: Report = silent) -> Trace:
+        """Purify crops (N, 3, S, S) in [0, 1] without gradients; crop ``i`` depends on its pixels and ``seeds[i]`` alone.
+
+        ``report`` is told before each evaluation of the prior how many were done, of all.
+        """
         images = torch.from_numpy(crops).to(self.hardware.device)
+        purifier = self.purifier if report is silent else self.purifier.watched(report)
         steps = []
-        for stage, result in self.purifier.trace(images, seeds=seeds):
+        for stage, result in purifier.trace(images, seeds=seeds):
             steps.append(_step(stage, images, result))
             images = result
         return Trace(tuple(steps))
@@ -56,7 +63,7 @@ class TorchRuntime:
         return replace(self, preset=preset, purifier=preset.with_prior(self.prior))
 
     @property
-    def prior(self) -> object:
+    def prior(self) -> Prior:
         """The prior of its restorations. Raises ``SettingError`` where its stages have none."""
         prior = next((stage.prior for stage in self.purifier.stages if stage.needs_prior), None)
         if prior is None:
@@ -88,3 +95,11 @@ def load_runtime(preset: Preset, *, prior: Path | str | None = None, hardware: H
     loaded = load_prior(folder, device=str(hardware.device), dtype=hardware.dtype)
     purifier = preset.with_prior(loaded)
     return TorchRuntime(preset, purifier, loaded.shape[-1], str(loaded.sha256), hardware, own_prior=prior is not None)
+
+
+def load(preset: Preset, *, prior: Path | str | None, device: str, precision: str) -> TorchRuntime:
+    """As ``load_runtime``, on the device and in the number format of these names. Raises ``SettingError``, too."""
+    return load_runtime(preset, prior=prior, hardware=choose_hardware(device, precision))
+
+
+RUNTIMES.register("torch", load)
