@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from facesieve.cli.terminal import out
-from facesieve.errors import InputError, MissingExtraError
+from facesieve.errors import InputError, MissingExtraError, SettingError
 from facesieve.service.settings import Settings, load_settings
 
 serve_app = typer.Typer(help="Serve the shield over HTTP, or put it in front of another server.")
@@ -32,7 +32,10 @@ def serve(context: typer.Context, config: Path | None, cluster: str | None, **gi
     """
     if context.invoked_subcommand is not None:
         return
-    settings = load_settings(config, {name: value for name, value in given.items() if value is not None})
+    try:
+        settings = load_settings(config, {name: value for name, value in given.items() if value is not None})
+    except SettingError as error:
+        raise error.advised("`facesieve serve --help` lists the settings") from None
     if cluster is not None:
         serve_on_cluster(settings, cluster)
         return
@@ -64,9 +67,8 @@ def _parameters() -> list[inspect.Parameter]:
         usual = "" if setting.default is None else f" [default: {setting.default}]"
         flag = "--" + name.replace("_", "-")
         names = (f"{flag}/--no-{flag[2:]}",) if setting.annotation is bool else (flag,)
-        option = typer.Option(
-            *names, envvar=f"FACESIEVE_{name.upper()}", help=f"{setting.description}{usual}", show_default=False
-        )
+        variable = f" [env var: FACESIEVE_{name.upper()}]"
+        option = typer.Option(*names, help=f"{setting.description}{usual}{variable}", show_default=False)
         basic = setting.annotation if setting.annotation in {bool, int, float} else str
         basic = int if name == "scale" else basic  # the checks of the settings see to the rest
         parameters.append(inspect.Parameter(name, kind, annotation=Annotated[basic | None, option], default=None))

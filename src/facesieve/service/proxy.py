@@ -31,6 +31,7 @@ from facesieve.service.app import bare_app
 from facesieve.service.handlers import Format, Handlers
 from facesieve.service.keys import Keys
 from facesieve.service.problems import ProblemError
+from facesieve.service.proxy_json import members_of
 from facesieve.service.request_body import (
     Part,
     boundary_of,
@@ -38,7 +39,6 @@ from facesieve.service.request_body import (
     join_parts,
     json_text,
     media_type,
-    members_of,
     parts_of,
     read_body,
 )
@@ -134,15 +134,11 @@ class Upstream:
         return await self._ask(request, headers, purified)
 
     def _kind(self, request: Request) -> Kind | None:
-        """Whose call this is; compared without what servers tell apart in different ways: case, doubled and last slashes."""
+        """Whose call this is, if it can hold photographs."""
         if request.method not in {"POST", "PUT", "PATCH"}:
             return None
-        path = re.sub(r"[/\\]+", "/", request.scope["path"]).strip("/").lower()
-        parts = [part for part in path.split("/") if part != "."]
-        while ".." in parts:
-            at = parts.index("..")
-            del parts[max(at - 1, 0) : at + 1]
-        return next((kind for kind in self._kinds if kind.path.fullmatch("/".join(parts))), None)
+        path = plain_path(request.scope["path"])
+        return next((kind for kind in self._kinds if kind.path.fullmatch(path)), None)
 
     async def _ask(
         self, request: Request, headers: list[tuple[bytes, bytes]], content: bytes | AsyncIterator[bytes] | None
@@ -231,6 +227,17 @@ class Upstream:
             return data, f"image/{format}"
         after = await self._handlers.restore(before)
         return await self._handlers.encode(after, format), f"image/{format}"
+
+
+def plain_path(path: str) -> str:
+    """A path without what servers tell apart in different ways: case, doubled and last slashes, and dots."""
+    parts: list[str] = []
+    for part in re.split(r"[/\\]+", path.lower()):
+        if part == "..":
+            del parts[-1:]
+        elif part not in {"", "."}:
+            parts.append(part)
+    return "/".join(parts)
 
 
 def _format_of(data: bytes) -> Format:

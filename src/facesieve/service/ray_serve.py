@@ -29,7 +29,7 @@ from facesieve.service.batcher_ray import RayBatcher
 from facesieve.service.handlers import Handlers
 from facesieve.service.logs import event, log_to_stderr
 from facesieve.service.metrics import Metrics
-from facesieve.service.run import app_of, identifier_of, shield_of
+from facesieve.service.run import app_of, begin_log, identifier_of, shield_of
 from facesieve.service.settings import Settings
 
 NAME = "facesieve"
@@ -134,7 +134,7 @@ def serve_on(settings: Settings, address: str) -> None:
         raise SettingError("page: it is not served on a cluster; start another service, or `facesieve ui`")
     if "max_wait_s" in settings.model_fields_set:
         raise SettingError("max_wait_s: a cluster answers a queue with more replicas; bound it by queue_faces and deadline_s")
-    log_to_stderr(settings.log_level)
+    begin_log(settings)
     stop = threading.Event()
     with deployed(settings, address):
         for number in (signal.SIGTERM, signal.SIGINT):  # not before: joining Ray sets handlers of its own, which abort

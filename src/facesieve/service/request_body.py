@@ -12,7 +12,6 @@ import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
@@ -20,8 +19,6 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from facesieve.service.problems import ProblemError
-
-_BLANKS = " \t\r\n"
 
 
 @dataclass(frozen=True)
@@ -31,16 +28,6 @@ class Part:
     name: str
     data: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
-@dataclass(frozen=True)
-class Member:
-    """One member of a JSON object: its value, and where in the text that stands."""
-
-    name: str
-    value: Any
-    begin: int
-    end: int
 
 
 def unusable(detail: str) -> ProblemError:
@@ -154,40 +141,22 @@ def join_parts(parts: Sequence[Part], boundary: bytes) -> bytes:
 # --- JSON ---------------------------------------------------------------------------------------
 
 
-def members_of(text: str) -> list[Member]:
-    """The members of the one JSON object in ``text``. Raises 422 for anything else, and for a name that comes twice."""
-    decoder = json.JSONDecoder()
+def json_object(body: bytes) -> dict[str, Any]:
+    """The one JSON object in ``body``. Raises 422 for anything else, and for a name that comes twice."""
     try:
-        found: list[Member] = []
-        at = _expect(text, _skip(text, 0), "{")
-        while text[at := _skip(text, at)] != "}" or found:
-            name, at = scanstring(text, _expect(text, at, '"'))
-            begin = _skip(text, _expect(text, _skip(text, at), ":"))
-            value, at = decoder.raw_decode(text, begin)
-            found.append(Member(name, value, begin, at))
-            at = _skip(text, at)
-            if text[at] == "}":
-                break
-            at = _skip(text, _expect(text, at, ","))
-        if _skip(text, at + 1) != len(text):
-            raise ValueError
-    except (ValueError, IndexError, RecursionError):
-        raise unusable("the body is not one JSON object") from None
-    if len({member.name for member in found}) < len(found):
-        raise unusable("a name comes twice in the JSON object")
+        found = json.loads(json_text(body), object_pairs_hook=_distinct)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise unusable("the body is not one JSON object")
     return found
 
 
-def _skip(text: str, at: int) -> int:
-    while at < len(text) and text[at] in _BLANKS:
-        at += 1
-    return at
-
-
-def _expect(text: str, at: int, character: str) -> int:
-    if text[at] != character:
-        raise ValueError
-    return at + 1
+def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) < len(members):
+        raise unusable("a name comes twice in the JSON object")
+    return found
 
 
 def json_text(body: bytes) -> str:
@@ -227,9 +196,8 @@ def images_of(body: bytes, content_type: str) -> dict[str, list[bytes]]:
         for part in parts_of(body, content_type):
             images.setdefault(part.name, []).append(part.data)
     elif kind == "application/json":
-        for member in members_of(json_text(body)):
-            values = member.value if isinstance(member.value, list) else [member.value]
-            images[member.name] = [decode_image(value)[1] for value in values]
+        for name, value in json_object(body).items():
+            images[name] = [decode_image(one)[1] for one in (value if isinstance(value, list) else [value])]
     elif kind.startswith("image/") or kind == "application/octet-stream":
         images["file"] = [body]
     else:

@@ -17,17 +17,17 @@ from facesieve.service.access import allowed, unless_gone
 from facesieve.service.handlers import Format, Handlers
 from facesieve.service.request_body import images_of, read_body
 from facesieve.service.schemas import (
-    FaceAnswer,
-    IdentifyAnswer,
-    MatchAnswer,
-    PersonAnswer,
-    PersonFound,
-    PurifyAnswer,
-    RemovedAnswer,
-    StageAnswer,
-    VerifyAnswer,
-    problems,
-    takes,
+    IdentifiedFace,
+    IdentifyResponse,
+    MatchedPerson,
+    PersonResponse,
+    PurifiedFace,
+    PurifyResponse,
+    RemovedResponse,
+    StageResult,
+    VerifyResponse,
+    image_body,
+    problem_responses,
 )
 
 router = APIRouter(prefix="/v1")
@@ -37,7 +37,7 @@ Threshold = Annotated[
     float | None,
     Query(description="Cosine below which nobody is named; by default what the gallery was calibrated to.", ge=-1, le=1),
 ]
-_OF_IMAGES = problems(401, 403, 413, 415, 422, 503)
+_OF_IMAGES = problem_responses(401, 403, 413, 415, 422, 503)
 _FORMATS: dict[str, Format] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
 
 
@@ -62,21 +62,21 @@ def _only(images: dict[str, list[bytes]], *names: str) -> list[bytes]:
 @router.post(
     "/purify",
     dependencies=[Depends(allowed("purify"))],
-    response_model=PurifyAnswer,
+    response_model=PurifyResponse,
     responses={200: {"content": {kind: {} for kind in _FORMATS}}, **_OF_IMAGES},
-    openapi_extra=takes({"file": "The photograph"}),
+    openapi_extra=image_body({"file": "The photograph"}),
 )
 async def purify(
     request: Request,
     aligned: Annotated[bool, Query(description="The image is an aligned, square face crop.")] = False,
     stages: Annotated[bool, Query(description="In JSON: also what each stage made.")] = False,
     seed: Seed = None,
-) -> Response | PurifyAnswer:
+) -> Response | PurifyResponse:
     """Purify every face. ``Accept: application/json`` gives the faces too; image/png , image/jpeg, image/webp the image."""
     handlers, (data,) = _handlers(request), _only(await _images(request), "file")
     wanted = _wanted(request.headers.get("accept", ""), stages)
 
-    async def work() -> Response | PurifyAnswer:
+    async def work() -> Response | PurifyResponse:
         before = await handlers.cut(data, aligned=aligned)
         trace = await handlers.purify(before, seed)
         request.state.notes["faces"] = len(before)
@@ -97,21 +97,21 @@ def _wanted(accept: str, stages: bool) -> str:
     return "application/json" if stages else known or "image/png"
 
 
-async def _as_json(handlers: Handlers, before: FaceCrops, trace: Trace, stages: bool) -> PurifyAnswer:
+async def _as_json(handlers: Handlers, before: FaceCrops, trace: Trace, stages: bool) -> PurifyResponse:
     after, faces = before.with_crops(trace.crops), before.faces
     crops = await handlers.encode_crops(trace.crops)
     made = [(step.name, await handlers.encode_crops(step.crops)) for step in trace.steps] if stages else []
     answers = [
-        FaceAnswer(
+        PurifiedFace(
             box=list(map(float, faces[n].box)) if faces else None,
             score=float(faces[n].score) if faces else None,
             change=change,
             crop=_text(crops[n]),
-            stages=[StageAnswer(name=name, image=_text(images[n])) for name, images in made] if stages else None,
+            stages=[StageResult(name=name, image=_text(images[n])) for name, images in made] if stages else None,
         )
         for n, change in enumerate(after.changes(before))
     ]
-    return PurifyAnswer(preset=handlers.card.name, image=_text(await handlers.encode(after, "png")), faces=answers)
+    return PurifyResponse(preset=handlers.card.name, image=_text(await handlers.encode(after, "png")), faces=answers)
 
 
 def _text(data: bytes) -> str:
@@ -121,24 +121,24 @@ def _text(data: bytes) -> str:
 @router.post(
     "/identify",
     dependencies=[Depends(allowed("identify"))],
-    responses={**_OF_IMAGES, **problems(404, 409)},
-    openapi_extra=takes({"file": "The photograph"}),
+    responses={**_OF_IMAGES, **problem_responses(404, 409)},
+    openapi_extra=image_body({"file": "The photograph"}),
 )
 async def identify(
     request: Request,
     count: Annotated[int, Query(description="How many of the best matches.", ge=1, le=100)] = 5,
     threshold: Threshold = None,
     seed: Seed = None,
-) -> IdentifyAnswer:
+) -> IdentifyResponse:
     """Name everyone in a photograph, with the shield in front of the recogniser."""
     (data,) = _only(await _images(request), "file")
     found = await unless_gone(request, _handlers(request).identify(data, count, threshold, seed))
     request.state.notes["faces"] = len(found)
-    return IdentifyAnswer(faces=[_person(one) for one in found])
+    return IdentifyResponse(faces=[_person(one) for one in found])
 
 
-def _person(found: Identified) -> PersonFound:
-    return PersonFound(
+def _person(found: Identified) -> IdentifiedFace:
+    return IdentifiedFace(
         box=list(map(float, found.face.box)),
         person=found.person,
         threshold=found.threshold,
@@ -149,22 +149,22 @@ def _person(found: Identified) -> PersonFound:
     )
 
 
-def _match(match: Match) -> MatchAnswer:
-    return MatchAnswer(person=match.person, score=match.score)
+def _match(match: Match) -> MatchedPerson:
+    return MatchedPerson(person=match.person, score=match.score)
 
 
 @router.post(
     "/verify",
     dependencies=[Depends(allowed("identify"))],
-    responses={**_OF_IMAGES, **problems(404, 409)},
-    openapi_extra=takes({"file": "The photograph", "other": "Another photograph, where no person is named"}),
+    responses={**_OF_IMAGES, **problem_responses(404, 409)},
+    openapi_extra=image_body({"file": "The photograph", "other": "Another photograph, where no person is named"}),
 )
 async def verify(
     request: Request,
     person: Annotated[str | None, Query(description="The enrolled person that it is said to be.")] = None,
     threshold: Threshold = None,
     seed: Seed = None,
-) -> VerifyAnswer:
+) -> VerifyResponse:
     """Say whether a photograph shows ``person``, or whether two photographs (``file`` and ``other``) show the same one."""
     images = await _images(request)
     if person is None:
@@ -173,44 +173,44 @@ async def verify(
     else:
         work = _handlers(request).verify(_only(images, "file")[0], person, threshold, seed)
     found = await unless_gone(request, work)
-    return VerifyAnswer(same=found.same, score=found.score, threshold=found.threshold)
+    return VerifyResponse(same=found.same, score=found.score, threshold=found.threshold)
 
 
 @router.put(
     "/gallery/{id:path}",
     status_code=201,
     dependencies=[Depends(allowed("gallery"))],
-    responses={**_OF_IMAGES, **problems(404, 409)},
-    openapi_extra=takes({"file": "Photographs of this person, one face each"}, many=True),
+    responses={**_OF_IMAGES, **problem_responses(404, 409)},
+    openapi_extra=image_body({"file": "Photographs of this person, one face each"}, many=True),
 )
 async def enrol(
     request: Request,
     id: str,
     templates: Annotated[Literal["raw", "purified", "both"], Query(description="What the templates are made from.")] = "raw",
     seed: Seed = None,
-) -> PersonAnswer:
+) -> PersonResponse:
     """Enrol a person, from all the photographs or not at all. Somebody who is enrolled already is a 409: remove them first."""
     images, handlers = await _images(request), _handlers(request)
     if set(images) != {"file"} or not 1 <= len(images["file"]) <= handlers.settings.max_faces:
         raise InputError(f"send 1 to {handlers.settings.max_faces} photographs, each as file, and nothing else")
     made = await unless_gone(request, handlers.enrol(id, images["file"], templates, seed))
-    return PersonAnswer(person=id, templates=made)
+    return PersonResponse(person=id, templates=made)
 
 
-@router.get("/gallery/{id:path}", dependencies=[Depends(allowed("gallery"))], responses=problems(401, 403, 404))
-async def person(request: Request, id: str) -> PersonAnswer:
+@router.get("/gallery/{id:path}", dependencies=[Depends(allowed("gallery"))], responses=problem_responses(401, 403, 404))
+async def person(request: Request, id: str) -> PersonResponse:
     """An enrolled person. Templates themselves are not given out."""
     entry = await _handlers(request).person(id)
-    return PersonAnswer(person=entry.person, templates=dict(entry.templates))
+    return PersonResponse(person=entry.person, templates=dict(entry.templates))
 
 
-@router.delete("/gallery/{id:path}", dependencies=[Depends(allowed("gallery"))], responses=problems(401, 403, 404))
-async def remove(request: Request, id: str) -> RemovedAnswer:
+@router.delete("/gallery/{id:path}", dependencies=[Depends(allowed("gallery"))], responses=problem_responses(401, 403, 404))
+async def remove(request: Request, id: str) -> RemovedResponse:
     """Remove a person with all templates."""
-    return RemovedAnswer(person=id, removed=await _handlers(request).remove(id))
+    return RemovedResponse(person=id, removed=await _handlers(request).remove(id))
 
 
-@router.get("/info", dependencies=[Depends(allowed(None))], responses=problems(401))
+@router.get("/info", dependencies=[Depends(allowed(None))], responses=problem_responses(401))
 async def info(request: Request) -> dict[str, object]:
     """What runs here, and its limits."""
     handlers = _handlers(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 
@@ -23,7 +24,7 @@ from facesieve.service.keys import Keys
 from facesieve.service.logs import event, log_to_stderr
 from facesieve.service.metrics import Metrics
 from facesieve.service.proxy import create_proxy
-from facesieve.service.settings import Settings
+from facesieve.service.settings import Settings, service_link
 from facesieve.shield import Shield, load_shield
 
 
@@ -78,7 +79,7 @@ def local_handlers(settings: Settings, runtime: Runtime) -> Handlers:
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C; what was accepted is finished first. Raises for settings that do not fit."""
     listener = _listen(settings.host, settings.port)
-    log_to_stderr(settings.log_level)
+    begin_log(settings)
     try:
         app = build_app(settings)
         config = uvicorn.Config(
@@ -98,6 +99,17 @@ def serve(settings: Settings) -> None:
         event("stopped", {})
     finally:
         listener.close()
+
+
+def begin_log(settings: Settings) -> None:
+    """Log to standard error from now on, first of all a variable that is not taken for a setting."""
+    log_to_stderr(settings.log_level)
+    if service_link() is not None:
+        fields: dict[str, object] = {
+            "variable": "FACESIEVE_PORT",
+            "reason": "Kubernetes made it for a Service; set enableServiceLinks: false",
+        }
+        event("ignored", fields, logging.WARNING)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""The shapes of the answers, as OpenAPI shows them."""
+"""The shapes of requests and responses, as OpenAPI shows them."""
 
 from __future__ import annotations
 
@@ -7,57 +7,57 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 
-class StageAnswer(BaseModel):
+class StageResult(BaseModel):
     """What one stage made of a face."""
 
     name: str = Field(examples=["super-resolution"])
     image: str = Field(description="PNG, base64")
 
 
-class FaceAnswer(BaseModel):
+class PurifiedFace(BaseModel):
     """A purified face."""
 
     box: list[float] | None = Field(description="x, y, width, height in pixels; null for an aligned crop")
     score: float | None = Field(description="The detector's certainty; null for an aligned crop")
     change: float = Field(description="Mean absolute difference that the shield made, 0 to 1", examples=[0.021])
     crop: str = Field(description="The purified aligned crop: PNG, base64")
-    stages: list[StageAnswer] | None = Field(None, description="With stages=true: each stage's result")
+    stages: list[StageResult] | None = Field(None, description="With stages=true: each stage's result")
 
 
-class PurifyAnswer(BaseModel):
+class PurifyResponse(BaseModel):
     """A purified photograph with its faces, largest first."""
 
     preset: str = Field(examples=["fast"])
     image: str = Field(description="The photograph with its faces put back: PNG, base64")
-    faces: list[FaceAnswer]
+    faces: list[PurifiedFace]
 
 
-class MatchAnswer(BaseModel):
+class MatchedPerson(BaseModel):
     """An enrolled person and the cosine of the best of their templates."""
 
     person: str = Field(examples=["Ada"])
     score: float = Field(examples=[0.71])
 
 
-class PersonFound(BaseModel):
+class IdentifiedFace(BaseModel):
     """Who a face is said to be."""
 
     box: list[float]
     person: str | None = Field(description="The best match at or above the threshold, or null", examples=["Ada"])
     threshold: float | None = Field(description="null: not calibrated, so that nobody is named", examples=[0.36])
-    matches: list[MatchAnswer]
-    unshielded: MatchAnswer | None = Field(description="Who it would have been without the shield")
+    matches: list[MatchedPerson]
+    unshielded: MatchedPerson | None = Field(description="Who it would have been without the shield")
     shield_change: float | None = Field(description="Mean absolute difference that the shield made, 0 to 1")
     tamper_score: float | None = Field(description="1 - cosine of the face before and behind the shield, 0 to 2")
 
 
-class IdentifyAnswer(BaseModel):
+class IdentifyResponse(BaseModel):
     """Everyone in a photograph, largest face first."""
 
-    faces: list[PersonFound]
+    faces: list[IdentifiedFace]
 
 
-class VerifyAnswer(BaseModel):
+class VerifyResponse(BaseModel):
     """Whether it is the same person."""
 
     same: bool | None = Field(description="null without a threshold", examples=[True])
@@ -65,14 +65,14 @@ class VerifyAnswer(BaseModel):
     threshold: float | None = Field(examples=[0.36])
 
 
-class PersonAnswer(BaseModel):
+class PersonResponse(BaseModel):
     """An enrolled person and the number of templates by purifier label."""
 
     person: str = Field(examples=["Ada"])
     templates: dict[str, int] = Field(examples=[{"raw": 2}])
 
 
-class RemovedAnswer(BaseModel):
+class RemovedResponse(BaseModel):
     """A person who was removed."""
 
     person: str = Field(examples=["Ada"])
@@ -89,7 +89,7 @@ class Problem(BaseModel):
     instance: str = Field(description="The request's id, as in X-Request-ID and the log")
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """These statuses as problem JSON, for ``responses`` of a route."""
     shape = {"application/problem+json": {"schema": Problem.model_json_schema()}}
     return {status: {"description": _MEANINGS[status], "content": shape} for status in statuses}
@@ -107,7 +107,7 @@ _MEANINGS = {
 }
 
 
-def takes(fields: dict[str, str], *, many: bool = False) -> dict[str, Any]:
+def image_body(fields: dict[str, str], *, many: bool = False) -> dict[str, Any]:
     """``openapi_extra`` of a route that takes images as multipart, JSON or the bare image; ``fields``: name to meaning."""
     binary: dict[str, Any] = {name: {"type": "string", "format": "binary", "description": text} for name, text in fields.items()}
     base64: dict[str, Any] = {

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from facesieve.errors import SettingError
-from facesieve.files import read_toml
+from facesieve.errors import MissingExtraError, SettingError
+from facesieve.files import first_problem, read_toml
 from facesieve.hosts import is_loopback
 
 
@@ -23,7 +24,7 @@ class Settings(BaseModel):
     keys: Path | None = Field(None, description="File of API keys, made by `facesieve serve keys add`.")
     open_metrics: bool = Field(False, description="Serve /metrics without a key.")
 
-    preset: str = Field("fast", description="A preset (see `facesieve presets`), or a profile of `facesieve calibrate`.")
+    preset: str = Field("fast", description="A preset (see `facesieve presets`), or a profile of `facesieve choose-scale`.")
     scale: int | None = Field(None, description="Resolution scale: 2, 4 or 8; the preset's if not given.")
     prior: Path | None = Field(None, description="Folder of another prior.")
     device: str = Field("auto", description="auto, cpu or cuda.")
@@ -82,15 +83,40 @@ class Settings(BaseModel):
 
 
 def load_settings(file: Path | None, given: Mapping[str, object]) -> Settings:
-    """The settings in ``file`` (TOML, one a line), with those that are ``given`` in their place.
+    """The settings that are ``given``, else those of the environment, else those in ``file`` (TOML, one a line).
 
-    Raises ``InputError`` for a file that cannot be read, ``SettingError`` for settings that do not fit.
+    Raises ``InputError`` for a file that cannot be read, ``SettingError`` for settings that do not fit,
+    ``MissingExtraError`` where pydantic-settings is not installed.
     """
+    table = {} if file is None else read_toml(file)
     try:
-        return Settings.model_validate({**({} if file is None else read_toml(file)), **given})
+        return Settings.model_validate({**table, **_environment(), **given})
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        what = "no such setting; see `facesieve serve --help`" if first["type"] == "extra_forbidden" else first["msg"]
-        what = what.removeprefix("Value error, ")
-        raise SettingError(f"{place}: {what}" if place else what) from error
+        place, what = first_problem(error, unknown="no such setting")
+        raise SettingError(what, place or None) from error
+
+
+def _environment() -> dict[str, Any]:
+    """The settings that variables ``FACESIEVE_NAME`` hold; an empty one counts as absent."""
+    try:
+        from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+    except ImportError as error:
+        raise MissingExtraError("the service", "serve") from error
+
+    class Variables(Settings, BaseSettings):
+        model_config = SettingsConfigDict(env_prefix="FACESIEVE_", env_ignore_empty=True)
+
+    found = EnvSettingsSource(Variables)()
+    if service_link() is not None:
+        found.pop("port", None)
+    return found
+
+
+def service_link() -> str | None:
+    """``FACESIEVE_PORT`` where Kubernetes made it, or None.
+
+    Into the pods beside a Service called facesieve it injects the Service's address, such as
+    ``tcp://10.0.0.1:8000``, under the very name of this setting.
+    """
+    port = os.environ.get("FACESIEVE_PORT", "")
+    return port if port.startswith("tcp://") else None
