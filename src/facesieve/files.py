@@ -176,5 +176,5 @@ def first_problem(error: ValidationError, *, count_from: int = 1) -> tuple[str, 
     parts = [part for part in first["loc"] if isinstance(part, int) or not ("[" in part or part in kinds)]
     place = ".".join(str(part + count_from) if isinstance(part, int) else part for part in parts)
     if first["type"] == "extra_forbidden":
-        return place, unknown
+        return place, "unknown key"
     return place, first["msg"].removeprefix("Value error, ")

@@ -98,7 +98,7 @@ def test_a_file_of_settings_with_a_mistake_is_one_line(tmp_path):
     with pytest.raises(InputError, match="not a TOML file"):
         load_settings(file, {})
     file.write_text("prot = 1")
-    with pytest.raises(SettingError, match="prot: no such setting"):
+    with pytest.raises(SettingError, match="prot: unknown key"):
         load_settings(file, {})
 
 

@@ -12,7 +12,7 @@ from facesieve.cli.terminal import out
 from facesieve.errors import InputError, MissingExtraError, SettingError
 from facesieve.service.settings import Settings, load_settings
 
-serve_app = typer.Typer(help="Serve the shield over HTTP, or put it in front of another server.")
+serve_app = typer.Typer(rich_markup_mode="markdown", help="Serve the shield over HTTP, or put it in front of another server.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys: add, list, remove. The file holds hashes, never a key.")
 serve_app.add_typer(keys_app, name="keys")
 

@@ -92,7 +92,7 @@ def load_settings(file: Path | None, given: Mapping[str, object]) -> Settings:
     try:
         return Settings.model_validate({**table, **_environment(), **given})
     except ValidationError as error:
-        place, what = first_problem(error, unknown="no such setting")
+        place, what = first_problem(error)
         raise SettingError(what, place or None) from error
 
 
