@@ -103,7 +103,7 @@ def test_enrolling_both_kinds_of_templates(facesieve, people, probe, tmp_path):
     photo = people / "obama" / "obama-1.jpg"
     done = facesieve("enrol", "Obama", photo, "--gallery", folder, "--templates", "both", "--seed", 3)
     assert done.code == 0, done.err
-    assert "2 templates from 1 photographs" in done.out
+    assert "2 templates from 1 photograph" in done.out
     assert "fast-" in facesieve("gallery", "list", "--gallery", folder).out
 
 

@@ -107,6 +107,11 @@ def one_line(error: object, *, limit: int = 200) -> str:
     return printable(first)[:limit]
 
 
+def many(count: int, noun: str, plural: str | None = None) -> str:
+    """``1 face``, ``2 faces``; ``1 person``, ``2 people`` where the plural is not the noun and an s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {plural or noun + 's'}"
+
+
 def printable(text: str) -> str:
     """``text`` without what could break a line or a terminal: names come from strangers, too."""
     return "".join(character if character.isprintable() else "?" for character in text)

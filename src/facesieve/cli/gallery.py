@@ -8,22 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from facesieve.cli.identifying import (
-    AsJson,
-    Embedding,
-    Location,
-    Scale,
-    Seed,
-    ShieldName,
-    everyone_in,
-    load_identifier,
-    opened,
-)
+from facesieve.cli.identify import Front
+from facesieve.cli.options import AsJson, Embedding, Location, Scale, Seed, ShieldName, everyone_in, opened
 from facesieve.cli.terminal import errors, out
-from facesieve.errors import GalleryError, InputError
+from facesieve.errors import GalleryError, InputError, many
 
 if TYPE_CHECKING:
-    from facesieve.identification import Identifier
     from facesieve.rows import Rows
 
 gallery_app = typer.Typer(no_args_is_help=True, help="Galleries of known people: list, remove, export, calibrate, index.")
@@ -41,7 +31,7 @@ def list_(gallery: Location = "gallery", json_: AsJson = False) -> None:
             return
         for entry in people:
             out.print(f"{entry.person}: " + ", ".join(f"{count} {label}" for label, count in entry.templates.items()))
-        out.print(f"{len(people)} people, templates by {store.embedder}")
+        out.print(f"{many(len(people), 'person', 'people')}, templates by {store.embedder}")
         for known in store.calibrations():
             out.print(
                 f"threshold {known.threshold:.3f} for probes {known.purifier}, false-accept rate {known.false_accept_rate:g}"
@@ -52,7 +42,7 @@ def list_(gallery: Location = "gallery", json_: AsJson = False) -> None:
 def remove(person: Annotated[str, typer.Argument(help="The person's name.")], gallery: Location = "gallery") -> None:
     """Remove a person with all templates."""
     with opened(gallery) as store:
-        out.print(f"{person}: {store.remove(person)} templates removed")
+        out.print(f"{person}: {many(store.remove(person), 'template')} removed")
 
 
 @gallery_app.command()
@@ -68,7 +58,7 @@ def export(
             for t in store.export()
         ]
     write_atomic(target, "".join(line + "\n" for line in lines).encode())
-    out.print(f"{len(lines)} templates written to {target}")
+    out.print(f"{many(len(lines), 'template')} written to {target}")
 
 
 @gallery_app.command()
@@ -87,42 +77,38 @@ def calibrate(
     from facesieve.galleries.base import Calibration
     from facesieve.metrics.open_set import calibrate_threshold
 
-    identifier = load_identifier(embedder, shield, scale)
-    everyone = everyone_in(str(probes), [], folders=True)
+    front = Front.load(embedder, shield, scale, seed)
+    everyone, identifier = everyone_in(str(probes), [], folders=True), front.identifier
     with opened(gallery, identifier) as store:
         names = [entry.person for entry in store.people()]
         templates = [store.templates_of(name, purifier=identifier.purifier) for name in names]
         if not templates:
-            raise GalleryError(f"{gallery}: nobody is enrolled; enrol people first")
-        rows, people = _probe_rows(identifier, everyone, seed)
+            raise GalleryError("nobody is enrolled", store.where, "enrol people first")
+        rows, people = _probe_rows(front, everyone)
         owners = [name for name, own in zip(names, templates, strict=True) for _ in own]
         found = calibrate_threshold(rows, people, np.concatenate(templates), owners, far)
         store.calibrate(Calibration(float(found.threshold.value), far, identifier.purifier, len(rows)))
     out.print(
-        f"threshold {found.threshold} for probes {identifier.purifier}, from {len(rows)} photographs of {len(everyone)} people"
+        f"threshold {found.threshold} for probes {identifier.purifier}, "
+        f"from {many(len(rows), 'photograph')} of {many(len(everyone), 'person', 'people')}"
     )
     out.print(
         f"false accepts {found.reached}" + ("" if found.dir is None else f"; known people named {found.dir}, refused {found.frr}")
     )
 
 
-def _probe_rows(identifier: Identifier, everyone: dict[str, list[Path]], seed: int | None) -> tuple[Rows, list[str]]:
+def _probe_rows(front: Front, everyone: dict[str, list[Path]]) -> tuple[Rows, list[str]]:
     """An embedding of every photograph that can be used, and whose it is; the others are said."""
     import numpy as np
 
-    from facesieve.images import read_photo
-    from facesieve.noise import derive_seed
-
     rows, people = [], []
     for name, files in everyone.items():
-        for number, path in enumerate(files):
+        for path in files:
             try:
-                photo = read_photo(path)
-                face = [identifier.one_face(photo)]
-                rows.append(identifier.rows(photo, face, None if seed is None else [derive_seed(seed, name, number)]))
+                rows.append(front.identifier.rows(*front.faces(path, one=True)))
                 people.append(name)
             except InputError as error:
-                errors.print(f"  {path} left out: {error}")
+                errors.print(f"  left out: {error}")
     if not rows:
         raise InputError("none of the photographs can be used")
     return np.concatenate(rows), people

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from facesieve.cli.identifying import (
+from facesieve.cli.options import (
     AsJson,
     Embedding,
     Location,
@@ -23,11 +25,55 @@ from facesieve.cli.identifying import (
     opened,
 )
 from facesieve.cli.terminal import errors, out
-from facesieve.errors import FacesieveError, InputError
+from facesieve.errors import FacesieveError, InputError, NoFaceError, many
 
 if TYPE_CHECKING:
-    from facesieve.galleries.base import Gallery
+    from facesieve.faces import Detector, FaceCrops
+    from facesieve.galleries import Gallery
     from facesieve.identification import Identified, Identifier, Templates, Verified
+    from facesieve.shield import Shield
+
+
+@dataclass(frozen=True, eq=False)
+class Front:
+    """The way of a photograph to its embeddings."""
+
+    identifier: Identifier
+    shield: Shield | None  # None: faces are embedded as they are
+    detector: Detector
+    seed: int | None
+
+    @classmethod
+    def load(cls, embedder: str, shield: str, scale: int | None, seed: int | None) -> Front:
+        """The embedder with the shield of that name in front; ``none`` for no shield."""
+        from facesieve.faces import Detector
+
+        return cls(*load_identifier(embedder, shield, scale), Detector(), seed)
+
+    def faces(self, path: Path, *, one: bool = False) -> tuple[FaceCrops, FaceCrops | None]:
+        """The faces in a photograph as they are and, where there is a shield, as it leaves them.
+
+        Raises ``InputError`` where there is none and, for ``one``, more than one.
+        """
+        from facesieve.identification import one_face
+
+        try:
+            before = one_face(self._cut(path)) if one else self._cut(path)
+        except NoFaceError as error:
+            raise error.at(path).advised("take a photograph that shows the whole face") from error
+        except InputError as error:
+            raise error.at(path)  # noqa: B904  the same error
+        return before, None if self.shield is None else self.shield.restore(before, before.seeds(self.seed))
+
+    def _cut(self, path: Path) -> FaceCrops:
+        from facesieve.faces import FaceCrops
+        from facesieve.files import sha256_of_file
+        from facesieve.identification import CROP
+        from facesieve.images import read_photo
+
+        photo = read_photo(path)
+        size = CROP if self.shield is None else self.shield.card.size
+        return FaceCrops.cut(photo, self.detector.detect(photo), size, sha256=sha256_of_file(path))
 
 
 def enrol(
@@ -43,41 +89,32 @@ def enrol(
 ) -> None:
     """Add people to a gallery. Photographs are not stored, only templates made from them."""
     everyone = everyone_in(person, photos or [], folders)
-    identifier = load_identifier(embedder, "none" if templates == "raw" else shield, scale)
+    front = Front.load(embedder, "none" if templates == "raw" else shield, scale, seed)
     failures: list[str] = []
-    with opened(gallery, identifier, create=True) as store:
+    with opened(gallery, front.identifier, create=True) as store:
         for name, files in everyone.items():
             try:
-                _enrol_one(store, identifier, name, files, templates, seed, failures)  # type: ignore[arg-type]
+                _enrol_one(store, front, name, files, templates, failures)  # type: ignore[arg-type]
             except FacesieveError as error:
                 failures.append(f"{name}: not enrolled: {error}")
-    for line in failures:
-        errors.print(f"  {line}")
-    if failures:
-        raise typer.Exit(1)
+    _finish(failures)
 
 
-def _enrol_one(
-    store: Gallery, identifier: Identifier, name: str, files: list[Path], which: Templates, seed: int | None, failures: list[str]
-) -> None:
-    from facesieve.images import read_photo
-    from facesieve.noise import derive_seed
+def _enrol_one(store: Gallery, front: Front, name: str, files: list[Path], which: Templates, failures: list[str]) -> None:
+    from facesieve.identification import stacked
 
-    made: list[dict[str, object]] = []
-    for number, path in enumerate(files):
+    made = []
+    for path in files:
         try:
-            seeds = None if seed is None else [derive_seed(seed, name, number)]
-            made.append(dict(identifier.templates([read_photo(path)], which, seeds)))
+            made.append(front.identifier.templates(*front.faces(path, one=True), which))
         except InputError as error:
-            failures.append(f"{name}: {path.name} left out: {error}" if str(path) not in str(error) else f"{name}: {error}")
+            failures.append(f"{name}: left out: {error}")
     if not made:
-        raise InputError(f"none of {len(files)} photographs can be used")
-    import numpy as np
-
-    labels = dict.fromkeys(label for part in made for label in part)
-    joined = {label: np.concatenate([part[label] for part in made]) for label in labels}
+        raise InputError(f"none of {many(len(files), 'photograph')} can be used")
+    joined = stacked(made)
     store.enrol(name, joined)
-    out.print(f"{name}: enrolled with {sum(len(rows) for rows in joined.values())} templates from {len(made)} photographs")
+    count = sum(len(rows) for rows in joined.values())
+    out.print(f"{name}: enrolled with {many(count, 'template')} from {many(len(made), 'photograph')}")
 
 
 def identify(
@@ -92,35 +129,28 @@ def identify(
     json_: AsJson = False,
 ) -> None:
     """Name the people in photographs, with the shield in front of the recogniser."""
-    identifier = load_identifier(embedder, shield, scale)
+    front = Front.load(embedder, shield, scale, seed)
     failures: list[str] = []
     results: dict[str, list[Identified]] = {}
-    with opened(gallery, identifier) as store:
+    with opened(gallery, front.identifier) as store:
         for path in photos:
             try:
-                results[str(path)] = _identify_one(store, identifier, path, threshold, count, seed)
+                results[str(path)] = front.identifier.identify(store, *front.faces(path), threshold=threshold, count=count)
             except InputError as error:
-                failures.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+                failures.append(str(error))
     if json_:
         out.print_json(json.dumps({path: [_plain(face) for face in faces] for path, faces in results.items()}))
     elif results:
         _print_faces(results, shield)
+    _finish(failures)
+
+
+def _finish(failures: Sequence[str]) -> None:
+    """Say what did not work; exit code 1 if anything did not."""
     for line in failures:
         errors.print(f"  {line}")
     if failures:
         raise typer.Exit(1)
-
-
-def _identify_one(
-    store: Gallery, identifier: Identifier, path: Path, threshold: float | None, count: int, seed: int | None
-) -> list[Identified]:
-    from facesieve.images import read_photo
-    from facesieve.noise import derive_seed
-
-    photo = read_photo(path)
-    faces = identifier.faces(photo)
-    seeds = None if seed is None else [derive_seed(seed, n) for n in range(len(faces))]
-    return identifier.identify(store, photo, threshold=threshold, count=count, seeds=seeds, faces=faces)
 
 
 def _plain(face: Identified) -> dict[str, object]:
@@ -172,18 +202,17 @@ def verify(
     json_: AsJson = False,
 ) -> None:
     """Say whether a photograph shows a person, or two photographs the same one; exit code 1 if not."""
-    from facesieve.images import read_photo
-
     if (other is None) == (person is None):
         raise InputError("give either a second photograph or --person NAME")
-    identifier = load_identifier(embedder, shield, scale)
-    seeds = None if seed is None else [seed]
+    front = Front.load(embedder, shield, scale, seed)
     if person is not None:
-        with opened(gallery, identifier) as store:
-            result = identifier.verify(store, read_photo(photo), person, threshold=threshold, seeds=seeds)
+        with opened(gallery, front.identifier) as store:
+            result = front.identifier.verify(store, person, *front.faces(photo, one=True), threshold=threshold)
     else:
         assert other is not None
-        result = identifier.compare(read_photo(photo), read_photo(other), threshold=threshold, seeds=seeds)
+        (first, made), (second, also_made) = front.faces(photo, one=True), front.faces(other, one=True)
+        after = None if made is None or also_made is None else (made, also_made)
+        result = front.identifier.compare(first, second, after=after, threshold=threshold)
     _say(result, json_)
     if result.same is None:
         raise typer.Exit(3)

@@ -1,4 +1,4 @@
-"""What the commands of identification share: their options, and how they open what they need."""
+"""What commands share: options, and how they open what they need."""
 
 from __future__ import annotations
 
@@ -16,35 +16,38 @@ if TYPE_CHECKING:
     from facesieve.identification import Identifier
     from facesieve.shield import Shield
 
+PresetName = Annotated[str, typer.Option(help="A preset (see `facesieve presets`), or a profile of `facesieve choose-scale`.")]
+Scale = Annotated[int | None, typer.Option(help="Resolution scale: 2, 4 or 8.")]
+Seed = Annotated[int | None, typer.Option(help="Makes results repeatable; leave it out where an attacker might guess it.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 Location = Annotated[
     str, typer.Option("--gallery", envvar="FACESIEVE_GALLERY", help="A gallery's folder, or postgresql://user@host/database.")
 ]
 Embedding = Annotated[str, typer.Option("--embedder", help="sface, a FaceNet folder or .pt file, or an .onnx recogniser.")]
 ShieldName = Annotated[
-    str, typer.Option("--shield", help="A preset in front of the recogniser, a profile of `facesieve calibrate`, or none.")
+    str, typer.Option("--shield", help="A preset in front of the recogniser, a profile of `facesieve choose-scale`, or none.")
 ]
-Scale = Annotated[int | None, typer.Option(help="Resolution scale of the shield: 2, 4 or 8.")]
-Seed = Annotated[int | None, typer.Option(help="Makes results repeatable; leave it out where an attacker might guess it.")]
 Threshold = Annotated[
     float | None, typer.Option(help="Cosine below which nobody is named; by default what the gallery was calibrated to.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
-def load_identifier(embedder: str, shield: str, scale: int | None = None) -> Identifier:
-    """The embedder with the shield of that name in front; ``none`` for no shield."""
+def load_identifier(embedder: str, shield: str, scale: int | None = None) -> tuple[Identifier, Shield | None]:
+    """The embedder's identifier, and the shield of that name that faces go through; ``none`` for no shield."""
     from facesieve.identification import Identifier
     from facesieve.recognition.embedders import load_embedder
 
-    return Identifier(load_embedder(embedder), None if shield == "none" else _shield(shield, scale))
-
-
-def _shield(name: str, scale: int | None) -> Shield:
+    loaded = load_embedder(embedder)
+    if shield == "none":
+        return Identifier(loaded), None
     from facesieve.purify import chosen_preset
     from facesieve.shield import load_shield
 
-    return load_shield(chosen_preset(name).changed(scale=scale))
+    front = load_shield(chosen_preset(shield).changed(scale=scale))
+    return Identifier(loaded, front.card.label), front
 
 
 @contextmanager
@@ -72,15 +75,11 @@ def everyone_in(person: str, photos: list[Path], folders: bool) -> dict[str, lis
         return {person: photos}
     if photos:
         raise InputError("--folders takes one folder; everything in it is enrolled under its folders' names")
-    from facesieve.files import IMAGE_SUFFIXES
+    from facesieve.files import images_in
 
     if not Path(person).is_dir():
-        raise InputError(f"{person}: no such folder")
-    found = {
-        folder.name: sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        for folder in sorted(Path(person).iterdir())
-        if folder.is_dir()
-    }
+        raise InputError("no such folder", person)
+    found = {folder.name: images_in(folder) for folder in sorted(Path(person).iterdir()) if folder.is_dir()}
     if not found:
-        raise InputError(f"{person}: no folders in it; --folders expects one folder a person")
+        raise InputError("no folders in it; --folders expects one folder a person", person)
     return found
