@@ -33,6 +33,12 @@ class Shield:
         purifier: Purifier = self.runtime.purifier  # type: ignore[attr-defined]
         return purifier
 
+    @property
+    def preset(self) -> Preset:
+        """The preset that was loaded; of a runtime on PyTorch alone."""
+        preset: Preset = self.runtime.preset  # type: ignore[attr-defined]
+        return preset
+
     def with_preset(self, preset: Preset) -> Shield:
         """This shield with another preset; of a runtime on PyTorch alone. See ``TorchRuntime.with_preset``."""
         return Shield(self.runtime.with_preset(preset), self.detector)  # type: ignore[attr-defined]

@@ -2,19 +2,21 @@
 
 import numpy as np
 import pytest
-import torch
 
 from facesieve.attacks.objectives import PushAway
 from facesieve.errors import GalleryError, InputError, NoFaceError, SettingError
+from facesieve.faces import FaceCrops
 from facesieve.galleries import create_gallery
 from facesieve.galleries.base import RAW, Calibration
 from facesieve.hardware import choose_hardware
 from facesieve.identification import Identifier
 from facesieve.images import read_photo
-from facesieve.page.actions import Studio
+from facesieve.page.actions import Actions, Attack, Settings
 from facesieve.page.run import opened, photographs
+from facesieve.page.text import mistake
 from facesieve.purify import preset
 from facesieve.recognition.sface import load_sface
+from facesieve.runtime.torch import TorchRuntime
 from facesieve.shield import Shield
 from white_prior import WhitePrior
 
@@ -25,84 +27,85 @@ def shield():
 
 
 def shield_of(chosen):
-    return Shield(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32"))
+    return Shield(TorchRuntime(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32")))
 
 
 @pytest.fixture(scope="module")
-def studio(shield, sample_paths):
+def actions(shield, sample_paths):
     embedder = load_sface()
     with opened(embedder, None, sample_paths[0].parent) as gallery:
-        yield Studio(embedder, shield, gallery)
+        yield Actions(embedder, shield, gallery)
 
 
-def quiet(share, what):
-    assert 0 <= share <= 1
-    assert what
+def quiet(progress):
+    assert 0 <= progress.done <= progress.total
+    assert progress.what
 
 
-def test_the_sample_people_are_known_and_named_as_identification_names_them(studio, sample_paths):
-    assert studio.people == ["Biden", "Collins", "Hopper", "Obama"]
+def test_the_sample_people_are_known_and_named_as_identification_names_them(actions, shield, sample_paths):
+    assert actions.people == ["Biden", "Collins", "Hopper", "Obama"]
     (probe,) = [path for path in sample_paths if path.name == "obama-3.jpg"]
-    shown = studio.purify(probe, "fast", None, 3, quiet)
-    guard = Identifier(studio.embedder)
-    (alone,) = guard.identify(studio.gallery, read_photo(probe))
+    shown = actions.purify(probe, Settings("fast", None, 3), quiet)
+    (alone,) = Identifier(actions.embedder).identify(actions.gallery, shield.cut(read_photo(probe)))
     first, last = shown.names[0]
     assert (first.what, first.person, last.what) == ("as it came", "Obama", "purified")
     assert first.score == pytest.approx(alone.matches[0].score, abs=1e-5)
     assert shown.before.shape == shown.after.shape
     assert not np.array_equal(shown.before, shown.after)
-    again = studio.purify(probe, "fast", None, 3, quiet)
+    again = actions.purify(probe, Settings("fast", None, 3), quiet)
     assert np.array_equal(shown.after, again.after)
-    assert not np.array_equal(studio.purify(probe, "fast", None, None, quiet).after, again.after)
-    assert not np.array_equal(studio.purify(probe, "fast", 4, 3, quiet).after, again.after)
+    assert not np.array_equal(actions.purify(probe, Settings("fast"), quiet).after, again.after)
+    assert not np.array_equal(actions.purify(probe, Settings("fast", 4, 3), quiet).after, again.after)
 
 
-def test_the_attack_stays_in_its_ball_and_reaches_its_victim(studio, sample_paths):
+def test_the_attack_stays_in_its_ball_and_reaches_its_victim(actions, sample_paths):
     (probe,) = [path for path in sample_paths if path.name == "obama-3.jpg"]
-    clean = studio.attack(probe, 0.1, 1, None, "fast", None, 1, quiet).before.astype(int)  # less than a level: nothing
+    nothing = Attack(0.1, 1)  # less than a level
+    clean = actions.attack(probe, nothing, Settings("fast", None, 1), quiet).before.astype(int)
     heard = []
-    shown = studio.attack(probe, 8, 15, "Hopper", "fast", None, 1, lambda *said: heard.append(said))
-    assert "attacking, step 15 of 15" in [what for _, what in heard]
-    assert [share for share, _ in heard] == sorted(share for share, _ in heard)
+    shown = actions.attack(probe, Attack(8, 15, "Hopper"), Settings("fast", None, 1), heard.append)
+    assert "attacking, step 15 of 15" in [progress.what for progress in heard]
+    assert [progress.done for progress in heard] == sorted(progress.done for progress in heard)
     assert 0 < np.abs(shown.before.astype(int) - clean).max() <= 8
     first, attacked, _ = shown.names[0]
     assert (first.person, attacked.person) == ("Obama", "Hopper")
-    away = studio.attack(probe, 8, 15, None, "fast", None, 1, quiet)
+    away = actions.attack(probe, Attack(8, 15), Settings("fast", None, 1), quiet)
     assert away.names[0][1].person != "Obama"
     assert -1e-6 <= away.tamper[0] <= 2
 
 
 def test_without_a_gallery_nobody_is_named_and_the_attack_goes_away_from_the_face_itself(shield, sample_paths):
-    alone = Studio(load_sface(), shield, None)
+    alone = Actions(load_sface(), shield, None)
     assert alone.people == []
-    shown = alone.attack(sample_paths[0], 8, 10, None, "fast", None, 1, quiet)
+    shown = alone.attack(sample_paths[0], Attack(8, 10), Settings("fast", None, 1), quiet)
     assert [one.person for one in shown.names[0]] == [None, None, None]
-    assert isinstance(alone._objective(torch.zeros(1, 3, 160, 160), None), PushAway)
+    assert isinstance(alone._objective(FaceCrops.whole(np.zeros((160, 160, 3), np.uint8), 160), None), PushAway)
     with pytest.raises(InputError, match="nobody to be taken for"):
-        alone.attack(sample_paths[0], 8, 1, "Hopper", "fast", None, 1, quiet)
+        alone.attack(sample_paths[0], Attack(8, 1, "Hopper"), Settings("fast", None, 1), quiet)
 
 
-def test_mistakes_are_one_clear_error_each(studio, shield, tmp_path, sample_paths):
+def test_mistakes_are_one_clear_error_each(actions, shield, tmp_path, sample_paths):
     with pytest.raises(InputError, match="no photograph chosen"):
-        studio.purify(None, "fast", None, None, quiet)
+        actions.purify(None, Settings("fast"), quiet)
     (tmp_path / "broken.jpg").write_bytes(b"not an image")
     with pytest.raises(InputError, match=r"^broken\.jpg: not a"):  # where it lies on the server is nobody's business
-        studio.purify(tmp_path / "broken.jpg", "fast", None, None, quiet)
+        actions.purify(tmp_path / "broken.jpg", Settings("fast"), quiet)
     from PIL import Image
 
     Image.new("RGB", (64, 64)).save(tmp_path / "dark.png")
-    with pytest.raises(NoFaceError, match="choose a photograph"):
-        studio.attack(tmp_path / "dark.png", 8, 1, None, "fast", None, 1, quiet)
+    with pytest.raises(NoFaceError) as refused:
+        actions.attack(tmp_path / "dark.png", Attack(8, 1), Settings("fast", None, 1), quiet)
+    assert mistake(refused.value).startswith("**no face found; choose a photograph")
     for eps, steps in ((0, 1), (17, 1), (float("nan"), 1), (1, 0), (1, 41)):
         with pytest.raises(SettingError, match="levels of 255|1 to 40"):
-            studio.attack(sample_paths[0], eps, steps, None, "fast", None, 1, quiet)
+            actions.attack(sample_paths[0], Attack(eps, steps), Settings("fast", None, 1), quiet)
     with pytest.raises(SettingError, match="unknown preset"):
-        studio.purify(sample_paths[0], "settings.toml", None, None, quiet)
+        actions.purify(sample_paths[0], Settings("settings.toml"), quiet)
     with pytest.raises(GalleryError, match="Nobody"):
-        studio.attack(sample_paths[0], 8, 1, "Nobody", "fast", None, 1, quiet)
+        actions.attack(sample_paths[0], Attack(8, 1, "Nobody"), Settings("fast", None, 1), quiet)
     other = create_gallery(str(tmp_path / "g"), embedder="another", dimensions=128)
     with pytest.raises(GalleryError, match="another"):
-        Studio(studio.embedder, shield, other)
+        Actions(actions.embedder, shield, other)
     with pytest.raises(InputError, match="no photographs"):
         photographs(tmp_path / "g")
     with pytest.raises(InputError, match="no such folder"):
@@ -111,32 +114,30 @@ def test_mistakes_are_one_clear_error_each(studio, shield, tmp_path, sample_path
     assert len(photographs(sample_paths[0].parent)) == 6
 
 
-def test_the_preset_that_the_page_was_started_with_keeps_its_settings(studio, sample_paths):
+def test_the_preset_that_the_page_was_started_with_keeps_its_settings(actions, sample_paths):
     probe = sample_paths[0]
-    coarse = Studio(studio.embedder, shield_of(preset("fast").changed(scale=4)), studio.gallery)
-    wanted = studio.purify(probe, "fast", 4, 3, quiet).after
-    assert np.array_equal(coarse.purify(probe, "fast", None, 3, quiet).after, wanted)
-    coarse.purify(probe, "stage1", None, 3, quiet)
-    assert np.array_equal(coarse.purify(probe, "fast", None, 3, quiet).after, wanted)
+    coarse = Actions(actions.embedder, shield_of(preset("fast").changed(scale=4)), actions.gallery)
+    wanted = actions.purify(probe, Settings("fast", 4, 3), quiet).after
+    assert np.array_equal(coarse.purify(probe, Settings("fast", None, 3), quiet).after, wanted)
+    coarse.purify(probe, Settings("stage1", None, 3), quiet)
+    assert np.array_equal(coarse.purify(probe, Settings("fast", None, 3), quiet).after, wanted)
 
 
-def test_below_the_threshold_of_a_calibrated_gallery_nobody_is_known(studio, shield, sample_paths):
-    with opened(studio.embedder, None, sample_paths[0].parent) as gallery:
+def test_below_the_threshold_of_a_calibrated_gallery_nobody_is_known(actions, shield, sample_paths):
+    with opened(actions.embedder, None, sample_paths[0].parent) as gallery:
         gallery.calibrate(Calibration(0.99, 0.001, RAW, 1000))
-        strict = Studio(studio.embedder, shield, gallery)
+        strict = Actions(actions.embedder, shield, gallery)
         (probe,) = [path for path in sample_paths if path.name == "obama-3.jpg"]
-        first, last = strict.purify(probe, "fast", None, 3, quiet).names[0]
+        first, last = strict.purify(probe, Settings("fast", None, 3), quiet).names[0]
     assert (first.person, first.known) == ("Obama", False)
     assert last.known is None  # for purified faces no threshold was chosen
 
 
-def test_a_purification_says_at_each_evaluation_of_the_prior_how_far_it_is(studio, sample_paths):
+def test_a_purification_says_at_each_evaluation_of_the_prior_how_far_it_is(actions, sample_paths):
     for name, evaluations in [("fast", 8), ("fused", 100)]:
         said = []
-        studio.purify(sample_paths[0], name, None, 3, lambda share, what, said=said: said.append((share, what)))
-        counted = [(share, what) for share, what in said if "evaluation" in what]
-        assert [what.split(", ")[1] for _, what in counted] == [
-            f"evaluation {n} of {evaluations}" for n in range(1, evaluations + 1)
-        ]
-        shares = [share for share, _ in said]
+        actions.purify(sample_paths[0], Settings(name, None, 3), said.append)
+        counted = [progress.what.split(", ")[1] for progress in said if "evaluation" in progress.what]
+        assert counted == [f"evaluation {n} of {evaluations}" for n in range(1, evaluations + 1)]
+        shares = [progress.done / progress.total for progress in said]
         assert shares == sorted(shares)

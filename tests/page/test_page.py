@@ -16,10 +16,11 @@ import pytest
 from facesieve.cli.ui import ui
 from facesieve.errors import InputError, SettingError
 from facesieve.hardware import choose_hardware
-from facesieve.page.actions import Studio
+from facesieve.page.actions import Actions
 from facesieve.page.run import launched, own_folder
 from facesieve.purify import preset
 from facesieve.recognition.sface import load_sface
+from facesieve.runtime.torch import TorchRuntime
 from facesieve.shield import Shield
 from white_prior import WhitePrior
 
@@ -216,9 +217,9 @@ def test_at_the_end_nothing_is_left_and_no_other_host_was_asked(served):
 
 def test_with_a_password_nothing_is_answered_without_it(sample_paths):
     chosen = preset("fast")
-    shield = Shield(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32"))
-    studio, port = Studio(load_sface(), shield, None), free_port()
-    with own_folder(), launched(studio, sample_paths[:1], host="127.0.0.1", port=port, password="correct horse") as url:
+    shield = Shield(TorchRuntime(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32")))
+    actions, port = Actions(load_sface(), shield, None), free_port()
+    with own_folder(), launched(actions, sample_paths[:1], host="127.0.0.1", port=port, password="correct horse") as url:
         with httpx.Client(base_url=url) as client:
             for path in ("config", "gradio_api/info", f"gradio_api/file={sample_paths[0]}"):
                 assert client.get(path).status_code == 401
@@ -228,7 +229,7 @@ def test_with_a_password_nothing_is_answered_without_it(sample_paths):
             assert client.get("config").status_code == 200
             assert client.get(f"gradio_api/file={sample_paths[0]}").status_code == 200
             assert client.get(f"gradio_api/file={Path(__file__)}").status_code == 403  # a sample, and no other file
-        with pytest.raises(InputError, match="cannot listen"), launched(studio, [], host="127.0.0.1", port=port, password=None):
+        with pytest.raises(InputError, match="cannot listen"), launched(actions, [], host="127.0.0.1", port=port, password=None):
             pass
 
 

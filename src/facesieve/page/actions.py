@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from facesieve.attacks.gradient import pgd
 from facesieve.attacks.objectives import Objective, PullToward, PushAway
-from facesieve.attacks.quantise import as_uint8
-from facesieve.errors import GalleryError, InputError, NoFaceError, SettingError
-from facesieve.faces import Face, align, paste
+from facesieve.errors import GalleryError, InputError, SettingError
+from facesieve.faces import FaceCrops
+from facesieve.files import sha256_of_file
 from facesieve.galleries.base import RAW, Gallery
-from facesieve.identification import CROP, Identifier
+from facesieve.identification import CROP, Identifier, tamper_scores
 from facesieve.images import Photo, read_photo, to_photo
-from facesieve.noise import derive_seed, fresh_seeds
+from facesieve.noise import fresh_seeds
 from facesieve.pictures import columns, sheet
-from facesieve.priors import Prior
-from facesieve.purify import PRESETS, RestorationStage
+from facesieve.progress import Progress, Report
+from facesieve.purify import PRESETS
 from facesieve.purify import preset as preset_named
 from facesieve.recognition import Embedder
-from facesieve.recognition.crops import resized
+from facesieve.rows import Rows
+from facesieve.runtime import Trace
 from facesieve.shield import Shield
 
-Say = Callable[[float, str], None]  # how far, 0 to 1, and what is done now
 STEP = 1 / 255  # of the playground's attack
 MAX_EPS, MAX_STEPS = 16, 40  # of the playground's attack: levels of 255, iterations
 MAX_FACES = 8  # of a photograph, the largest
@@ -57,7 +56,31 @@ class Shown:
     tamper: list[float]  # tamper score of each face
 
 
-class Studio:
+@dataclass(frozen=True)
+class Settings:
+    """How the shield is set: ``preset`` by name, ``scale`` None for the preset's, ``seed`` None for secret noise."""
+
+    preset: str
+    scale: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Attack:
+    """PGD on the recogniser alone: ``eps`` in levels of 255; to be taken for ``victim``, or for anybody else if None."""
+
+    eps: float
+    steps: int
+    victim: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.eps <= MAX_EPS:
+            raise SettingError(f"ε {self.eps:g}: above 0, at most {MAX_EPS} levels of 255")
+        if not 1 <= self.steps <= MAX_STEPS:
+            raise SettingError(f"{self.steps} steps: 1 to {MAX_STEPS}")
+
+
+class Actions:
     """Shield, recogniser and gallery of one page; one call at a time, others wait."""
 
     def __init__(self, embedder: Embedder, shield: Shield, gallery: Gallery | None) -> None:
@@ -69,7 +92,7 @@ class Studio:
     @property
     def preset(self) -> str:
         """The name of the preset that the page begins with."""
-        return self._shield.preset.name
+        return self._shield.card.name
 
     @property
     def presets(self) -> list[str]:
@@ -85,168 +108,112 @@ class Studio:
             known = [entry.person for entry in self.gallery.people() if RAW in entry.templates]
         return known[:MAX_PEOPLE]
 
-    def purify(self, path: Path | None, preset: str, scale: int | None, seed: int | None, say: Say) -> Shown:
+    def purify(self, path: Path | None, settings: Settings, report: Report) -> Shown:
         """The faces of a photograph purified, the ``MAX_FACES`` largest.
 
-        ``preset`` is one of ``presets``, ``scale`` None the preset's; ``seed`` None draws secret noise.
         Raises ``InputError``, ``NoFaceError`` or ``SettingError``, one line each.
         """
         with self._lock:
-            photo = _read(path)
-            say(0.1, "looking for faces")
-            shield = self._with(preset, scale)
-            faces = _faces(shield, photo)[:MAX_FACES]
-            crops = torch.stack([shield.crop(photo, face) for face in faces])
-            raw = torch.from_numpy(Identifier(self.embedder, shield).raw_rows(photo, faces))
-            what = f"purifying {len(faces)} {'face' if len(faces) == 1 else 'faces'}"
-            stages = _watched(shield, what, say, 0.3, 0.9).trace(crops, _seeds(seed, len(faces)))
-            purified = stages[-1][1]
-            say(0.9, "asking who it is")
-            after = photo
-            for face, crop in zip(faces, purified, strict=True):
-                after = paste(after, crop, face)
-            rows = self._embed(purified)
-            names = [
-                [self._named("as it came", one, RAW), self._named("purified", other, shield.label)]
-                for one, other in zip(raw, rows, strict=True)
-            ]
-            return Shown(photo, after, sheet(columns(crops, stages)), names, (1 - (raw * rows).sum(1)).tolist())
+            shield, before = self._cut(path, settings, report)
+            before = before.first(MAX_FACES)
+            what = f"purifying {len(before)} {'face' if len(before) == 1 else 'faces'}, evaluation"
+            trace = shield.runtime.purify(before.crops, before.seeds(settings.seed), _part(report, what, 0.3, 0.9))
+            report(Progress(0.9, 1, "asking who it is"))
+            kinds = [("as it came", RAW, self._raw(before)), ("purified", shield.card.label, self.embedder.rows(trace.crops))]
+            return self._shown(before, trace, kinds)
 
-    def attack(
-        self,
-        path: Path | None,
-        eps: float,
-        steps: int,
-        victim: str | None,
-        preset: str,
-        scale: int | None,
-        seed: int | None,
-        say: Say,
-    ) -> Shown:
-        """The largest face attacked by PGD on the recogniser alone, then purified; the pictures are of the aligned face.
+    def attack(self, path: Path | None, attack: Attack, settings: Settings, report: Report) -> Shown:
+        """The largest face attacked, then purified; the pictures are of the aligned face.
 
-        ``eps`` is in levels of 255. With a ``victim`` the face is to be taken for that person, without one for
-        anybody but the person whom it is nearest to. Raises as ``purify``, and ``GalleryError`` for a victim
-        whom the gallery does not know.
+        Raises as ``purify``, and ``GalleryError`` for a victim whom the gallery does not know.
         """
-        if not 0 < eps <= MAX_EPS:
-            raise SettingError(f"ε {eps:g}: above 0, at most {MAX_EPS} levels of 255")
-        if not 1 <= steps <= MAX_STEPS:
-            raise SettingError(f"{steps} steps: 1 to {MAX_STEPS}")
         with self._lock:
-            photo = _read(path)
-            say(0.05, "looking for the face")
-            shield = self._with(preset, scale)
-            face = _faces(shield, photo)[0]
-            clean = as_uint8(align(photo, face, CROP)[None])
-            goal = _counted(
-                self._objective(clean, victim), lambda n: say(0.1 + 0.5 * n / steps, f"attacking, step {n} of {steps}")
+            shield, found = self._cut(path, settings, report)
+            clean = FaceCrops.whole(to_photo(found.first(1).at(CROP).crops[0]), CROP)
+            attacked = FaceCrops.whole(
+                self._attacked(clean, attack, _part(report, "attacking, step", 0.1, 0.6)), shield.card.size
             )
-            attacked = as_uint8(pgd(goal, clean, eps=eps / 255, step=STEP, iterations=steps, seeds=fresh_seeds(1)))
-            small = resized(attacked, shield.size)
-            stages = _watched(shield, "purifying", say, 0.6, 0.9).trace(small, _seeds(seed, 1))
-            purified = stages[-1][1]
-            say(0.9, "asking who it is")
-            rows = self._embed(torch.cat([clean, attacked])), self._embed(purified)
-            names = [
-                self._named("as it came", rows[0][0], RAW),
-                self._named("attacked", rows[0][1], RAW),
-                self._named("purified", rows[1][0], shield.label),
+            what = _part(report, "purifying, evaluation", 0.6, 0.9)
+            trace = shield.runtime.purify(attacked.crops, attacked.seeds(settings.seed), what)
+            report(Progress(0.9, 1, "asking who it is"))
+            kinds = [
+                ("as it came", RAW, self._raw(clean)),
+                ("attacked", RAW, self._raw(attacked)),
+                ("purified", shield.card.label, self.embedder.rows(trace.crops)),
             ]
-            tamper = float(1 - rows[0][1] @ rows[1][0])
-            return Shown(to_photo(attacked[0]), to_photo(purified[0]), sheet(columns(small, stages)), [names], [tamper])
+            return self._shown(attacked, trace, kinds)
 
-    def _objective(self, clean: Tensor, victim: str | None) -> Objective:
+    def _cut(self, path: Path | None, settings: Settings, report: Report) -> tuple[Shield, FaceCrops]:
+        if path is None:
+            raise InputError("no photograph chosen yet; drop one, or take a sample")
+        photo = read_photo(path, name=path.name)
+        report(Progress(0.05, 1, "looking for faces"))
+        shield = self._with(settings)
+        return shield, shield.cut(photo, sha256=sha256_of_file(path))
+
+    def _with(self, settings: Settings) -> Shield:
+        """The shield with these settings; its network stays, unless the preset has a prior of its own."""
+        begun = self._shield.preset
+        chosen = (begun if settings.preset == begun.name else preset_named(settings.preset)).changed(scale=settings.scale)
+        return self._shield if chosen == begun else self._shield.with_preset(chosen)
+
+    def _raw(self, faces: FaceCrops) -> Rows:
+        return Identifier(self.embedder).raw_rows(faces)
+
+    def _attacked(self, clean: FaceCrops, attack: Attack, report: Report) -> Photo:
+        images = torch.from_numpy(clean.crops)
+        goal = _counted(self._objective(clean, attack.victim), attack.steps, report)
+        made = pgd(goal, images, eps=attack.eps / 255, step=STEP, iterations=attack.steps, seeds=fresh_seeds(1))
+        return to_photo(made[0])
+
+    def _objective(self, clean: FaceCrops, victim: str | None) -> Objective:
         if self.gallery is None:
             if victim is not None:
                 raise InputError("there is no gallery, so nobody to be taken for")
-            return PushAway(self.embedder, self._embed(clean))  # away from itself: the start is random, and has a slope
+            return PushAway(self.embedder, torch.from_numpy(self._raw(clean)))  # the start is random, so that it has a slope
         if victim is not None:
             return PullToward(self.embedder, self._template(victim))
-        return PushAway(self.embedder, self._template(self._nearest(self._embed(clean)[0])))
-
-    def _nearest(self, row: Tensor) -> str:
-        assert self.gallery is not None
-        return self.gallery.search(row[None].numpy(), count=1)[0][0].person
+        return PushAway(self.embedder, self._template(self.gallery.search(self._raw(clean), count=1)[0][0].person))
 
     def _template(self, person: str) -> Tensor:
         assert self.gallery is not None
         rows = torch.from_numpy(self.gallery.templates_of(person))
-        return functional.normalize(rows.mean(0, keepdim=True))
+        return torch.nn.functional.normalize(rows.mean(0, keepdim=True))
 
-    def _named(self, what: str, row: Tensor, purifier: str) -> Named:
+    def _shown(self, before: FaceCrops, trace: Trace, kinds: Sequence[tuple[str, str, Rows]]) -> Shown:
+        """``kinds``: what each picture of the faces is, its purifier's label, its embeddings; the purified ones last."""
+        names = [[self._named(what, rows[[face]], label) for what, label, rows in kinds] for face in range(len(before))]
+        (*_, (_, _, raw), (_, _, purified)) = kinds
+        steps = sheet(columns(before.crops, trace))
+        return Shown(before.photo, before.with_crops(trace.crops).paste(), steps, names, tamper_scores(raw, purified))
+
+    def _named(self, what: str, row: Rows, purifier: str) -> Named:
         if self.gallery is None:
             return Named(what, None, None, None)
         try:
-            found = self.gallery.search(row[None].numpy(), purifier=purifier, count=1)[0][0]
+            found = self.gallery.search(row, purifier=purifier, count=1)[0][0]
         except GalleryError:  # it has no templates of this kind
             return Named(what, None, None, None)
-        threshold = next((one.threshold for one in self.gallery.calibrations() if one.purifier == purifier), None)
+        threshold = Identifier(self.embedder, purifier).threshold(self.gallery)
         return Named(what, found.person, found.score, None if threshold is None else found.score >= threshold)
 
-    def _embed(self, crops: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.embedder.embed(crops).float().cpu()
 
-    def _with(self, preset: str, scale: int | None) -> Shield:
-        """The shield with these settings; its network stays, unless the preset has a prior of its own."""
-        chosen = (self._shield.preset if preset == self.preset else preset_named(preset)).changed(scale=scale)
-        return self._shield if chosen == self._shield.preset else self._shield.with_preset(chosen)
+def _part(report: Report, what: str, begin: float, end: float) -> Report:
+    """Reports work that is ``begin`` to ``end`` of the whole: ``what`` with its number, of how many."""
 
+    def told(one: Progress) -> None:
+        share = begin + (end - begin) * one.done / one.total
+        report(Progress(share, 1, f"{what} {one.done + 1:g} of {one.total:g}"))
 
-def _read(path: Path | None) -> Photo:
-    if path is None:
-        raise InputError("no photograph chosen yet; drop one, or take a sample")
-    return read_photo(path, name=path.name)
+    return told
 
 
-def _faces(shield: Shield, photo: Photo) -> list[Face]:
-    try:
-        return shield.faces(photo)
-    except NoFaceError as error:  # its advice is for the command line
-        raise NoFaceError("no face found; choose a photograph that shows one from the front, and larger") from error
-
-
-@dataclass(frozen=True)
-class _Watched:
-    """A prior that says at each evaluation that it is asked."""
-
-    prior: Prior
-    said: Callable[[], None]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.prior.shape
-
-    def __call__(self, u: Tensor, sigma: Tensor | float) -> Tensor:
-        self.said()
-        return self.prior(u, sigma)
-
-
-def _watched(shield: Shield, what: str, say: Say, begin: float, end: float) -> Shield:
-    """The same shield, which says at each evaluation of its prior how far it is; ``begin`` and ``end`` bound its share."""
-    stage, total, calls = shield.purifier.stages[0], shield.preset.evaluations, itertools.count(1)
-    say(begin, what)
-    if not isinstance(stage, RestorationStage):
-        return shield
-
-    def said() -> None:
-        number = next(calls)
-        say(begin + (end - begin) * (number - 1) / total, f"{what}, evaluation {number} of {total}")
-
-    return replace(shield, purifier=shield.preset.with_prior(_Watched(stage.prior, said)))
-
-
-def _counted(objective: Objective, said: Callable[[int], None]) -> Objective:
-    """The same objective, which says at each call how many there were."""
-    calls = itertools.count(1)
+def _counted(objective: Objective, total: int, report: Report) -> Objective:
+    """The same objective, which reports at each call how many there were."""
+    calls = itertools.count()
 
     def counting(images: Tensor) -> Tensor:
-        said(next(calls))
+        report(Progress(next(calls), total))
         return objective(images)
 
     return counting
-
-
-def _seeds(seed: int | None, count: int) -> list[int]:
-    return fresh_seeds(count) if seed is None else [derive_seed(seed, number) for number in range(count)]

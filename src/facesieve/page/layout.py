@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facesieve.errors import FacesieveError, MissingExtraError, SettingError
-from facesieve.page.actions import MAX_EPS, MAX_STEPS, Shown, Studio
-from facesieve.page.text import plain, sentence, table
+from facesieve.page.actions import MAX_EPS, MAX_STEPS, Actions, Attack, Settings, Shown
+from facesieve.page.text import mistake, sentence, table
+from facesieve.progress import Report
 
 if TYPE_CHECKING:
     import gradio
@@ -52,7 +53,7 @@ def appearance(gr: Any) -> dict[str, Any]:
     return {"theme": gr.themes.Soft(primary_hue="teal", **fonts), "css": CSS, "footer_links": []}
 
 
-def build(studio: Studio, samples: Sequence[Path] = ()) -> gradio.Blocks:
+def build(actions: Actions, samples: Sequence[Path] = ()) -> gradio.Blocks:
     """The page's blocks; ``samples`` are photographs to choose from."""
     gr = gradio_library()
     with gr.Blocks(title="facesieve", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
@@ -60,9 +61,9 @@ def build(studio: Studio, samples: Sequence[Path] = ()) -> gradio.Blocks:
         with gr.Row():
             with gr.Column(min_width=280):
                 photo = _photograph(gr, samples)
-                settings = _settings(gr, studio)
+                settings = _settings(gr, actions)
                 purify = gr.Button("Purify", variant="primary", elem_id="purify")
-                goal, attack = _playground(gr, studio)
+                goal, attack = _playground(gr, actions)
             with gr.Column(min_width=280, scale=2):
                 message, slider, *others = _results(gr)
         # Gradio's own reading of the inputs is left out: it opens the photograph before us, and says nothing of one it cannot.
@@ -70,8 +71,8 @@ def build(studio: Studio, samples: Sequence[Path] = ()) -> gradio.Blocks:
         how |= {"show_progress": "full", "show_progress_on": [slider], "api_visibility": "private"}
         shown = [message, slider, *others]
         done = [
-            purify.click(_purify(gr, studio), [photo, *settings], shown, **how),
-            attack.click(_attack(gr, studio), [photo, *goal, *settings], shown, **how),
+            purify.click(_purify(gr, actions), [photo, *settings], shown, **how),
+            attack.click(_attack(gr, actions), [photo, *goal, *settings], shown, **how),
         ]
         for one in done:
             one.then(fn=None, js=TO_THE_RESULT)
@@ -87,22 +88,23 @@ def _photograph(gr: Any, samples: Sequence[Path]) -> Any:
     return photo
 
 
-def _settings(gr: Any, studio: Studio) -> list[Any]:
+def _settings(gr: Any, actions: Actions) -> list[Any]:
     with gr.Row():
         return [
-            gr.Dropdown(studio.presets, value=studio.preset, label="Preset", elem_id="preset", min_width=120),
+            gr.Dropdown(actions.presets, value=actions.preset, label="Preset", elem_id="preset", min_width=120),
             gr.Dropdown(SCALES, value=PRESETS_SCALE, label="Scale", elem_id="scale", min_width=120),
             gr.Textbox(label="Seed", info="empty: secret noise", elem_id="seed", min_width=120, max_lines=1),
         ]
 
 
-def _playground(gr: Any, studio: Studio) -> tuple[list[Any], Any]:
+def _playground(gr: Any, actions: Actions) -> tuple[list[Any], Any]:
     with gr.Accordion("Attack it first", open=True):
         gr.Markdown("PGD on the recogniser, which does not know the shield. The largest face, aligned.")
+        people = [DODGE, *actions.people]
         goal = [
             gr.Slider(0.5, MAX_EPS, value=4, step=0.5, label="ε, levels of 255", elem_id="eps"),
             gr.Slider(1, MAX_STEPS, value=15, step=1, label="Steps", elem_id="steps"),
-            gr.Dropdown([DODGE, *studio.people], value=DODGE, label="To be taken for", elem_id="victim", allow_custom_value=True),
+            gr.Dropdown(people, value=DODGE, label="To be taken for", elem_id="victim", allow_custom_value=True),
         ]
         return goal, gr.Button("Attack, then purify", variant="stop", elem_id="attack")
 
@@ -120,24 +122,24 @@ def _results(gr: Any) -> list[Any]:
     return [message, slider, names, sheet, gr.Image(elem_id="result", height=240, **still)]
 
 
-def _purify(gr: Any, studio: Studio) -> Any:
+def _purify(gr: Any, actions: Actions) -> Any:
     def run(photo: Any, preset: Any, scale: Any, seed: Any, progress: Any = gr.Progress()) -> list[Any]:
         def work() -> Shown:
-            return studio.purify(_path(photo), str(preset), _scale(scale), _seed(seed), _say(progress))
+            return actions.purify(_path(photo), _chosen(preset, scale, seed), _report(progress))
 
         return _answer(work)
 
     return run
 
 
-def _attack(gr: Any, studio: Studio) -> Any:
+def _attack(gr: Any, actions: Actions) -> Any:
     def run(
         photo: Any, eps: Any, steps: Any, victim: Any, preset: Any, scale: Any, seed: Any, progress: Any = gr.Progress()
     ) -> list[Any]:
         def work() -> Shown:
-            much, long = _number(eps, "ε"), int(_number(steps, "steps"))
             whom = None if victim in (DODGE, None, "") else str(victim)
-            return studio.attack(_path(photo), much, long, whom, str(preset), _scale(scale), _seed(seed), _say(progress))
+            wanted = Attack(_number(eps, "ε"), int(_number(steps, "steps")), whom)
+            return actions.attack(_path(photo), wanted, _chosen(preset, scale, seed), _report(progress))
 
         return _answer(work)
 
@@ -149,12 +151,16 @@ def _answer(work: Callable[[], Shown]) -> list[Any]:
     try:
         shown = work()
     except FacesieveError as error:
-        return [f"**{plain(str(error))}**", None, "", None, None]
+        return [mistake(error), None, "", None, None]
     return [sentence(shown), (shown.before, shown.after), table(shown), shown.steps, shown.after]
 
 
-def _say(progress: Any) -> Callable[[float, str], None]:
-    return lambda share, what: progress(share, desc=what)
+def _report(progress: Any) -> Report:
+    return lambda one: progress(one.done / one.total, desc=one.what)
+
+
+def _chosen(preset: Any, scale: Any, seed: Any) -> Settings:
+    return Settings(str(preset), _scale(scale), _seed(seed))
 
 
 def _path(photo: Any) -> Path | None:

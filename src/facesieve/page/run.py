@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from facesieve.errors import InputError, SettingError
+from facesieve.faces import Detector, FaceCrops
+from facesieve.files import images_in
 from facesieve.galleries import create_gallery, open_gallery
 from facesieve.galleries.base import Gallery
 from facesieve.hosts import is_loopback
-from facesieve.identification import Identifier
+from facesieve.identification import CROP, Identifier, stacked
 from facesieve.images import read_photo
-from facesieve.page.actions import Studio
+from facesieve.page.actions import Actions
 from facesieve.page.layout import appearance, build, gradio_library
 from facesieve.recognition import Embedder
+from facesieve.rows import Rows
 from facesieve.shield import Shield
 
 SAMPLE_PEOPLE = {  # the first photographs are enrolled, the others are probes
@@ -41,21 +44,21 @@ def serve_page(
     ``InputError`` for samples or a gallery that are not there, or a port that is taken.
     """
     if password is None and not is_loopback(host):
-        raise SettingError(f"host {host} can be reached by others: give --password-file, or listen on 127.0.0.1")
+        raise SettingError("can be reached by others", f"host {host}", "give a password file, or listen on 127.0.0.1")
     gradio_library()
     found, stop = photographs(samples), _stopped()
     with own_folder(), opened(embedder, gallery, samples) as known:
-        studio = Studio(embedder, shield, known)
-        with launched(studio, found, host=host, port=port, password=password) as address:
+        actions = Actions(embedder, shield, known)
+        with launched(actions, found, host=host, port=port, password=password) as address:
             print(f"the page is at {address}; stop it with Ctrl-C", flush=True)
             stop.wait()
 
 
 @contextmanager
-def launched(studio: Studio, samples: Sequence[Path], *, host: str, port: int, password: str | None) -> Iterator[str]:
+def launched(actions: Actions, samples: Sequence[Path], *, host: str, port: int, password: str | None) -> Iterator[str]:
     """The page, served from a thread as long as the block lasts; gives its address. Raises ``InputError`` for a taken port."""
     gr = gradio_library()
-    page = build(studio, samples)
+    page = build(actions, samples)
     _past_proxies(host)
     try:
         page.launch(
@@ -68,7 +71,7 @@ def launched(studio: Studio, samples: Sequence[Path], *, host: str, port: int, p
             **_common(gr, samples),
         )
     except OSError as error:
-        raise InputError(f"cannot listen on {host}:{port}; choose another --host or --port") from error
+        raise InputError(f"cannot listen on {host}:{port}", advice="choose another host or port") from error
     try:
         yield str(page.local_url)
     finally:
@@ -81,7 +84,7 @@ def mount(app: Any, embedder: Embedder, shield: Shield, gallery: Gallery | None,
     found = photographs(samples)
     app.state.page_folder = _temporary()  # deleted with the application, when the process ends at the latest
     os.environ["GRADIO_TEMP_DIR"] = app.state.page_folder.name
-    return gr.mount_gradio_app(app, build(Studio(embedder, shield, gallery), found), path="/ui", **_common(gr, found))
+    return gr.mount_gradio_app(app, build(Actions(embedder, shield, gallery), found), path="/ui", **_common(gr, found))
 
 
 def _past_proxies(host: str) -> None:
@@ -126,7 +129,7 @@ def _temporary() -> tempfile.TemporaryDirectory[str]:
         # Cleaning up may meet a photograph that is still worked on.
         return tempfile.TemporaryDirectory(prefix="facesieve-page-", dir=where or None, ignore_cleanup_errors=True)
     except OSError as error:
-        raise InputError(f"GRADIO_TEMP_DIR {where}: no folder to write to; make it first") from error
+        raise InputError("no folder to write to", f"GRADIO_TEMP_DIR {where}", "make it first") from error
 
 
 def photographs(samples: Path | None) -> list[Path]:
@@ -134,10 +137,9 @@ def photographs(samples: Path | None) -> list[Path]:
     if samples is None:
         return []
     if not samples.is_dir():
-        raise InputError(f"{samples}: no such folder of samples")
-    found = sorted(path for path in samples.glob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
-    if not found:
-        raise InputError(f"{samples}: no photographs (.jpg, .png) in this folder")
+        raise InputError("no such folder of samples", samples)
+    if not (found := images_in(samples)):
+        raise InputError("no photographs in this folder", samples)
     return found
 
 
@@ -152,9 +154,13 @@ def opened(embedder: Embedder, gallery: str | None, samples: Path | None) -> Ite
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="facesieve-page-") as folder:
-        own = create_gallery(str(Path(folder) / "gallery"), embedder=embedder.name, dimensions=embedder.dimensions)
-        identifier = Identifier(embedder)
-        for person, names in SAMPLE_PEOPLE.items():
-            own.enrol(person, identifier.templates([read_photo(samples / name) for name in names]))
-        with closing(own):
+        where = str(Path(folder) / "gallery")
+        with closing(create_gallery(where, embedder=embedder.name, dimensions=embedder.dimensions)) as own:
+            for person, names in SAMPLE_PEOPLE.items():
+                own.enrol(person, stacked([_templates(embedder, samples / name) for name in names]))
             yield own
+
+
+def _templates(embedder: Embedder, path: Path) -> dict[str, Rows]:
+    photo = read_photo(path)
+    return Identifier(embedder).templates(FaceCrops.cut(photo, Detector().detect(photo), CROP))

@@ -1,17 +1,32 @@
-"""What the page says of a result, as Markdown."""
+"""What the page says of a result or of a mistake, as Markdown."""
 
 from __future__ import annotations
 
 import re
 
+from facesieve.errors import EmbedderError, FacesieveError, GalleryError, NoFaceError, PriorError
 from facesieve.page.actions import Named, Shown
 
+ADVICE: dict[type[FacesieveError], str] = {  # what somebody at the page can do
+    NoFaceError: "choose a photograph that shows one from the front, and larger",
+    GalleryError: "choose somebody from the list",
+}
+
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+.!|<>~$&-])")
+ON_THE_SERVER = (EmbedderError, GalleryError, PriorError)  # the place that they name is nothing to a visitor
 
 
 def plain(text: str) -> str:
     """``text`` as Markdown that shows it as it is: no link, picture or HTML comes of a name."""
     return _MARKS.sub(r"\\\1", " ".join(text.split()))
+
+
+def mistake(error: FacesieveError) -> str:
+    """A user's mistake in a line."""
+    error = error.advised(ADVICE.get(type(error)))
+    if isinstance(error, ON_THE_SERVER):
+        error.where = None
+    return f"**{plain(str(error))}**"
 
 
 def sentence(shown: Shown) -> str:
