@@ -6,6 +6,7 @@
     │   ├── NoFaceError       a photograph without a face that can be found
     │   ├── ManyFacesError    a photograph with more faces than are taken
     │   ├── NotSquareError    an image that is said to be an aligned crop and is not square
+    │   ├── AmbiguousImageError  several images where one is meant, and nothing says which
     │   ├── SettingError      a setting outside its range, or two that contradict
     │   └── ExistsError       a result of something else is in the way
     ├── PriorError            a prior's folder or checkpoint that does not fit
@@ -67,6 +68,10 @@ class ManyFacesError(InputError):
 
 class NotSquareError(InputError):
     """An image that is said to be an aligned crop and is not square."""
+
+
+class AmbiguousImageError(InputError):
+    """A sample of a shard, or a table, with several images, and nothing says which one is meant."""
 
 
 class SettingError(InputError):

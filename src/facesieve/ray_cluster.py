@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from facesieve.errors import InputError, MissingExtraError, SettingError
+from facesieve.errors import InputError, MissingExtraError, SettingError, one_line
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def joined(address: str) -> Iterator[None]:
     try:
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **alone)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"--cluster {address}: no Ray there ({str(error).splitlines()[0]}); `local` starts one") from error
+        raise InputError(f"no Ray there ({one_line(error)})", f"cluster {address}", "`local` starts one") from error
     try:
         yield
     finally:
@@ -47,11 +47,9 @@ def _check(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except ValueError as error:
-        raise InputError(f"--cluster {address}: give local, auto, host:port or ray://host:port") from error
+        raise InputError("give local, auto, host:port or ray://host:port", f"cluster {address}") from error
     except OSError as error:
-        raise InputError(
-            f"--cluster {address}: nobody answers there ({error.strerror or error}); `local` starts a Ray"
-        ) from error
+        raise InputError(f"nobody answers there ({one_line(error)})", f"cluster {address}", "`local` starts a Ray") from error
 
 
 def models_that_fit(device: str, wanted: int | None = None) -> tuple[int, dict[str, Any]]:
@@ -64,7 +62,7 @@ def models_that_fit(device: str, wanted: int | None = None) -> tuple[int, dict[s
     found = ray.cluster_resources()
     gpus = int(found.get("GPU", 0))
     if device == "cuda" and not gpus:
-        raise SettingError("device cuda: there is no GPU in this cluster; leave --device out")
+        raise SettingError("there is no GPU in this cluster", f"device {device}", "`auto` takes what is there")
     if gpus and device != "cpu":
         return wanted or gpus, {"num_gpus": 1}
     return wanted or max(1, int(found.get("CPU", 1))), {"num_cpus": 1}

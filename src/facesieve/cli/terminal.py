@@ -1,6 +1,66 @@
 """Where commands print: results to standard output, what went wrong to standard error; both as they are."""
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
 from rich.console import Console
+from rich.text import Text
+
+from facesieve.errors import AmbiguousImageError, ExistsError, FacesieveError, NoFaceError, NotSquareError
+
+if TYPE_CHECKING:
+    from facesieve.progress import Progress, Report
 
 out = Console(highlight=False, soft_wrap=True, markup=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+
+# What can be done about an error on the command line; the library, which is asked by others too, cannot say it.
+ADVICE: dict[type[FacesieveError], str] = {
+    NoFaceError: "if the image is an aligned face crop already, use --aligned",
+    NotSquareError: "leave --aligned out to find its face",
+    ExistsError: "use another folder or --overwrite",
+    AmbiguousImageError: "say by --image-column which one is meant",
+}
+
+
+def advised(error: FacesieveError) -> FacesieveError:
+    """The error with what can be done about it here, unless it says so itself."""
+    return error.advised(next((ADVICE[kind] for kind in type(error).__mro__ if kind in ADVICE), None))
+
+
+def advised_line(line: str, kind: str) -> str:
+    """As ``advised``, of an error of which only its line and the name of its type are left."""
+    advice = next((text for known, text in ADVICE.items() if known.__name__ == kind), None)
+    return line if advice is None else f"{line}; {advice}"
+
+
+def fail(error: FacesieveError | str) -> NoReturn:
+    """Print one line and leave with code 2."""
+    line = str(advised(error)) if isinstance(error, FacesieveError) else error
+    errors.print(Text.assemble(("error:", "bold red"), f" {line}"))
+    sys.exit(2)
+
+
+def many(count: int, noun: str) -> str:
+    """``1 face``, ``2 faces``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Report]:
+    """How far something is, with its figures and the time left, on a terminal; elsewhere nothing."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    facts = TextColumn("{task.fields[facts]}")
+    parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), facts, TimeRemainingColumn())
+    with Progress(*parts, console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task(title, total=None, facts="")
+        yield lambda progress: bar.update(task, completed=progress.done, total=progress.total, facts=_facts(progress))
+
+
+def _facts(progress: Progress) -> str:
+    return ", ".join(f"{value} {name}" for name, value in progress.facts.items())

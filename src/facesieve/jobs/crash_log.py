@@ -1,4 +1,4 @@
-"""Photographs that kill whoever reads them: found by the trail that a worker leaves, and left out."""
+"""Photographs that kill the process that reads them: found by the log that a worker keeps, and left out."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ STRIKES = 3  # a machine may go down while it reads a photograph once, and by ba
 ATTEMPTS = 20  # at a piece of work, besides those that ended at a photograph
 
 
-class Trail:
-    """A note on disk of the photograph that is being read, and of those at which a worker died before.
+class CrashLog:
+    """A file that says which photograph is being read, and at which ones a worker died before.
 
-    A decoder or a detector that is led astray by a hostile file may end its process; whoever takes
-    the work up finds the note. Deaths outside of ``reading`` are held against no photograph, but
-    after too many of them the work is given up.
+    A hostile file may crash the decoder or the detector, and its process with it; whoever takes the work up
+    finds the log. Deaths outside of ``reading`` count against no photograph, but after too many of them the
+    work is given up.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,14 +29,14 @@ class Trail:
             self._deaths = {}
 
     @contextmanager
-    def work(self, name: str) -> Iterator[Trail]:
-        """Note that the work on ``name`` has begun; no note is left when it ends.
+    def work(self, name: str) -> Iterator[CrashLog]:
+        """Log that the work on ``name`` has begun; the log is removed when it ends.
 
         Raises ``InputError`` where too many workers died on it.
         """
         begun = self._deaths.pop("", 0)
         if begun - sum(self._deaths.values()) >= ATTEMPTS:
-            raise InputError(f"{name}: {begun} workers died on it; it is left out")
+            raise InputError(f"{begun} workers died on it; it is left out", name)
         self._deaths[""] = begun + 1
         self._write(self._deaths)
         yield self
@@ -44,10 +44,10 @@ class Trail:
 
     @contextmanager
     def reading(self, name: str) -> Iterator[None]:
-        """Note that ``name`` is read now. Raises ``InputError`` where that was the end of too many workers."""
+        """Log that ``name`` is being read. Raises ``InputError`` where too many workers died of that."""
         deaths = self._deaths.get(name, 0)
         if deaths >= STRIKES:
-            raise InputError(f"{name}: {deaths} workers died while they read it; it is left out")
+            raise InputError(f"{deaths} workers died while they read it; it is left out", name)
         self._write({**self._deaths, name: deaths + 1})
         try:
             yield

@@ -1,59 +1,58 @@
-"""Which shards there are among the inputs, and where their results go."""
+"""Which photographs or shards there are among the inputs, and where their results go."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from facesieve.errors import InputError
 from facesieve.files import IMAGE_SUFFIXES, files_below
+from facesieve.jobs.formats import FORMATS, Unit
 
-SHARD_SUFFIXES = frozenset({".tar", ".parquet"})
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A shard and where its result goes; ``name`` is its path below the folder of results."""
-
-    source: Path
-    target: Path
-    name: str
+__all__ = ["Unit", "plan"]
 
 
-def holds_shards(inputs: Sequence[Path]) -> bool:
-    """Whether the inputs are shards, and folders of them. Raises ``InputError`` where shards and photographs are mixed."""
-    kinds = {True: False, False: False}
-    for path in inputs:
-        folder = path.is_dir()
-        for inside in path.rglob("*") if folder else [path]:
-            suffix = inside.suffix.lower()
-            if suffix in SHARD_SUFFIXES or not folder or suffix in IMAGE_SUFFIXES:
-                kinds[suffix in SHARD_SUFFIXES] = True
-    if all(kinds.values()):
-        raise InputError("there are shards and photographs among the inputs; purify them in two calls")
-    return kinds[True]
+def plan(inputs: Sequence[Path], out: Path, *, formats: Mapping[str, str] | None = None) -> list[Unit]:
+    """All photographs, or all shards, among files and folders (recursive), with targets that mirror the folders.
 
-
-def plan_shards(inputs: Sequence[Path], out: Path) -> list[Shard]:
-    """All shards among files and folders (recursive), with targets that mirror the folders.
-
-    Raises ``InputError`` for a path that does not exist, a folder without shards, two shards of one
-    name, and a result that would take the place of its source.
+    ``formats`` are further formats of shards, ``package.module:object`` by suffix. Two photographs whose names
+    differ in the suffix alone keep it in their targets. Raises ``InputError`` for a path that does not exist, a
+    folder that holds none, photographs mixed with shards, two results of one name, and a shard whose result
+    would take its place.
     """
-    found = files_below(inputs, out, "shards", SHARD_SUFFIXES, fits=lambda path: not path.name.startswith("."))
-    shards = [Shard(source, out / name, str(name)) for source, name in found]
-    refuse_clashes((shard.source, shard.target) for shard in shards)
-    for shard in shards:
-        if shard.target.resolve() == shard.source.resolve():
-            raise InputError(f"{shard.source}: the result would take its place; use another folder")
-    return shards
+    known = {name: name for name in FORMATS if name.startswith(".")} | dict(formats or {})
+    suffixes = IMAGE_SUFFIXES | known.keys()
+    found = files_below(inputs, out, "photographs", suffixes, fits=lambda path: path.suffix.lower() not in known or _is_seen(path))
+    shards = [(source, path) for source, path in found if source.suffix.lower() in known]
+    if not shards:
+        units = _photographs(found, out)
+    elif len(shards) < len(found):
+        raise InputError("there are shards and photographs among the inputs; purify them in two calls")
+    else:
+        units = [Unit(source, out / path, str(path), known[source.suffix.lower()]) for source, path in shards]
+    _refuse_clashes(units)
+    return units
 
 
-def refuse_clashes(targets: Iterable[tuple[Path, Path]]) -> None:
-    """Raises ``InputError`` where two sources, of pairs (source, target), would be written to one target."""
+def _is_seen(path: Path) -> bool:
+    return not path.name.startswith(".")
+
+
+def _photographs(found: Sequence[tuple[Path, Path]], out: Path) -> list[Unit]:
+    stems = [path.with_suffix("") for _, path in found]
+    count = Counter(stems)
+    return [
+        Unit(source, out / (path if count[stem] > 1 else stem), str(source))
+        for (source, path), stem in zip(found, stems, strict=True)
+    ]
+
+
+def _refuse_clashes(units: Sequence[Unit]) -> None:
     taken: dict[Path, Path] = {}
-    for source, target in targets:
-        other = taken.setdefault(target, source)
-        if other != source:
-            raise InputError(f"{other} and {source} would both be written to {target}; purify them into two folders")
+    for unit in units:
+        other = taken.setdefault(unit.target, unit.source)
+        if other != unit.source:
+            raise InputError(f"{other} and {unit.source} would both be written to {unit.target}; purify them into two folders")
+        if unit.is_shard and unit.target.resolve() == unit.source.resolve():
+            raise InputError("the result would take its place; use another folder", unit.source)

@@ -1,12 +1,47 @@
-"""What a shard is made of, whatever its format."""
+"""Kinds of input: photographs, and shards in which many photographs lie.
+
+A job takes one unit after the other; a unit is what it resumes. A format says how a unit is read, how its result
+is written, and when it is there. A shard's format is two functions, ``read`` and ``writer``, registered by suffix::
+
+    FORMATS.register(".tar", ShardFormat(read, writer))
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
+
+from facesieve.errors import ExistsError, FacesieveError, InputError
+from facesieve.files import draft, make_folder, remove_drafts, settle, sha256_of, sha256_of_file
+from facesieve.jobs.record import Failure, Options, Record, Work, is_made, made_from, ran_on, read_record, write_record
+from facesieve.registry import Registry
+from facesieve.runtime import PurifierCard
+
+PHOTOGRAPH = "photograph"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A photograph or a shard, and where its result goes: of a photograph ``target`` is a path without suffix.
+
+    ``format`` is a name of ``FORMATS``, ``name`` what records and messages call it. ``data`` holds the bytes of a
+    photograph that is no file.
+    """
+
+    source: Path
+    target: Path
+    name: str
+    format: str = PHOTOGRAPH
+    data: bytes | None = None
+
+    @property
+    def is_shard(self) -> bool:
+        """Whether it holds many photographs."""
+        return self.format != PHOTOGRAPH
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,22 +55,139 @@ class Sample:
 
     key: str
     image: bytes | None
-    problem: str
-    rest: Any
+    problem: InputError | None = None
+    rest: Any = None
+
+
+class Task(ABC):
+    """A unit at work."""
+
+    def __init__(self, unit: Unit, card: PurifierCard, options: Options) -> None:
+        self.unit, self.card, self.options = unit, card, options
+        self.photographs = 0  # written so far
+        self.failures: list[Failure] = []
+
+    @abstractmethod
+    def is_done(self) -> bool:
+        """Whether the result is there; then ``failures`` are those of when it was made. Raises ``ExistsError``."""
+
+    @abstractmethod
+    def samples(self) -> Iterator[Sample]:
+        """Its photographs, one after the other. Raises ``InputError`` for a file that is damaged."""
+
+    @abstractmethod
+    def writing(self) -> AbstractContextManager[object]:
+        """Around the calls of ``write``; the result is complete when this is left without an error, and not there before."""
+
+    @abstractmethod
+    def write(self, sample: Sample, work: Work | None, problem: FacesieveError | None) -> None:
+        """Write a sample, in the order of the source: as purified, or what becomes of one that could not be."""
+
+
+class Format(Protocol):
+    """How units of one kind are read and written."""
+
+    def open(self, unit: Unit, card: PurifierCard, options: Options) -> Task:
+        """A unit, to be worked on. Raises ``InputError`` for a file that cannot be read."""
 
 
 class Writer(Protocol):
     """Writes the samples of one shard, in the order in which they are read."""
 
-    def write(self, sample: Sample, png: bytes | None, record: dict[str, Any] | None) -> None:
+    def write(self, sample: Sample, png: bytes | None, record: Record | None) -> None:
         """Write ``sample`` with the purified ``png`` in the place of its image, or as it was if None; and its record, if any."""
 
 
-class Format(Protocol):
-    """Reads and writes shards of one kind. Both raise ``InputError`` for a file that is not one, or that is damaged."""
+@dataclass(frozen=True)
+class ShardFormat:
+    """Shards of one kind: ``read(source, column)`` yields samples; ``writer(file, source, column)`` writes a shard like it.
 
-    def read(self, source: Path, column: str | None) -> Iterator[Sample]:
-        """The samples of a shard, one after the other; ``column`` names the image, None finds it."""
+    ``column`` names the image of a sample, None finds it. The shard in the open ``file`` is complete when the
+    writer's context is left. Both raise ``InputError`` for a file that is no such shard, or is damaged.
+    """
 
-    def writer(self, file: BinaryIO, source: Path, column: str | None) -> AbstractContextManager[Writer]:
-        """A writer of a shard like ``source`` into an open file; the shard is complete when the context is left."""
+    read: Callable[[Path, str | None], Iterator[Sample]]
+    writer: Callable[[BinaryIO, Path, str | None], AbstractContextManager[Writer]]
+
+    def open(self, unit: Unit, card: PurifierCard, options: Options) -> Task:
+        """A shard, to be worked on."""
+        return _Shard(unit, card, options, self)
+
+
+class _Shard(Task):
+    """A shard is written beside its place and given its name at the end; its record has the settings in full."""
+
+    def __init__(self, unit: Unit, card: PurifierCard, options: Options, form: ShardFormat) -> None:
+        super().__init__(unit, card, options)
+        self.form = form
+        self.faces = 0
+        self.sidecar = unit.target.with_name(unit.target.name + ".json")
+        more = {"image_column": options.image_column, "on_failure": options.on_failure}
+        self.made_from = {**made_from(sha256_of_file(unit.source), card, options), **more}
+
+    def is_done(self) -> bool:
+        record = read_record(self.sidecar, {"failures": list})
+        if not is_made(self.sidecar, [(self.unit.target, record)], self.made_from):
+            return False
+        assert record is not None
+        try:
+            self.failures = [Failure(**failure) for failure in record["failures"]]
+        except TypeError as error:
+            raise ExistsError("is no sidecar of this program", self.sidecar) from error
+        return True
+
+    def samples(self) -> Iterator[Sample]:
+        return self.form.read(self.unit.source, self.options.image_column)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        target = self.unit.target
+        make_folder(target.parent)
+        remove_drafts(target)
+        with draft(target) as (file, part):
+            with self.form.writer(file, self.unit.source, self.options.image_column) as self._out:
+                yield
+            file.flush()
+            write_record(self.sidecar, self._record(sha256_of_file(part)))
+            settle(file, part, target)
+
+    def write(self, sample: Sample, work: Work | None, problem: FacesieveError | None) -> None:
+        if work is not None:
+            (png,) = work.pictures(paste=True)
+            self._out.write(sample, png, self._sample_record(work, png))
+            self.photographs += 1
+            self.faces += len(work.before)
+        elif problem is None:
+            self._out.write(sample, None, None)
+        else:
+            kept = self.options.on_failure == "keep"
+            self.failures.append(Failure.of(problem, self.unit.name, sample.key, kept=kept))
+            if kept:
+                self._out.write(sample, None, {"failure": str(problem)})
+
+    def _sample_record(self, work: Work, png: bytes) -> Record:
+        """A photograph's record; settings in full are in the shard's, under the same label."""
+        return {
+            "faces": [work.face(number) for number in range(len(work.before))],
+            "preset": self.card.name,
+            "shield": self.card.label,
+            "prior_sha256": self.card.prior_sha256,
+            "source_sha256": work.before.sha256,
+            "output_sha256": sha256_of(png),
+            **ran_on(self.card),
+        }
+
+    def _record(self, sha256: str) -> Record:
+        return {
+            "source": self.unit.source.name,
+            "photographs": self.photographs,
+            "faces": self.faces,
+            "failures": [failure.as_dict() for failure in self.failures],
+            "output": self.unit.target.name,
+            "output_sha256": sha256,
+            "made_from": self.made_from,
+            **ran_on(self.card),
+        }
+
+
+FORMATS: Registry[Format] = Registry("format", "facesieve.jobs.formats")

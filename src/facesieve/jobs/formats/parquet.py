@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 from pyarrow import parquet
 
-from facesieve.errors import InputError
-from facesieve.jobs.formats import Sample, Writer
+from facesieve.errors import AmbiguousImageError, InputError, one_line
+from facesieve.jobs.formats import FORMATS, Sample, ShardFormat, Writer
 
 RECORD = "facesieve"
 ROWS, BYTES = 1000, 2**26  # of a row group that is written; it is held in memory until it is full
@@ -37,13 +37,13 @@ def read(source: Path, column: str | None) -> Iterator[Sample]:
                     yield _sample(number, batch.slice(row, 1), name)
                     number += 1
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{source}: damaged after {number:,} rows ({_line(error)}); copy it again") from error
+            raise InputError(f"damaged after {number:,} rows ({one_line(error)})", source, "copy it again") from error
 
 
 def _sample(number: int, row: Any, name: str) -> Sample:
     value = row.column(name)[0].as_py()
     image = value["bytes"] if isinstance(value, dict) else value
-    problem = "" if image is not None else f"row {number}: no bytes of an image in {name}"
+    problem = InputError(f"no bytes of an image in {name}", f"row {number}") if image is None else None
     return Sample(str(number), image, problem, row)
 
 
@@ -53,26 +53,23 @@ def _opened(source: Path) -> Iterator[Any]:
         # A row group may be larger than memory: its pages are read as they are needed.
         file = parquet.ParquetFile(source, buffer_size=2**20, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{source}: not a Parquet file, or a damaged one ({_line(error)}); copy it again") from error
+        raise InputError(f"not a Parquet file, or a damaged one ({one_line(error)})", source, "copy it again") from error
     with file:
         yield file
 
 
-def _line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:120]
-
-
 def _image_column(source: Path, schema: Any, column: str | None) -> str:
     if RECORD in schema.names:
-        raise InputError(f"{source}: has a column {RECORD} already; this shard is a result of facesieve")
+        raise InputError(f"has a column {RECORD} already; this shard is a result of facesieve", source)
     found = [field.name for field in schema if _holds_bytes(field.type)]
     if column is not None:
         if column not in found:
-            raise InputError(f"{source}: no column {column!r} of bytes; there are {', '.join(found) or 'none'}")
+            raise InputError(f"no column {column!r} of bytes; there are {', '.join(found) or 'none'}", source)
         return column
     if len(found) != 1:
-        which = f"{', '.join(found)}; say by --image-column which one is meant" if found else "none"
-        raise InputError(f"{source}: one column of image bytes is expected, there are {which}")
+        if not found:
+            raise InputError("one column of image bytes is expected, there are none", source)
+        raise AmbiguousImageError(f"one column of image bytes is expected, there are {', '.join(found)}", source)
     return str(found[0])
 
 
@@ -122,3 +119,6 @@ class _ParquetWriter:
             table = table.append_column(pa.field(RECORD, pa.string()), pa.array(self._records, pa.string()))
             self._inner.write_table(table.cast(self._inner.schema), row_group_size=len(self._rows))
         self._rows, self._records, self._bytes = [], [], 0
+
+
+FORMATS.register(".parquet", ShardFormat(read, writer))

@@ -17,9 +17,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from facesieve.errors import InputError
+from facesieve.errors import AmbiguousImageError, InputError, one_line
 from facesieve.files import IMAGE_SUFFIXES
-from facesieve.jobs.formats import Sample, Writer
+from facesieve.jobs.formats import FORMATS, Sample, ShardFormat, Writer
 
 RECORD = "facesieve.json"
 
@@ -50,7 +50,7 @@ def read(source: Path, column: str | None) -> Iterator[Sample]:
     """
     for key, members in groupby(_members(source), lambda member: member.key):
         if key is None:
-            yield from (Sample("", None, "", ([member], None)) for member in members)
+            yield from (Sample("", None, rest=([member], None)) for member in members)
         else:
             yield _sample(source, key, list(members), column)
 
@@ -61,12 +61,12 @@ def _members(source: Path) -> Iterator[_Member]:
             while (info := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # it would remember the header of every member
                 if not (info.isreg() or info.isdir()) or info.issparse():
-                    raise InputError(f"{source}: {info.name} is a link, a device or sparse; pack plain files")
+                    raise InputError(f"{info.name} is a link, a device or sparse; pack plain files", source)
                 content = tar.extractfile(info)
                 yield _Member(info, None if content is None else content.read())
             _check_end(file, tar.offset, source)
     except (tarfile.TarError, EOFError) as error:
-        raise InputError(f"{source}: not a tar file, or a damaged one ({error}); copy it again") from error
+        raise InputError(f"not a tar file, or a damaged one ({one_line(error)})", source, "copy it again") from error
 
 
 def _check_end(file: BinaryIO, offset: int, source: Path) -> None:
@@ -74,24 +74,22 @@ def _check_end(file: BinaryIO, offset: int, source: Path) -> None:
     file.seek(offset)
     first = file.read(512)
     if len(first) < 512 or any(first) or any(any(block) for block in iter(lambda: file.read(2**20), b"")):
-        raise InputError(
-            f"{source}: cut off or damaged after {offset:,} bytes; copy it again (joined tar files must be repacked)"
-        )
+        raise InputError(f"cut off or damaged after {offset:,} bytes", source, "copy it again (joined tar files must be repacked)")
 
 
 def _sample(source: Path, key: str, members: list[_Member], column: str | None) -> Sample:
     if any(member.suffix == RECORD for member in members):
-        raise InputError(f"{source}: {key} has a {RECORD} already; this shard is a result of facesieve")
+        raise InputError(f"{key} has a {RECORD} already; this shard is a result of facesieve", source)
     images = [member for member in members if _is_image(member, column)]
     if not images:
         wanted = f"{key}.{column}" if column else "image"
-        return Sample(key, None, f"{key}: there is no {wanted} in this sample", (members, None))
+        return Sample(key, None, InputError(f"there is no {wanted} in this sample", key), (members, None))
     if len(images) > 1:
         names = " and ".join(member.suffix for member in images)
-        raise InputError(f"{source}: {key} has several images, {names}; say by --image-column which one is meant")
+        raise AmbiguousImageError(f"{key} has several images, {names}", source)
     if any(member.suffix == _purified(images[0]) for member in members if member is not images[0]):
-        raise InputError(f"{source}: {key} has a {_purified(images[0])} beside its {images[0].suffix}; rename one of them")
-    return Sample(key, images[0].data, "", (members, images[0]))
+        raise InputError(f"{key} has a {_purified(images[0])} beside its {images[0].suffix}; rename one of them", source)
+    return Sample(key, images[0].data, rest=(members, images[0]))
 
 
 @contextmanager
@@ -132,3 +130,6 @@ def _is_image(member: _Member, column: str | None) -> bool:
 def _purified(image: _Member) -> str:
     before, dot, _ = image.suffix.rpartition(".")
     return before + dot + "png"
+
+
+FORMATS.register(".tar", ShardFormat(read, writer))

@@ -1,0 +1,75 @@
+"""The commands under `prior`, and what tells about this installation: `presets`, `info`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from facesieve import __version__
+from facesieve.cli.options import AsJson
+from facesieve.cli.terminal import out
+
+prior_app = typer.Typer(no_args_is_help=True, help="Face priors: import public checkpoints, look at one.")
+
+
+@prior_app.command("import")
+def prior_import(
+    source: Annotated[Path, typer.Argument(help="A diffusers folder, celeba_hq.ckpt, or 256x256_diffusion_uncond.pt.")],
+    destination: Annotated[Path, typer.Argument(help="Folder for the converted prior; must not exist yet.")],
+) -> None:
+    """Convert a public checkpoint into a prior that `purify --prior` takes."""
+    from facesieve.priors.importing import import_prior
+
+    prior = import_prior(source, destination)
+    parameters = sum(p.numel() for p in prior.network.parameters())
+    out.print(
+        f"{destination}: {parameters:,} parameters, images of {prior.shape[-1]} x {prior.shape[-2]}, target {prior.prediction}"
+    )
+
+
+@prior_app.command("show")
+def prior_show(
+    folder: Annotated[
+        Path | None, typer.Argument(help="A prior's folder, or prior-128-tuned of those that ship; prior-128 if not given.")
+    ] = None,
+) -> None:
+    """Print a prior's card."""
+    from facesieve.priors.embedded import EMBEDDED, PRIOR, embedded_prior_folder
+    from facesieve.priors.folder import read_card
+
+    shipped = {Path(name): embedded_prior_folder(name) for name in EMBEDDED}
+    out.print_json(json.dumps(read_card(shipped.get(folder or Path(PRIOR), folder or Path()))))
+
+
+def presets(json_: AsJson = False) -> None:
+    """List the presets: what each does and what it costs; with --json every setting."""
+    from rich.table import Table
+
+    from facesieve.purify import PRESETS
+
+    if json_:
+        out.print_json(json.dumps([preset.as_dict() for preset in PRESETS.values()]))
+        return
+    table = Table("preset", "what it does", "restorations", "evaluations")
+    for preset in PRESETS.values():
+        stages = "\n".join(
+            f"{r['name']}: {r['operator']}, eta {r['eta']:g}" + (f", {r['samples']} samples" if r["samples"] > 1 else "")
+            for r in preset.as_dict()["restorations"]
+        )
+        table.add_row(preset.name, preset.summary, stages, str(preset.evaluations))
+    out.print(table)
+
+
+def info() -> None:
+    """Say what this machine offers, which path will run, and which priors ship with the package."""
+    from facesieve.hardware import summary
+    from facesieve.priors.embedded import EMBEDDED, embedded_prior_folder
+    from facesieve.priors.folder import read_card
+
+    cards = [read_card(embedded_prior_folder(name)) for name in EMBEDDED]
+    priors = [("prior", f"{card['name']}, sha256 {str(card['sha256'])[:16]}") for card in cards]
+    for name, value in [("facesieve", __version__), *summary().items(), *priors]:
+        out.print(f"{name:10s} {value}")

@@ -1,0 +1,240 @@
+"""The command `purify`: photographs, shards, a stream; on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from facesieve.cli.options import Device, Precision, PresetName, Scale, Seed
+from facesieve.cli.terminal import advised_line, errors, fail, many, out, progress_bar
+from facesieve.errors import InputError
+
+if TYPE_CHECKING:
+    from facesieve.faces import Crops
+    from facesieve.jobs.cluster import Recipe
+    from facesieve.jobs.formats import Unit
+    from facesieve.jobs.record import Failure, Options
+    from facesieve.jobs.run import Summary
+    from facesieve.runtime import Trace
+
+LISTED = 20  # failures that are printed where a file lists them all
+
+
+def purify(
+    inputs: Annotated[list[str], typer.Argument(help="Photographs and folders of photographs; - reads one from standard input.")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="Folder for the results; - writes the picture to standard output.")
+    ],
+    preset: PresetName = "fast",
+    scale: Scale = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Evaluations of the prior in each restoration, times its samples where it averages.")
+    ] = None,
+    eta: Annotated[float | None, typer.Option(help="Share of fresh noise in each step, 0 to 1.")] = None,
+    sigma_y: Annotated[float | None, typer.Option(help="Noise level assumed in the photograph, for images in [-1, 1].")] = None,
+    seed: Seed = None,
+    aligned: Annotated[bool, typer.Option("--aligned", help="The inputs are aligned face crops already.")] = False,
+    paste: Annotated[
+        bool, typer.Option("--paste/--no-paste", help="Put faces back into the photo, or write the aligned crops.")
+    ] = True,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Also write grid.png: each face, each stage, the amplified difference.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make again what is there already.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Faces that are purified together, across photographs.")] = 8,
+    precision: Precision = "auto",
+    device: Device = "auto",
+    prior: Annotated[Path | None, typer.Option(help="Folder of another prior.")] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Of shards: the column, or the suffix of the members, that holds the images.")
+    ] = None,
+    on_failure: Annotated[
+        str | None,
+        typer.Option(help="Of shards: drop a photograph that cannot be purified (the default), or keep it as it was."),
+    ] = None,
+    format: Annotated[
+        list[str] | None, typer.Option(help="A further format of shards, as .suffix=package.module:object. It is code that runs.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Purify on a Ray cluster: its address, auto for the one that runs here, or local.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers on the cluster; as many as fit if not given.")] = None,
+) -> None:
+    """Find the faces in photographs, or in shards of them (.tar, .parquet), purify them, write the results."""
+    from facesieve.jobs.cluster import Recipe
+    from facesieve.jobs.record import Options
+    from facesieve.purify import chosen_preset
+
+    options = Options(aligned, paste, overwrite, seed, batch_size, image_column, on_failure or "drop")  # type: ignore[arg-type]
+    chosen = chosen_preset(preset).changed(scale=scale, steps=steps, eta=eta, sigma_y=sigma_y)
+    recipe = Recipe(chosen, prior, device, precision)
+    of_shards = image_column is not None or on_failure is not None
+    if workers is not None and cluster is None:
+        raise InputError("--workers goes with --cluster; without it there is one worker, this process")
+    if output == "-" or "-" in inputs:
+        _check_stream(inputs, grid, of_shards, cluster)
+        units = _stream(inputs[0], output)
+        if output == "-":
+            _write_to_output(units[0], recipe, options)
+            return
+    else:
+        units = _planned(inputs, Path(output), format or [], grid, of_shards, options, cluster)
+    purify_all(units, Path(output), recipe, options, grid=grid, cluster=cluster, workers=workers)
+
+
+def purify_all(
+    units: list[Unit],
+    folder: Path,
+    recipe: Recipe,
+    options: Options,
+    *,
+    grid: bool = False,
+    cluster: str | None = None,
+    workers: int | None = None,
+) -> None:
+    """Purify units, here or on the cluster at an address; print a summary, and leave with code 1 if anything failed.
+
+    Failures in shards and on a cluster, of which there may be many, are listed in ``failures.jsonl``.
+    """
+    from facesieve.jobs.record import write_failures
+
+    shards = any(unit.is_shard for unit in units)
+    if cluster is None:
+        summary, ran_on = _here(units, recipe, options, folder / "grid.png" if grid else None)
+    else:
+        from facesieve.jobs.cluster import purify_units_on
+
+        with progress_bar("purifying") as report:
+            summary, ran_on = (
+                purify_units_on(cluster, folder, units, recipe, options, workers=workers, report=report),
+                "a cluster",
+            )
+    listed = shards or cluster is not None
+    if listed:
+        write_failures(folder, summary.failures)
+    elif summary.failures and units[0].data is not None:
+        fail(_line(summary.failures[0]))
+    _print_summary(summary, folder, f"{recipe.preset.name} on {ran_on}", shards=shards)
+    _print_failures(summary.failures, folder if listed else None)
+    if summary.failures:
+        raise typer.Exit(1)
+
+
+def _planned(
+    inputs: list[str], folder: Path, formats: list[str], grid: bool, of_shards: bool, options: Options, cluster: str | None
+) -> list[Unit]:
+    """The units among files and folders. Raises ``InputError`` for options that do not go with them."""
+    from facesieve.jobs.plan import plan
+
+    units = plan([Path(text) for text in inputs], folder, formats=dict(_format(text) for text in formats))
+    shards = any(unit.is_shard for unit in units)
+    _check_shards(of_shards, shards)
+    if shards and not options.paste:
+        raise InputError("--no-paste makes several pictures of a photograph, and a sample of a shard has one; leave it out")
+    if grid and (shards or cluster is not None):
+        raise InputError("--grid goes with photographs on this machine, not with shards or a cluster")
+    if grid and any(unit.target == folder / "grid" for unit in units):
+        raise InputError(f"a photograph named grid and --grid would both write {folder / 'grid.png'}; rename the photograph")
+    return units
+
+
+def _check_shards(of_shards: bool, shards: bool) -> None:
+    if of_shards and not shards:
+        raise InputError("--image-column and --on-failure go with shards (.tar, .parquet); there are none among the inputs")
+
+
+def _format(text: str) -> tuple[str, str]:
+    suffix, _, spec = text.partition("=")
+    if not suffix.startswith(".") or ":" not in spec:
+        raise InputError("give a format as .suffix=package.module:object", f"--format {text}")
+    return suffix.lower(), spec
+
+
+def _check_stream(inputs: list[str], grid: bool, of_shards: bool, cluster: str | None) -> None:
+    _check_shards(of_shards, False)
+    if len(inputs) != 1 or Path(inputs[0]).is_dir():
+        raise InputError("with - for standard input or output, exactly one photograph is purified")
+    if grid or cluster is not None:
+        raise InputError("--grid and --cluster go with files and folders, not with standard input or output")
+
+
+def _stream(source: str, output: str) -> list[Unit]:
+    """The one photograph of standard input, or for standard output."""
+    from facesieve.jobs.formats import Unit
+
+    if source == "-":
+        return [Unit(Path("standard input"), Path(output) / "stdin", "-", data=sys.stdin.buffer.read())]
+    if not Path(source).exists():
+        raise InputError("no such file or folder", source)
+    return [Unit(Path(source), Path(output) / Path(source).stem, source)]
+
+
+def _write_to_output(unit: Unit, recipe: Recipe, options: Options) -> None:
+    from facesieve.jobs.run import purify_alone
+
+    pictures = purify_alone(unit, recipe.load(), options)
+    if len(pictures) != 1:
+        raise InputError(f"{len(pictures)} crops cannot go to standard output; leave --no-paste out or give a folder")
+    sys.stdout.buffer.write(pictures[0])
+    sys.stdout.buffer.flush()
+
+
+def _here(units: list[Unit], recipe: Recipe, options: Options, grid: Path | None) -> tuple[Summary, str]:
+    """Purified in this process, and on what."""
+    from facesieve.jobs.run import purify_units
+    from facesieve.pictures import MAX_ROWS
+
+    parts: list[tuple[Crops, Trace]] = []
+
+    def keep(crops: Crops, trace: Trace) -> None:
+        if grid is not None and sum(len(part) for part, _ in parts) < MAX_ROWS:
+            parts.append((crops, trace))
+
+    shield = recipe.load()
+    with progress_bar("purifying") as report:
+        summary = purify_units(units, shield, options, report=report, keep=keep)
+    if grid is not None and parts:
+        _draw(grid, parts)
+    return summary, shield.card.ran_on
+
+
+def _draw(grid: Path, parts: list[tuple[Crops, Trace]]) -> None:
+    import numpy as np
+
+    from facesieve.images import write_photo
+    from facesieve.pictures import columns, sheet
+    from facesieve.runtime import Trace
+
+    crops, traces = zip(*parts, strict=True)
+    write_photo(grid, sheet(columns(np.concatenate(crops), Trace.joined(traces))))
+
+
+def _print_summary(summary: Summary, folder: Path, how: str, *, shards: bool) -> None:
+    per_face = f", {1000 * summary.seconds / summary.faces:.0f} ms a face" if summary.faces else ""
+    skipped = f", {many(summary.skipped, 'shard') if shards else summary.skipped} there already" if summary.skipped else ""
+    made = f"{many(summary.photographs, 'photograph')}, {many(summary.faces, 'face')} purified"
+    out.print(f"{many(summary.units, 'shard') + ', ' if shards else ''}{made}{skipped}{per_face}; {how}")
+    if summary.units or summary.skipped:
+        out.print(f"results in {folder}")
+
+
+def _print_failures(failures: list[Failure], folder: Path | None) -> None:
+    """The failures; the first of them, where all are listed in ``folder``."""
+    if not failures:
+        return
+    from facesieve.jobs.record import FAILURES
+
+    listed = "" if folder is None else f", listed in {folder / FAILURES}"
+    errors.print(f"{len(failures)} failed{listed}:", style="bold red")
+    for failure in failures if folder is None else failures[:LISTED]:
+        errors.print(f"  {_line(failure)}")
+    if folder is not None and len(failures) > LISTED:
+        errors.print("  ...")
+
+
+def _line(failure: Failure) -> str:
+    place = "" if failure.key is None else f"{failure.source}: "
+    return advised_line(f"{place}{failure.reason}", failure.kind)

@@ -1,0 +1,165 @@
+"""What a job leaves beside its pictures, and the one rule by which it resumes.
+
+A record says what a result was made from. A result is there if its record says what would be made now, and its
+file has the hash that the record says. Records are written before the files that they are about: stopped in
+between, the two do not fit, and the result is made again. A result of something else is never overwritten unasked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+import facesieve
+from facesieve.errors import ExistsError, FacesieveError, SettingError
+from facesieve.faces import FaceCrops
+from facesieve.files import make_folder, sha256_of_file, write_atomic
+from facesieve.images import encode_photo, to_photo
+from facesieve.runtime import PurifierCard
+
+FAILURES = "failures.jsonl"
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a job treats its photographs; without ``paste`` the crops are written instead of the photograph.
+
+    ``image_column`` and ``on_failure`` are of shards: what holds the image of a sample (found if None), and whether
+    a sample that cannot be purified is left out (``drop``) or passed on as it was, unshielded (``keep``).
+    """
+
+    aligned: bool = False
+    paste: bool = True
+    overwrite: bool = False
+    seed: int | None = None
+    batch_size: int = 8
+    image_column: str | None = None
+    on_failure: Literal["drop", "keep"] = "drop"
+
+    def __post_init__(self) -> None:
+        if self.on_failure not in {"drop", "keep"}:
+            raise SettingError(f"on-failure {self.on_failure!r} must be drop or keep")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A photograph that was not purified, or with ``key`` None a whole unit; ``kept`` where it was passed on as it was.
+
+    ``kind`` is the error's type, for whoever has advice about it; records do not hold it.
+    """
+
+    source: str
+    key: str | None
+    reason: str
+    kept: bool = False
+    kind: str = ""
+
+    @classmethod
+    def of(cls, error: FacesieveError, source: str, key: str | None = None, *, kept: bool = False) -> Failure:
+        """The failure that an error is."""
+        return cls(source, key, str(error), kept, type(error).__name__)
+
+    def as_dict(self) -> Record:
+        """Plain data, as records hold it."""
+        return {"source": self.source, "key": self.key, "reason": self.reason, "kept": self.kept}
+
+
+@dataclass(eq=False)
+class Work:
+    """A photograph on its way: its crops go into the purifier, and come back one after the other."""
+
+    before: FaceCrops
+    seeds: list[int]  # of the noise, one a face
+
+    def __post_init__(self) -> None:
+        self._purified = np.empty_like(self.before.crops)
+        self._missing = len(self.before)
+        self.seconds = 0.0  # in the purifier
+
+    def put(self, number: int, crop: Any, seconds: float) -> None:
+        """Crop ``number`` (3, S, S) is back."""
+        self._purified[number] = crop
+        self._missing -= 1
+        self.seconds += seconds
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every crop is back."""
+        return self._missing == 0
+
+    def pictures(self, *, paste: bool) -> list[bytes]:
+        """The results as PNG files: the photograph with its faces put back (of an aligned one, its crop), or each crop."""
+        after = self.before.with_crops(self._purified)
+        photos = [after.paste()] if paste else [to_photo(crop) for crop in after.crops]
+        return [encode_photo(photo, "png") for photo in photos]
+
+    def face(self, number: int) -> Record:
+        """A face as plain data: ``box``, ``landmarks`` and ``score`` (not of an aligned image), ``noise_seed``."""
+        if self.before.aligned:
+            return {"noise_seed": self.seeds[number]}
+        face = self.before.faces[number]
+        place = {"box": face.box, "landmarks": face.landmarks.tolist(), "score": face.score}
+        return {**place, "noise_seed": self.seeds[number]}
+
+
+def made_from(sha256: str, card: PurifierCard, options: Options) -> Record:
+    """Everything that a photograph's result depends on: its bytes, the purifier, the settings."""
+    pasted = options.paste and not options.aligned
+    return {"source_sha256": sha256, **card.made_from, "aligned": options.aligned, "pasted": pasted, "seed": options.seed}
+
+
+def ran_on(card: PurifierCard) -> Record:
+    """Where a result was made, and by which version."""
+    return {"ran_on": card.ran_on, "version": facesieve.__version__}
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record, atomically. Raises ``InputError``."""
+    write_atomic(path, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def read_record(path: Path, keys: Mapping[str, type]) -> Record | None:
+    """A record with ``keys`` of these types, None where there is none. Raises ``ExistsError`` for a file that is something else."""
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(record[key], kind) for key, kind in {"made_from": dict, "output_sha256": str, **keys}.items()):
+            return dict(record)
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise ExistsError("is no sidecar of this program", path)
+
+
+def is_made(sidecar: Path, results: Sequence[tuple[Path, Record | None]], wanted: Record) -> bool:
+    """Whether every result is there, made from what is ``wanted``; ``sidecar`` is the first one's.
+
+    Raises ``ExistsError`` where a result of something else is in the way.
+    """
+    path, first = results[0]
+    if first is None:
+        if path.exists():
+            raise ExistsError("exists, but no sidecar says how it was made", path)
+        return False
+    plain = json.loads(json.dumps(wanted))
+    if any(record is not None and record["made_from"] != plain for _, record in results):
+        raise ExistsError("records another photo or other settings", sidecar)
+    return all(
+        record is not None and path.exists() and sha256_of_file(path) == record["output_sha256"] for path, record in results
+    )
+
+
+def write_failures(out: Path, failures: Sequence[Failure]) -> None:
+    """List what was not purified, one JSON object a line, in ``failures.jsonl`` of the folder of results; no file for none."""
+    path = out / FAILURES
+    if not failures:
+        path.unlink(missing_ok=True)
+        return
+    write_atomic(make_folder(out) / FAILURES, "".join(json.dumps(failure.as_dict()) + "\n" for failure in failures).encode())
