@@ -2,7 +2,7 @@
 
     python benchmarks/scale.py [--shards N] [--faces N] [--rounds N] [--core-hour PRICE]
 
-Every worker has one thread. The plain loop is ``purify_shards`` in this process, its model loaded.
+Every worker has one thread. The plain loop is ``purify_units`` in this process, its model loaded.
 The engine is the same shards by Ray Data, on a Ray of two processors that is started here. Its time runs
 from the moment when all workers have loaded and warmed their model, for which they wait, until the
 last shard is written; what comes before is reported as the start. The overhead is what one worker's
@@ -28,15 +28,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from keeping import origin, write
 
 from facesieve.faces import Detector, align
 from facesieve.images import encode_photo, read_photo, to_photo
-from facesieve.jobs.cluster import Recipe, purify_shards_on
-from facesieve.jobs.plan import Shard
-from facesieve.jobs.shards import ShardOptions, purify_shards
-from facesieve.jobs.work import Options
+from facesieve.jobs.cluster import Recipe, purify_units_on
+from facesieve.jobs.formats import Unit
+from facesieve.jobs.run import Options, purify_units
 from facesieve.purify import preset
 from facesieve.recognition.sface import load_sface
 from facesieve.shield import Shield
@@ -62,22 +62,22 @@ def make(folder: Path, shards: int, faces: int) -> tuple[list[Path], Path]:
     """Shards of aligned crops, and one of the photographs that they are from."""
     paths = sorted((HERE / "samples").glob("*.jpg"))
     photos = [read_photo(path) for path in paths]
-    crops = [encode_photo(to_photo(align(p, Detector().detect_largest(p), 128)), "jpeg") for p in photos]
+    crops = [encode_photo(to_photo(align(p, Detector().detect(p)[0], 128)), "jpeg") for p in photos]
     packed = [pack(folder / f"{s}.tar", [crops[(s + n) % len(crops)] for n in range(faces)], "jpg") for s in range(shards)]
     return packed, pack(folder / "photographs.tar", [path.read_bytes() for path in paths], "jpg")
 
 
-def to(sources: list[Path], out: Path) -> list[Shard]:
-    return [Shard(source, out / source.name, source.name) for source in sources]
+def to(sources: list[Path], out: Path) -> list[Unit]:
+    return [Unit(source, out / source.name, source.name, source.suffix) for source in sources]
 
 
 def bytes_in(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.suffix == ".tar")
 
 
-def plain(name: str, sources: list[Path], out: Path, shield: Shield, options: ShardOptions) -> Row:
+def plain(name: str, sources: list[Path], out: Path, shield: Shield, options: Options) -> Row:
     begun = time.perf_counter()
-    result = purify_shards(to(sources, out), shield, options)
+    result = purify_units(to(sources, out), shield, options)
     seconds = time.perf_counter() - begun
     assert not result.failures, result.failures
     read = sum(source.stat().st_size for source in sources)
@@ -110,16 +110,16 @@ class TogetherRecipe(Recipe):
 
 
 def warmed(shield: Shield) -> Shield:
-    shield.trace(torch.full((8, 3, shield.size, shield.size), 0.5), range(8))
+    shield.runtime.purify(np.full((8, 3, shield.card.size, shield.card.size), 0.5, np.float32), range(8))
     return shield
 
 
-def engine(sources: list[Path], out: Path, recipe: Recipe, options: ShardOptions, workers: int) -> Row:
+def engine(sources: list[Path], out: Path, recipe: Recipe, options: Options, workers: int) -> Row:
     notes = out.with_name(out.name + "-notes")
     notes.mkdir()
     together = TogetherRecipe(recipe.preset, device="cpu", notes=notes, workers=workers)
     begun = time.time()
-    result = purify_shards_on("auto", out, to(sources, out), together, options, workers=workers)
+    result = purify_units_on("auto", out, to(sources, out), together, options, workers=workers)
     assert not result.failures, result.failures
     ready = max(path.stat().st_mtime for path in notes.iterdir())
     seconds = max(path.stat().st_mtime for path in out.glob("*.tar.json")) - ready
@@ -143,7 +143,7 @@ def median(rows: list[Row]) -> Row:
 def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
     import ray
 
-    recipe, options = Recipe(preset(args.preset), device="cpu"), ShardOptions(Options(aligned=True, seed=0))
+    recipe, options = Recipe(preset(args.preset), device="cpu"), Options(aligned=True, seed=0)
     sources, photographs = make(folder, args.shards, args.faces)
     shield = warmed(recipe.load())
     found: dict[str, list[Row]] = {}
@@ -157,7 +157,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
                 print(f"{row['part']}, {row['workers']} workers: {row['faces_per_s']:.2f} faces/s", flush=True)
     finally:
         ray.shutdown()
-    whole = plain("plain loop, photographs", [photographs], folder / "photographs", shield, ShardOptions(Options(seed=0)))
+    whole = plain("plain loop, photographs", [photographs], folder / "photographs", shield, Options(seed=0))
     return [median(rows) for rows in [*found.values(), [whole]]]
 
 

@@ -10,8 +10,9 @@ from pyarrow import parquet
 
 from facesieve.hardware import choose_hardware
 from facesieve.images import encode_photo, read_photo
-from facesieve.jobs.plan import Shard
+from facesieve.jobs.formats import Unit
 from facesieve.purify import preset
+from facesieve.runtime.torch import TorchRuntime
 from facesieve.shield import Shield
 from white_prior import WhitePrior
 
@@ -21,7 +22,7 @@ BAD = b"not an image"
 def quick_shield():
     """The fast preset with the exact denoiser of white noise: everything real but the network."""
     chosen = preset("fast").changed(steps=1, samples=1)
-    return Shield(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32"))
+    return Shield(TorchRuntime(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32")))
 
 
 def small(path, side=240):
@@ -64,4 +65,4 @@ def write_parquet(path, images, *, structured=True, **columns):
 
 def shard(source, out):
     """The shard at ``source`` with its result in ``out``."""
-    return Shard(source, out / source.name, source.name)
+    return Unit(source, out / source.name, source.name, source.suffix)

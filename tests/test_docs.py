@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from facesieve.cli import app
+from facesieve.cli.app import app
 from facesieve.purify import PRESETS
 
 ROOT = Path(__file__).parent.parent

@@ -14,6 +14,7 @@ import psutil
 from facesieve.faces import Detector
 from facesieve.hardware import choose_hardware
 from facesieve.purify import preset
+from facesieve.runtime.torch import TorchRuntime
 from facesieve.shield import Shield
 from white_prior import WhitePrior
 
@@ -92,7 +93,7 @@ class QuickRecipe:
 
     def load(self):
         chosen = preset("fast").changed(steps=1, samples=1)
-        shield = Shield(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32"))
+        shield = Shield(TorchRuntime(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32")))
         return replace(shield, detector=DeadlyDetector()) if self.deadly else shield
 
 

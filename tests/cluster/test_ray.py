@@ -9,10 +9,9 @@ from ray_here import QuickRecipe, ask, free_port, small_ray, until, workers, wri
 
 from facesieve.errors import InputError, SettingError
 from facesieve.images import read_photo
-from facesieve.jobs.cluster import Recipe, purify_files_on, purify_shards_on
-from facesieve.jobs.local import plan, purify_files
-from facesieve.jobs.shards import ShardOptions, purify_shards
-from facesieve.jobs.work import Options
+from facesieve.jobs.cluster import Recipe, purify_units_on
+from facesieve.jobs.plan import plan
+from facesieve.jobs.run import Options, purify_units
 from facesieve.noise import derive_seed
 from facesieve.purify import preset
 from facesieve.ray_cluster import joined
@@ -23,7 +22,7 @@ from shard_making import BAD, noise, read_tar, shard, small, write_parquet, writ
 pytestmark = pytest.mark.ray
 
 REAL = Recipe(preset("fast").changed(steps=1))
-ALIGNED = ShardOptions(Options(aligned=True, seed=3))
+ALIGNED = Options(aligned=True, seed=3)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,7 +42,7 @@ def test_a_worker_is_killed_in_the_middle_and_every_photograph_is_there_once(tmp
     sources.append(write_parquet(tmp_path / "4.parquet", [noise(n) for n in range(10)]))
     shards, out = [shard(source, tmp_path / "out") for source in sources], tmp_path / "out"
     with ThreadPoolExecutor(1) as thread:
-        job = thread.submit(purify_shards_on, "auto", out, shards, recipe, ALIGNED)
+        job = thread.submit(purify_units_on, "auto", out, shards, recipe, ALIGNED)
         found = []
         until(lambda: job.done() or found.extend(filter(None, [writer_of(out)])) or found)
         (victim,) = found
@@ -51,9 +50,9 @@ def test_a_worker_is_killed_in_the_middle_and_every_photograph_is_there_once(tmp
         result = job.result(300)
     assert not victim.is_running()
     assert result.failures == []
-    assert result.shards + result.skipped == 5
+    assert result.units + result.skipped == 5
     alone = [shard(source, tmp_path / "alone") for source in sources]
-    assert purify_shards(alone, recipe.load(), ALIGNED).photographs == 50
+    assert purify_units(alone, recipe.load(), ALIGNED).photographs == 50
     assert tree(out) == tree(tmp_path / "alone")
 
 
@@ -63,15 +62,13 @@ def test_a_photograph_that_kills_its_workers_is_listed_and_the_rest_goes_on(tmp_
     poisoned = write_tar(tmp_path / "a.tar", [("0.jpg", photos[0]), ("bad.jpg", BAD), ("1.jpg", noise(1)), ("2.jpg", photos[1])])
     other = write_tar(tmp_path / "b.tar", [("3.jpg", photos[2])])
     shards = [shard(source, tmp_path / "out") for source in (poisoned, other)]
-    result = purify_shards_on(
-        "auto", tmp_path / "out", shards, QuickRecipe(deadly=True), ShardOptions(Options(seed=3)), workers=1
-    )
+    result = purify_units_on("auto", tmp_path / "out", shards, QuickRecipe(deadly=True), Options(seed=3), workers=1)
     reasons = {failure.key: failure.reason for failure in result.failures}
     assert set(reasons) == {"bad", "1"}
     assert reasons["1"] == "1: 3 workers died while they read it; it is left out"
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.tar", "a.tar.json", "b.tar", "b.tar.json"]
     clean = write_tar(tmp_path / "clean" / "a.tar", [("0.jpg", photos[0]), ("2.jpg", photos[1])])
-    purify_shards([shard(clean, tmp_path / "alone")], QuickRecipe().load(), ShardOptions(Options(seed=3)))
+    purify_units([shard(clean, tmp_path / "alone")], QuickRecipe().load(), Options(seed=3))
     assert read_tar(tmp_path / "out" / "a.tar") == read_tar(tmp_path / "alone" / "a.tar")
 
 
@@ -82,12 +79,12 @@ def test_a_folder_of_photographs_gives_the_same_pictures(tmp_path, sample_paths)
         (folder / "deep" / f"{number}.jpg").write_bytes(small(path, 160))
     (folder / "bad.jpg").write_bytes(BAD)
     items = plan([folder], tmp_path / "out")
-    result = purify_files_on("auto", tmp_path / "out", items, QuickRecipe(), Options(seed=3), workers=1)
+    result = purify_units_on("auto", tmp_path / "out", items, QuickRecipe(), Options(seed=3), workers=1)
     assert (result.photographs, result.faces) == (3, 3)
     (failure,) = result.failures
     assert failure.source == str(folder / "bad.jpg")
     assert "not a JPEG" in failure.reason
-    purify_files(plan([folder], tmp_path / "alone"), QuickRecipe().load(), Options(seed=3))
+    purify_units(plan([folder], tmp_path / "alone"), QuickRecipe().load(), Options(seed=3))
     made, alone = tree(tmp_path / "out"), tree(tmp_path / "alone")
     assert {n: d for n, d in made.items() if n.endswith(".png")} == {n: d for n, d in alone.items() if n.endswith(".png")}
     assert made.keys() == alone.keys()
@@ -103,7 +100,7 @@ def test_an_address_without_a_ray_is_one_line(monkeypatch, address, message):
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray would try for minutes"))
-    with pytest.raises(InputError, match=f"^--cluster {address}: {message}"), joined(address):
+    with pytest.raises(InputError, match=f"^cluster {address}: {message}"), joined(address):
         pass
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import torch
 
-from facesieve.jobs.shards import ShardOptions, purify_shards
-from facesieve.jobs.work import Options
+from facesieve.jobs.run import Options, purify_units
 from shard_making import quick_shield, shard
 
 
@@ -24,7 +23,7 @@ def main():
         if not (child := os.fork()):
             code = 1
             try:
-                result = purify_shards([shard(Path(s), Path(out)) for s in sources], shield, ShardOptions(Options(seed=seed)))
+                result = purify_units([shard(Path(s), Path(out)) for s in sources], shield, Options(seed=seed))
                 code = 0 if [f.key for f in result.failures] == ["bad"] else 1
             finally:
                 os._exit(code)

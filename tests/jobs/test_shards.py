@@ -13,11 +13,13 @@ import webdataset
 from datasets import Image, load_dataset
 from pyarrow import parquet
 
+from facesieve.cli.terminal import advised_line
 from facesieve.errors import InputError, SettingError
 from facesieve.images import encode_photo, read_photo
-from facesieve.jobs.plan import holds_shards, plan_shards
-from facesieve.jobs.shards import Failure, ShardOptions, purify_shards, write_failures
-from facesieve.jobs.work import Options
+from facesieve.jobs.formats import FORMATS
+from facesieve.jobs.plan import plan
+from facesieve.jobs.record import write_failures
+from facesieve.jobs.run import Failure, Options, purify_units
 from facesieve.noise import derive_seed
 from shard_making import BAD, noise, quick_shield, read_tar, shard, small, write_parquet, write_tar
 
@@ -40,8 +42,12 @@ def expected(shield, image, seed):
 
 
 def run(source, out, shield, *, aligned=False, overwrite=False, seed=7, **options):
-    photographs = Options(aligned=aligned, overwrite=overwrite, seed=seed, batch_size=2)
-    return purify_shards([shard(source, out)], shield, ShardOptions(photographs, **options))
+    chosen = Options(aligned=aligned, overwrite=overwrite, seed=seed, batch_size=2, **options)
+    return purify_units([shard(source, out)], shield, chosen)
+
+
+def line(failure):
+    return advised_line(failure.reason, failure.kind)
 
 
 # --- tar ---------------------------------------------------------------------------------------
@@ -53,7 +59,7 @@ def test_a_tar_keeps_keys_order_and_all_other_members(tmp_path, shield, photos):
         [("README", b"hello"), ("p/1.cls", b"3"), ("p/1.jpg", photos[0]), ("p/2.JPG", photos[1]), ("p/2.txt", b"words")],
     )
     result = run(source, tmp_path / "out", shield)
-    assert (result.shards, result.photographs, result.faces, result.failures) == (1, 2, 2, [])
+    assert (result.units, result.photographs, result.faces, result.failures) == (1, 2, 2, [])
     made = read_tar(tmp_path / "out" / "a.tar")
     assert [name for name, _ in made] == [
         "README", "p/1.cls", "p/1.png", "p/1.facesieve.json", "p/2.png", "p/2.txt", "p/2.facesieve.json",
@@ -91,9 +97,8 @@ def test_names_times_and_modes_of_a_tar_are_kept_even_the_longest(tmp_path, shie
 
 def test_which_member_is_the_image_can_be_said_and_must_be_where_there_are_two(tmp_path, shield):
     source = write_tar(tmp_path / "a.tar", [("1.jpg", noise(1)), ("1.mask.png", noise(2))])
-    assert (
-        "1 has several images, jpg and mask.png; say by --image-column" in run(source, tmp_path / "x", shield).failures[0].reason
-    )
+    (failure,) = run(source, tmp_path / "x", shield).failures
+    assert "1 has several images, jpg and mask.png; say by --image-column" in line(failure)
     assert not list((tmp_path / "x").iterdir())
     assert run(source, tmp_path / "y", shield, aligned=True, image_column="jpg").photographs == 1
     assert [name for name, _ in read_tar(tmp_path / "y" / "a.tar")] == ["1.png", "1.mask.png", "1.facesieve.json"]
@@ -159,7 +164,7 @@ def test_which_column_holds_the_images_must_be_clear(tmp_path, shield):
 
     thumbs = pa.array([noise(2)], pa.binary())
     two = write_parquet(tmp_path / "two.parquet", [noise(1)], thumb=thumbs)
-    assert "there are image, thumb; say by --image-column" in run(two, tmp_path / "x", shield).failures[0].reason
+    assert "there are image, thumb; say by --image-column" in line(run(two, tmp_path / "x", shield).failures[0])
     assert run(two, tmp_path / "x", shield, aligned=True, image_column="image").photographs == 1
     assert "no column 'face' of bytes" in run(two, tmp_path / "y", shield, image_column="face").failures[0].reason
 
@@ -186,7 +191,7 @@ def test_what_cannot_be_purified_is_dropped_and_listed(tmp_path, shield, photos)
     assert [(line["key"], line["reason"].split(";")[0]) for line in lines] == [
         ("2", "2: not a JPEG, PNG, WebP, BMP, TIFF or GIF image"),
         ("3", "3: there is no image in this sample"),
-        ("4", "no face found"),
+        ("4", "4: no face found"),
     ]
 
 
@@ -219,16 +224,14 @@ def test_a_defect_that_one_photograph_finds_stops_nothing(tmp_path, shield, phot
 def test_failures_behind_a_photograph_that_waits_for_its_batch_do_not_pile_up(tmp_path, shield, photos, monkeypatch):
     """The photograph is written long before the last of them is read."""
     seen = []
-    from facesieve.jobs.formats import tar as tar_shards
-
-    real = tar_shards.read
+    real = FORMATS[".tar"]
 
     def read(source, column):
-        for sample in real(source, column):
+        for sample in real.read(source, column):
             seen.append(len(list((tmp_path / "out").glob(".*.part"))) and next((tmp_path / "out").glob(".*.part")).stat().st_size)
             yield sample
 
-    monkeypatch.setattr(tar_shards, "read", read)
+    monkeypatch.setitem(FORMATS._things, ".tar", replace(real, read=read))
     members = [("0.jpg", photos[0]), *((f"{n}.jpg", BAD) for n in range(1, 30))]
     run(write_tar(tmp_path / "a.tar", members), tmp_path / "out", shield)
     assert seen[-1] > 10_000
@@ -239,10 +242,10 @@ def test_failures_behind_a_photograph_that_waits_for_its_batch_do_not_pile_up(tm
 
 def test_a_finished_shard_is_not_made_again(tmp_path, shield):
     source = write_tar(tmp_path / "a.tar", [("1.jpg", noise(1)), ("2.jpg", BAD)])
-    assert run(source, tmp_path / "out", shield, aligned=True).shards == 1
+    assert run(source, tmp_path / "out", shield, aligned=True).units == 1
     before = (tmp_path / "out" / "a.tar").stat().st_mtime_ns
     again = run(source, tmp_path / "out", shield, aligned=True)
-    assert (again.shards, again.skipped, [failure.key for failure in again.failures]) == (0, 1, ["2"])
+    assert (again.units, again.skipped, [failure.key for failure in again.failures]) == (0, 1, ["2"])
     assert (tmp_path / "out" / "a.tar").stat().st_mtime_ns == before
 
 
@@ -255,12 +258,12 @@ def test_a_result_of_something_else_is_not_passed_off_as_this(tmp_path, shield, 
         write_tar(source, [("1.jpg", noise(2))])
     if change == "no record":
         (tmp_path / "out" / "a.tar.json").unlink()
-    other = replace(shield, preset=shield.preset.changed(eta=0.5)) if change == "settings" else shield
+    other = shield.with_preset(shield.runtime.preset.changed(eta=0.5)) if change == "settings" else shield
     seed = 8 if change == "seed" else 7
     (failure,) = run(source, tmp_path / "out", other, aligned=True, seed=seed).failures
-    assert "use another folder or --overwrite" in failure.reason
+    assert "use another folder or --overwrite" in line(failure)
     assert (tmp_path / "out" / "a.tar").read_bytes() == made
-    assert run(source, tmp_path / "out", other, aligned=True, seed=seed, overwrite=True).shards == 1
+    assert run(source, tmp_path / "out", other, aligned=True, seed=seed, overwrite=True).units == 1
     assert run(source, tmp_path / "out", other, aligned=True, seed=seed).skipped == 1
 
 
@@ -269,7 +272,7 @@ def test_a_damaged_result_is_made_again(tmp_path, shield):
     run(source, tmp_path / "out", shield, aligned=True)
     whole = (tmp_path / "out" / "a.tar").read_bytes()
     (tmp_path / "out" / "a.tar").write_bytes(whole[:1000])
-    assert run(source, tmp_path / "out", shield, aligned=True).shards == 1
+    assert run(source, tmp_path / "out", shield, aligned=True).units == 1
     assert (tmp_path / "out" / "a.tar").read_bytes() == whole
 
 
@@ -293,9 +296,8 @@ def test_targets_mirror_the_folders(tmp_path):
     (tmp_path / "in" / "deep").mkdir(parents=True)
     write_tar(tmp_path / "in" / "deep" / "a.tar", [])
     write_parquet(tmp_path / "in" / "b.parquet", [])
-    assert holds_shards([tmp_path / "in"])
-    names = [shard.name for shard in plan_shards([tmp_path / "in"], tmp_path / "out")]
-    assert names == ["b.parquet", "deep/a.tar"]
+    units = plan([tmp_path / "in"], tmp_path / "out")
+    assert [(unit.name, unit.is_shard) for unit in units] == [("b.parquet", True), ("deep/a.tar", True)]
 
 
 def test_what_cannot_be_planned_is_refused(tmp_path):
@@ -303,18 +305,18 @@ def test_what_cannot_be_planned_is_refused(tmp_path):
     write_tar(tmp_path / "in" / "a.tar", [])
     write_tar(tmp_path / "a.tar", [])
     with pytest.raises(InputError, match="would both be written to"):
-        plan_shards([tmp_path / "a.tar", tmp_path / "in"], tmp_path / "out")
+        plan([tmp_path / "a.tar", tmp_path / "in"], tmp_path / "out")
     with pytest.raises(InputError, match="would take its place"):
-        plan_shards([tmp_path / "a.tar"], tmp_path)
+        plan([tmp_path / "a.tar"], tmp_path)
     with pytest.raises(InputError, match="no such file"):
-        plan_shards([tmp_path / "b.tar"], tmp_path / "out")
+        plan([tmp_path / "b.tar"], tmp_path / "out")
     (tmp_path / "in" / "photo.jpg").write_bytes(b"")
     with pytest.raises(InputError, match="shards and photographs among the inputs"):
-        holds_shards([tmp_path / "in"])
-    with pytest.raises(SettingError, match="--no-paste"):
-        purify_shards([], quick_shield(), ShardOptions(Options(paste=False)))
+        plan([tmp_path / "in"], tmp_path / "out")
+    with pytest.raises(SettingError, match="several pictures"):
+        purify_units([shard(tmp_path / "a.tar", tmp_path / "out")], quick_shield(), Options(paste=False))
     with pytest.raises(SettingError, match="must be drop or keep"):
-        ShardOptions(on_failure="pass")
+        Options(on_failure="pass")
 
 
 def test_no_failures_no_list(tmp_path):
@@ -329,13 +331,12 @@ PEAK = """
 import resource, sys
 from pathlib import Path
 from shard_making import quick_shield, shard
-from facesieve.jobs.shards import ShardOptions, purify_shards
-from facesieve.jobs.work import Options
+from facesieve.jobs.run import Options, purify_units
 few, many = sys.argv[1:]
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 for source in (few, many):
-    options = ShardOptions(Options(aligned=True))
-    result = purify_shards([shard(Path(source), Path(source).parent / "out")], quick_shield(), options)
+    options = Options(aligned=True)
+    result = purify_units([shard(Path(source), Path(source).parent / "out")], quick_shield(), options)
     assert not result.failures, result.failures
     print(result.photographs, peak())
 """

@@ -45,7 +45,7 @@ def _say(line: str) -> None:
     errors.print(line, markup=False, soft_wrap=True)
 
 
-def calibrate(
+def choose_scale(
     clean: Annotated[Path, typer.Option(help="Clean sample photographs: a folder a person, two or more photographs each.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the profile, the indicators and the pictures.")],
     adversarial: Annotated[

@@ -127,9 +127,12 @@ def _planned(
     inputs: list[str], folder: Path, formats: list[str], grid: bool, of_shards: bool, options: Options, cluster: str | None
 ) -> list[Unit]:
     """The units among files and folders. Raises ``InputError`` for options that do not go with them."""
+    from facesieve.jobs.formats import FORMATS
     from facesieve.jobs.plan import plan
 
-    units = plan([Path(text) for text in inputs], folder, formats=dict(_format(text) for text in formats))
+    paths, further = [Path(text) for text in inputs], dict(_format(text) for text in formats)
+    _check_shards(of_shards, any(path.is_dir() or path.suffix.lower() in {*FORMATS, *further} for path in paths))
+    units = plan(paths, folder, formats=further)
     shards = any(unit.is_shard for unit in units)
     _check_shards(of_shards, shards)
     if shards and not options.paste:

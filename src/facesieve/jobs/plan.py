@@ -23,7 +23,9 @@ def plan(inputs: Sequence[Path], out: Path, *, formats: Mapping[str, str] | None
     """
     known = {name: name for name in FORMATS if name.startswith(".")} | dict(formats or {})
     suffixes = IMAGE_SUFFIXES | known.keys()
-    found = files_below(inputs, out, "photographs", suffixes, fits=lambda path: path.suffix.lower() not in known or _is_seen(path))
+    found = files_below(
+        inputs, out, "photographs", suffixes, fits=lambda path: path.suffix.lower() not in known or _is_seen(path)
+    )
     shards = [(source, path) for source, path in found if source.suffix.lower() in known]
     if not shards:
         units = _photographs(found, out)

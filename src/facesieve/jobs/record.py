@@ -126,7 +126,7 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def read_record(path: Path, keys: Mapping[str, type]) -> Record | None:
-    """A record with ``keys`` of these types, None where there is none. Raises ``ExistsError`` for a file that is something else."""
+    """A record with ``keys`` of these types, or None if there is none. Raises ``ExistsError`` for a file of another kind."""
     if not path.exists():
         return None
     try:

@@ -54,7 +54,7 @@ class Summary:
 
 def check(units: Iterable[Unit], options: Options) -> None:
     """Raises ``SettingError`` for what photographs can have and shards cannot."""
-    if not options.paste and not options.aligned and any(unit.is_shard for unit in units):
+    if not options.paste and any(unit.is_shard for unit in units):
         raise SettingError("without pasting, a photograph becomes several pictures, and a sample of a shard has one")
 
 
@@ -281,4 +281,3 @@ def _known(error: Exception, where: Unit | str) -> FacesieveError:
     """The error with its place; one of the operating system as a line."""
     place = where.source if isinstance(where, Unit) else where
     return error.at(place) if isinstance(error, FacesieveError) else InputError(one_line(error), place)
-

@@ -74,7 +74,9 @@ def _check_end(file: BinaryIO, offset: int, source: Path) -> None:
     file.seek(offset)
     first = file.read(512)
     if len(first) < 512 or any(first) or any(any(block) for block in iter(lambda: file.read(2**20), b"")):
-        raise InputError(f"cut off or damaged after {offset:,} bytes", source, "copy it again (joined tar files must be repacked)")
+        raise InputError(
+            f"cut off or damaged after {offset:,} bytes", source, "copy it again (joined tar files must be repacked)"
+        )
 
 
 def _sample(source: Path, key: str, members: list[_Member], column: str | None) -> Sample:

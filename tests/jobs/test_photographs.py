@@ -9,11 +9,15 @@ import pytest
 import torch
 
 from facesieve import purify
+from facesieve.cli.terminal import advised_line
 from facesieve.errors import InputError, NoFaceError
 from facesieve.hardware import Hardware
 from facesieve.images import read_photo, to_floats, write_photo
-from facesieve.jobs import local
-from facesieve.jobs.local import Item, Options, plan, purify_files
+from facesieve.jobs import record
+from facesieve.jobs.formats import Unit, photographs
+from facesieve.jobs.plan import plan
+from facesieve.jobs.run import Options, purify_units
+from facesieve.runtime.torch import TorchRuntime
 from facesieve.shield import Shield
 
 
@@ -38,7 +42,8 @@ def prior():
 @pytest.fixture
 def shield(prior):
     preset = purify.preset("fast").changed(steps=1, samples=1)
-    return Shield(preset, preset.with_prior(prior), 128, "0" * 64, Hardware(torch.device("cpu"), torch.float32, "test"))
+    hardware = Hardware(torch.device("cpu"), torch.float32, "test")
+    return Shield(TorchRuntime(preset, preset.with_prior(prior), 128, "0" * 64, hardware))
 
 
 @pytest.fixture
@@ -52,7 +57,11 @@ def photos(tmp_path, sample_paths):
 
 
 def run(photos, out, shield, **options):
-    return purify_files(plan([photos], out), shield, Options(**options))
+    return purify_units(plan([photos], out), shield, Options(**options))
+
+
+def lines(summary):
+    return [advised_line(failure.reason, failure.kind) for failure in summary.failures]
 
 
 def files(folder):
@@ -102,7 +111,7 @@ def test_a_path_that_holds_nothing(tmp_path, make, message):
 
 def test_each_photo_gets_a_picture_and_each_face_a_sidecar(photos, tmp_path, shield):
     summary = run(photos, tmp_path / "out", shield)
-    assert (summary.done, summary.skipped, summary.failures) == (3, 0, [])
+    assert (summary.units, summary.skipped, summary.failures) == (3, 0, [])
     assert files(tmp_path / "out") == ["a.face1.json", "a.png", "b.face1.json", "b.png", "deep/c.face1.json", "deep/c.png"]
     before, after = read_photo(photos / "a.jpg"), read_photo(tmp_path / "out" / "a.png")
     record = json.loads((tmp_path / "out" / "a.face1.json").read_text())
@@ -168,9 +177,9 @@ def test_aligned_crops_are_taken_as_they_are(tmp_path, shield):
     crop = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
     write_photo(tmp_path / "crop.png", crop)
     kept = []
-    items = plan([tmp_path / "crop.png"], tmp_path / "out")
-    purify_files(items, shield, Options(aligned=True), keep=lambda crops, _: kept.append(crops))
-    torch.testing.assert_close(kept[0][0], torch.from_numpy(to_floats(crop)))
+    units = plan([tmp_path / "crop.png"], tmp_path / "out")
+    purify_units(units, shield, Options(aligned=True), keep=lambda crops, _: kept.append(crops))
+    np.testing.assert_array_equal(kept[0][0], to_floats(crop))
     record = json.loads((tmp_path / "out" / "crop.face1.json").read_text())
     assert "box" not in record
     assert read_photo(tmp_path / "out" / "crop.png").shape == (128, 128, 3)
@@ -179,7 +188,7 @@ def test_aligned_crops_are_taken_as_they_are(tmp_path, shield):
 def test_an_aligned_crop_must_be_square(tmp_path, shield):
     write_photo(tmp_path / "wide.png", np.zeros((100, 140, 3), np.uint8))
     summary = run(tmp_path / "wide.png", tmp_path / "out", shield, aligned=True)
-    assert summary.failures == [
+    assert lines(summary) == [
         f"{tmp_path / 'wide.png'}: an aligned crop is square, this image is 140 x 100; leave --aligned out to find its face"
     ]
 
@@ -191,9 +200,9 @@ def test_one_bad_file_stops_nothing_and_is_reported_at_the_end(photos, tmp_path,
     (photos / "bad.jpg").write_bytes(b"not an image")
     write_photo(photos / "empty.png", np.full((300, 300, 3), 77, np.uint8))
     summary = run(photos, tmp_path / "out", shield)
-    assert summary.done == 3
-    assert [line.split(": ")[0] for line in summary.failures] == [str(photos / "bad.jpg"), str(photos / "empty.png")]
-    assert "no face found" in summary.failures[1]
+    assert summary.units == 3
+    assert [line.split(": ")[0] for line in lines(summary)] == [str(photos / "bad.jpg"), str(photos / "empty.png")]
+    assert "no face found" in lines(summary)[1]
     assert not [name for name in files(tmp_path / "out") if "bad" in name or "empty" in name]
 
 
@@ -201,7 +210,7 @@ def test_a_result_that_cannot_be_written_is_reported(photos, tmp_path, shield):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "deep").write_text("a file where a folder is wanted")
     summary = run(photos, tmp_path / "out", shield)
-    assert summary.done == 2
+    assert summary.units == 2
     assert len(summary.failures) == 1
 
 
@@ -213,13 +222,13 @@ def test_what_is_done_is_not_done_again(photos, tmp_path, shield, prior):
     before = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in files(tmp_path / "out")}
     prior.batches.clear()
     summary = run(photos, tmp_path / "out", shield)
-    assert (summary.done, summary.skipped, prior.batches) == (0, 3, [])
+    assert (summary.units, summary.skipped, prior.batches) == (0, 3, [])
     assert before == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in files(tmp_path / "out")}
 
 
 def test_overwrite_makes_it_again(photos, tmp_path, shield):
     run(photos, tmp_path / "out", shield)
-    assert run(photos, tmp_path / "out", shield, overwrite=True).done == 3
+    assert run(photos, tmp_path / "out", shield, overwrite=True).units == 3
 
 
 def test_overwrite_leaves_nothing_of_what_was_made_before(photos, tmp_path, shield):
@@ -242,23 +251,23 @@ def test_a_photo_whose_picture_is_not_the_recorded_one_is_purified_again(photos,
     picture = tmp_path / "out" / "a.png"
     shutil.copy(tmp_path / "out" / "b.png", picture) if broken else picture.unlink()
     summary = run(photos, tmp_path / "out", shield)
-    assert (summary.done, summary.skipped, len(files(tmp_path / "out"))) == (1, 2, 6)
+    assert (summary.units, summary.skipped, len(files(tmp_path / "out"))) == (1, 2, 6)
 
 
 def test_a_picture_that_is_not_ours_is_left_alone(photos, tmp_path, shield):
     (tmp_path / "out").mkdir()
     shutil.copy(photos / "a.jpg", tmp_path / "out" / "a.png")
     summary = run(photos, tmp_path / "out", shield)
-    assert "no sidecar says how it was made" in summary.failures[0]
+    assert "no sidecar says how it was made" in lines(summary)[0]
     assert (tmp_path / "out" / "a.png").read_bytes() == (photos / "a.jpg").read_bytes()
 
 
 def test_results_of_other_settings_are_not_passed_off_as_these(photos, tmp_path, shield):
     run(photos, tmp_path / "out", shield)
-    other = replace(shield, preset=shield.preset.changed(eta=0.1))
+    other = shield.with_preset(replace(shield.runtime.preset.changed(eta=0.1)))
     summary = run(photos, tmp_path / "out", other)
-    assert summary.done == 0
-    assert all("records another photo or other settings" in line for line in summary.failures)
+    assert summary.units == 0
+    assert all("records another photo or other settings" in line for line in lines(summary))
     assert len(summary.failures) == 3
 
 
@@ -274,14 +283,14 @@ def test_a_foreign_sidecar_is_left_alone(photos, tmp_path, shield):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.face1.json").write_text("my shopping list")
     summary = run(photos, tmp_path / "out", shield)
-    assert "is no sidecar of this program" in summary.failures[0]
+    assert "is no sidecar of this program" in lines(summary)[0]
     assert (tmp_path / "out" / "a.face1.json").read_text() == "my shopping list"
 
 
 @pytest.mark.parametrize("moment", range(6))
 def test_stopped_before_any_write_nothing_is_lost_or_half_there(photos, tmp_path, shield, monkeypatch, moment):
     written = []
-    real = local.write_atomic
+    real = record.write_atomic
 
     def stop(path, data):
         if len(written) == moment:
@@ -289,13 +298,14 @@ def test_stopped_before_any_write_nothing_is_lost_or_half_there(photos, tmp_path
         written.append(path)
         real(path, data)
 
-    monkeypatch.setattr(local, "write_atomic", stop)
+    for module in (record, photographs):
+        monkeypatch.setattr(module, "write_atomic", stop)
     with pytest.raises(KeyboardInterrupt):
         run(photos, tmp_path / "out", shield, batch_size=1)
     monkeypatch.undo()
     assert len(files(tmp_path / "out")) == moment
     summary = run(photos, tmp_path / "out", shield)
-    assert (summary.skipped, summary.done, summary.failures) == (moment // 2, 3 - moment // 2, [])
+    assert (summary.skipped, summary.units, summary.failures) == (moment // 2, 3 - moment // 2, [])
     assert len(files(tmp_path / "out")) == 6
 
 
@@ -309,6 +319,6 @@ def test_a_shield_on_one_photo(sample_photo, shield):
         shield.purify(np.zeros((100, 100, 3), np.uint8))
 
 
-def test_items_may_be_named_freely(photos, tmp_path, shield):
-    purify_files([Item(photos / "a.jpg", tmp_path / "x" / "y")], shield, Options())
+def test_results_may_be_named_freely(photos, tmp_path, shield):
+    purify_units([Unit(photos / "a.jpg", tmp_path / "x" / "y", "a")], shield, Options())
     assert files(tmp_path / "x") == ["y.face1.json", "y.png"]
