@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import quote
 
-from facesieve.errors import FacesieveError, InputError, MissingExtraError
+from facesieve.errors import FacesieveError, InputError, MissingExtraError, one_line
 
 if TYPE_CHECKING:
     import httpx
@@ -28,8 +28,17 @@ Image = bytes | Path | str  # the bytes of a file, or its path
 class ClientError(FacesieveError):
     """The service refused, or could not be reached. ``kind`` is the problem's type, such as ``no-face``."""
 
-    def __init__(self, message: str, *, status: int = 0, kind: str = "", request_id: str = "", retry_after: int = 0) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        what: str,
+        where: object = None,
+        *,
+        status: int = 0,
+        kind: str = "",
+        request_id: str = "",
+        retry_after: int = 0,
+    ) -> None:
+        super().__init__(what, where)
         self.status, self.kind, self.request_id, self.retry_after = status, kind, request_id, retry_after
 
 
@@ -82,7 +91,7 @@ class Client:
         except ImportError as error:
             raise MissingExtraError("the client", "serve") from error
         if not url.startswith(("http://", "https://")):
-            raise InputError(f"{url}: the address of a service begins with http:// or https://")
+            raise InputError("the address of a service begins with http:// or https://", url)
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
 
@@ -159,7 +168,8 @@ class Client:
         try:
             answer = self._http.request(method, path, params=query, files=files or None, headers={"Accept": accept})
         except httpx.HTTPError as error:
-            raise UnreachableError(f"{self._http.base_url}: no answer ({type(error).__name__}); is the service there?") from error
+            what = f"no answer ({type(error).__name__}); is the service there?"
+            raise UnreachableError(what, self._http.base_url) from error
         if answer.is_success:
             return answer
         raise _error(answer)
@@ -168,7 +178,7 @@ class Client:
         try:
             plain: dict[str, Any] = answer.json()
         except ValueError as error:
-            raise ClientError(f"{self._http.base_url}: no JSON; is this facesieve?", status=answer.status_code) from error
+            raise ClientError("no JSON; is this facesieve?", self._http.base_url, status=answer.status_code) from error
         return plain
 
 
@@ -186,7 +196,7 @@ def _bytes(image: Image) -> bytes:
     try:
         return Path(image).read_bytes()
     except OSError as error:
-        raise InputError(f"{image}: cannot be read: {error.strerror}") from error
+        raise InputError(f"cannot be read: {one_line(error)}", image) from error
 
 
 def _error(answer: httpx.Response) -> ClientError:

@@ -12,6 +12,7 @@
     ├── PriorError            a prior's folder or checkpoint that does not fit
     ├── EmbedderError         a recogniser's weights that do not fit, or that cannot do what is asked
     ├── GalleryError          a gallery that cannot serve what is asked of it
+    │   └── GalleryFailedError  its files or its server fail
     └── MissingExtraError     a feature whose optional dependency is not installed
 
 An error says what was wrong (``what``), in which file, photograph or setting (``where``), and what can
@@ -92,6 +93,10 @@ class EmbedderError(FacesieveError):
 
 class GalleryError(FacesieveError):
     """A gallery that cannot serve what is asked of it: empty, unknown or known person, another embedder."""
+
+
+class GalleryFailedError(GalleryError):
+    """A gallery whose files or server fail. ``what`` quotes them, and they may name any place: it is not for strangers."""
 
 
 class MissingExtraError(FacesieveError):

@@ -4,8 +4,11 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from io import BytesIO
 
+import numpy as np
 import uvicorn
+from PIL import Image
 
 from facesieve.hardware import choose_hardware
 from facesieve.identification import Identifier
@@ -97,3 +100,31 @@ def until(true, seconds=20):
     while not true():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.01)
+
+
+def pixels(data):
+    """An image file as (H, W, 3)."""
+    return np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(int)
+
+
+def png(array):
+    """(H, W, 3) as the bytes of a file."""
+    file = BytesIO()
+    Image.fromarray(array.astype(np.uint8)).save(file, "png")
+    return file.getvalue()
+
+
+def two_faces(one):
+    """A photograph with the same face twice."""
+    photo = pixels(one)
+    return png(np.concatenate([photo, photo], axis=1))
+
+
+def problem(answer, status, kind):
+    """The detail of a refusal, which must be problem JSON."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    plain = answer.json()
+    assert (answer.status_code, plain["status"], plain["type"]) == (status, status, f"urn:facesieve:problem:{kind}")
+    assert plain["title"]
+    assert plain["instance"].removeprefix("urn:uuid:") == answer.headers["x-request-id"]
+    return plain["detail"]

@@ -2,10 +2,9 @@
 
 import base64
 import json
-import logging
 import re
+import shutil
 import socket
-import threading
 from io import BytesIO
 from pathlib import Path
 
@@ -13,12 +12,10 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from serving import Gate, gated_handlers, handlers_of, quick_shield, service, until
+from serving import handlers_of, pixels, png, problem, quick_shield, service, two_faces
 
 from facesieve.client import (
-    BusyError,
     Client,
-    ClientError,
     ConflictError,
     NotAllowedError,
     NotFoundError,
@@ -26,7 +23,9 @@ from facesieve.client import (
     UnusableError,
 )
 from facesieve.errors import InputError
+from facesieve.faces import align
 from facesieve.files import sha256_of
+from facesieve.identification import CROP
 from facesieve.images import read_photo
 from facesieve.noise import derive_seed
 from facesieve.service.keys import Keys, add_key, remove_key
@@ -45,21 +44,6 @@ def url(tmp_path_factory):
 def client(url):
     with Client(url) as client:
         yield client
-
-
-def pixels(data):
-    return np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(int)
-
-
-def png(array):
-    file = BytesIO()
-    Image.fromarray(array.astype(np.uint8)).save(file, "png")
-    return file.getvalue()
-
-
-def two_faces(one):
-    photo = pixels(one)
-    return png(np.concatenate([photo, photo], axis=1))
 
 
 # --- purify -----------------------------------------------------------------------------------
@@ -145,6 +129,33 @@ def test_a_person_is_enrolled_found_verified_and_removed(client, obama, collins)
     assert str(empty.value) == "the gallery is empty; enrol somebody first"  # without the folder that it is in
 
 
+def test_every_face_is_cut_twice_for_the_purifier_and_for_the_raw_template(client, collins, monkeypatch):
+    sizes = []
+
+    def counted(photo, face, size):
+        sizes.append(size)
+        return align(photo, face, size)
+
+    client.enrol("Collins", [collins])
+    monkeypatch.setattr("facesieve.faces.crops.align", counted)
+    assert len(client.identify(two_faces(collins))) == 2
+    client.remove("Collins")
+    assert sorted(sizes) == [128, 128, CROP, CROP]
+
+
+def test_a_gallery_that_fails_does_not_say_where_it_is(tmp_path, collins, caplog):
+    folder = tmp_path / "hidden"
+    with service(handlers_of(gallery=str(folder))) as url, Client(url) as client:
+        client.enrol("Collins", [collins])
+        shutil.rmtree(folder)
+        with pytest.raises(ConflictError, match="does not work now"):
+            client.identify(collins, threshold=0.5)
+        with pytest.raises(ConflictError, match="^there is no gallery here; "):
+            client.identify(collins)  # its threshold is looked for first
+    [line] = [JsonLines().format(record) for record in caplog.records if record.getMessage() == "defect"]
+    assert json.loads(line)["error"] == "GalleryFailedError"
+
+
 def test_two_photographs_are_compared(obama, collins, tmp_path):
     # The quick prior knows no faces: a person stays that person only where what is observed is kept.
     handlers = handlers_of(quick_shield(sigma_y=0.0), gallery=str(tmp_path / "gallery"))
@@ -157,18 +168,11 @@ def test_an_enrolment_is_whole_or_not_at_all(client, collins):
         client.enrol("Half", [collins, png(np.full((64, 64, 3), 90))])
     with pytest.raises(NotFoundError):
         client.person("Half")
+    with pytest.raises(UnusableError, match=r"^photograph 2: 2 faces found where one is meant"):
+        client.enrol("Half", [collins, two_faces(collins)])
 
 
 # --- refusals ---------------------------------------------------------------------------------
-
-
-def problem(answer, status, kind):
-    assert answer.headers["content-type"] == "application/problem+json"
-    plain = answer.json()
-    assert (answer.status_code, plain["status"], plain["type"]) == (status, status, f"urn:facesieve:problem:{kind}")
-    assert plain["title"]
-    assert plain["instance"].removeprefix("urn:uuid:") == answer.headers["x-request-id"]
-    return plain["detail"]
 
 
 def test_every_refusal_is_problem_json(url, collins):
@@ -247,70 +251,7 @@ def test_keys_open_what_their_scopes_say_and_no_more(tmp_path, collins):
         assert httpx.get(url + "/metrics", headers={"X-API-Key": gallery}).status_code == 200
 
 
-# --- figures and logs -------------------------------------------------------------------------
-
-
-def test_figures_count_what_happened(collins):
-    with service(handlers_of()) as url, Client(url) as client:
-        client.purify(two_faces(collins))
-        client.purify(collins)
-        with pytest.raises(UnusableError):
-            client.purify(b"no image")
-        text = httpx.get(url + "/metrics").text
-    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    assert float(lines["facesieve_faces_total"]) == 3
-    assert float(lines["facesieve_batch_faces_sum"]) == 3
-    assert float(lines["facesieve_face_change_count"]) == 3
-    assert float(lines["facesieve_queue_faces"]) == 0
-    counted = 'facesieve_requests_total{method="POST",route="/v1/purify",status="%d"}'
-    assert (float(lines[counted % 200]), float(lines[counted % 422])) == (2, 1)
-    phases = {line.partition('phase="')[2].partition('"')[0] for line in lines if "phase_seconds_count" in line}
-    assert {"read", "detect", "wait", "purify", "encode"} <= phases
-
-
-def test_no_photograph_name_or_key_is_in_a_log_or_on_the_disk(tmp_path, collins, caplog, monkeypatch):
-    spool = tmp_path / "tmp"
-    spool.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(spool))
-    path = tmp_path / "keys.json"
-    key = add_key(path, "all", ["purify", "identify", "gallery"])
-    large = png(np.random.default_rng(0).integers(0, 256, (600, 600, 3)))  # above what form readers keep in memory
-    assert len(large) > 2**20
-    handlers = handlers_of(gallery=str(tmp_path / "gallery"), keys=path)
-    with caplog.at_level(logging.DEBUG), service(handlers, Keys(path)) as url, Client(url, key) as client:
-        client.purify(collins)
-        client.enrol("Susanna Secret", [collins])
-        client.identify(collins)
-        for image in (large, collins[:4000]):
-            with pytest.raises(UnusableError):
-                client.purify(image)
-        seen = [written for written in tmp_path.rglob("*") if written.is_file()]
-        held = [file for file in seen if file.read_bytes()[:4] in {collins[:4], large[:4]}]
-    assert held == []
-    assert list(spool.iterdir()) == []
-    own = [record for record in caplog.records if not record.name.startswith("http")]  # the caller's library is in this process
-    lines = [JsonLines().format(record) for record in own]
-    text = "\n".join([*lines, *(record.getMessage() for record in own)])
-    assert [json.loads(line)["status"] for line in lines if '"request"' in line] == [200, 201, 200, 422, 422]
-    assert "/v1/gallery/{id}" in text
-    for secret in ("Susanna", key, base64.b64encode(collins)[40:80].decode(), str(collins[100:120])[2:-1]):
-        assert secret not in text
-    assert max(map(len, lines)) < 1000
-
-
-def test_a_defect_is_a_problem_without_its_message_which_may_hold_what_was_sent(collins, caplog):
-    class Broken:
-        def purify(self, crops, seeds):
-            raise RuntimeError("pixels 1 2 3")
-
-    with service(gated_handlers(Broken())) as url:
-        answer = httpx.post(url + "/v1/purify", files={"file": collins})
-        assert "pixels" not in problem(answer, 500, "defect")
-        assert httpx.get(url + "/readyz").status_code == 200
-    [line] = [JsonLines().format(record) for record in caplog.records if record.getMessage() == "defect"]
-    assert "pixels" not in line
-    assert json.loads(line)["error"] == "RuntimeError"
-    assert json.loads(line)["at"]
+# --- the description, the client and the documentation ----------------------------------------
 
 
 def test_the_description_names_every_address_with_examples(url):
@@ -320,96 +261,6 @@ def test_the_description_names_every_address_with_examples(url):
     purify = described["/v1/purify"]["post"]
     assert purify["requestBody"]["content"]["application/json"]["example"]["file"]
     assert "application/problem+json" in purify["responses"]["503"]["content"]
-
-
-# --- load, and clients that go away -----------------------------------------------------------
-
-
-def in_thread(work):
-    results = []
-
-    def run():
-        try:
-            results.append(work())
-        except ClientError as error:
-            results.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread, results
-
-
-def test_two_clients_share_a_batch(collins, obama):
-    gate = Gate()
-    with service(gated_handlers(gate, max_batch=2, batch_wait_ms=15_000)) as url:
-        calls = [
-            in_thread(lambda image=image: httpx.post(url + "/v1/purify", files={"file": image})) for image in (collins, obama[0])
-        ]
-        for thread, _ in calls:
-            thread.join(30)
-    assert [len(batch) for batch in gate.batches] == [2]
-    assert [results[0].status_code for _, results in calls] == [200, 200]
-
-
-def test_a_full_queue_is_503_with_retry_after_and_the_service_recovers(collins):
-    gate = Gate(opened=False)
-    handlers = gated_handlers(gate, max_batch=1, queue_faces=1, max_faces=1, batch_wait_ms=0)
-    with service(handlers) as url, Client(url) as client:
-        first = in_thread(lambda: Client(url).purify(collins))
-        assert gate.begun.wait(20)
-        second = in_thread(lambda: Client(url).purify(collins))
-        until(lambda: handlers.batcher.waiting == 1)
-        with pytest.raises(BusyError) as refused:
-            client.purify(collins)
-        assert refused.value.retry_after >= 1
-        assert refused.value.kind == "busy"
-        assert httpx.get(url + "/healthz").status_code == 200
-        gate.open.set()
-        for thread, results in (first, second):
-            thread.join(20)
-            assert pixels(results[0]).shape == pixels(collins).shape
-        assert client.purify(collins)
-
-
-def test_more_requests_than_are_taken_are_503_before_their_body_is_read(collins):
-    gate = Gate(opened=False)
-    with service(gated_handlers(gate, max_requests=1)) as url:
-        first = in_thread(lambda: Client(url).purify(collins))
-        assert gate.begun.wait(20)
-        answer = httpx.post(url + "/v1/purify", files={"file": collins})
-        problem(answer, 503, "busy")
-        assert int(answer.headers["retry-after"]) >= 1
-        gate.open.set()
-        first[0].join(20)
-
-
-def test_a_client_that_goes_away_frees_its_place(collins, caplog):
-    gate = Gate(opened=False)
-    handlers = gated_handlers(gate, max_batch=1, batch_wait_ms=0)
-    with caplog.at_level(logging.INFO), service(handlers) as url:
-        first = in_thread(lambda: Client(url).purify(collins))
-        assert gate.begun.wait(20)
-        host, port = url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port))) as gone:
-            head = f"POST /v1/purify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(collins)}\r\n\r\n"
-            gone.sendall(head.encode() + collins)
-            until(lambda: handlers.batcher.waiting == 1)
-        until(lambda: handlers.batcher.waiting == 0)
-        gate.open.set()
-        first[0].join(20)
-    assert len(gate.batches) == 1
-    assert 499 in [getattr(record, "fields", {}).get("status") for record in caplog.records]
-
-
-def test_a_body_that_does_not_arrive_in_time_is_408():
-    with service(handlers_of(body_timeout_s=0.2)) as url:
-        host, port = url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=20) as slow:
-            slow.sendall(b"POST /v1/purify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 10\r\n\r\nab")
-            assert b" 408 " in slow.recv(200)
-
-
-# --- the client by itself ---------------------------------------------------------------------
 
 
 def test_the_client_says_what_is_wrong_in_a_line(tmp_path, url):

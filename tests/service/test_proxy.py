@@ -7,12 +7,14 @@ from io import BytesIO
 import httpx
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from python_multipart.multipart import parse_options_header
-from serving import handlers_of, running
+from serving import handlers_of, pixels, running
 
 from facesieve.service.keys import Keys, add_key
-from facesieve.service.proxy import create_proxy
+from facesieve.service.proxy import create_proxy, plain_path
 
 
 class StandIn:
@@ -64,10 +66,6 @@ def blank():
     file = BytesIO()
     Image.new("RGB", (200, 200), (90, 90, 90)).save(file, "png")
     return file.getvalue()
-
-
-def pixels(data):
-    return np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(int)
 
 
 def is_purified(data, original):
@@ -263,6 +261,22 @@ def test_a_photograph_without_a_face_passes_where_that_is_the_setting(address, b
         assert httpx.post(f"{url}/represent", json={"img": b64(b"no image")}).status_code == 422
     [(_, _, _, body)] = behind.calls
     assert base64.b64decode(json.loads(body)["img"]) == blank
+
+
+SPELLINGS = {"represent": ["represent", "Represent", "REPRESENT"], "/": ["/", "//", "\\", "/./", "/x/../", "/x//..//"]}
+
+
+@given(st.sampled_from(SPELLINGS["represent"]), st.lists(st.sampled_from(SPELLINGS["/"]), min_size=1, max_size=4))
+def test_however_a_server_may_spell_a_path_it_is_the_same(word, slashes):
+    assert plain_path("".join(slashes) + word) == "represent"
+    assert plain_path("".join(slashes) + word + "/") == "represent"
+
+
+@given(st.text(st.sampled_from("aB/.\\%é"), max_size=12))
+def test_a_plain_path_is_plain_and_stays_so(path):
+    plain = plain_path(path)
+    assert plain_path(plain) == plain
+    assert not {"", ".", ".."} & set(plain.split("/")) or plain == ""
 
 
 # --- its own addresses, keys, a server that is not there ---------------------------------------

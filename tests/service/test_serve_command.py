@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from facesieve.cli import serve as command
 from facesieve.errors import InputError, SettingError
 from facesieve.service.keys import SCOPES, Keys, hash_of
-from facesieve.service.run import serve
+from facesieve.service.run import begin_log, serve
 from facesieve.service.settings import Settings, load_settings
 
 
@@ -82,6 +82,24 @@ def test_settings_that_do_not_fit_are_one_line(told, arguments, says):
     with pytest.raises(SettingError, match=says) as error:
         told(*arguments)
     assert "\n" not in str(error.value)
+
+
+def test_a_mistake_in_the_environment_is_one_line_and_an_empty_variable_is_none(told):
+    with pytest.raises(SettingError, match=r"^max_batch: .*; `facesieve serve --help`"):
+        told(environment={"FACESIEVE_MAX_BATCH": "many"})
+    assert told(environment={"FACESIEVE_SCALE": "", "FACESIEVE_PAGE": "yes"}).page
+    assert told(environment={"FACESIEVE_NONE_OF_OURS": "1"}) == Settings()
+
+
+def test_the_port_that_kubernetes_injects_for_a_service_of_this_name_is_no_setting(told, monkeypatch, caplog):
+    injected = {"FACESIEVE_PORT": "tcp://10.0.0.1:8000", "FACESIEVE_PORT_8000_TCP": "x", "FACESIEVE_SERVICE_HOST": "10.0.0.1"}
+    assert told(environment=injected) == Settings()
+    assert told("--port", "9", environment=injected).port == 9
+    monkeypatch.setattr("facesieve.service.run.log_to_stderr", lambda _: None)
+    monkeypatch.setenv("FACESIEVE_PORT", injected["FACESIEVE_PORT"])
+    begin_log(Settings())
+    [record] = caplog.records
+    assert (record.levelname, record.getMessage(), record.fields["variable"]) == ("WARNING", "ignored", "FACESIEVE_PORT")
 
 
 def test_off_loopback_a_file_of_keys_or_a_server_that_checks_its_callers_is_enough(told, tmp_path):

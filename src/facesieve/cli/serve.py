@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from facesieve.cli.terminal import out
-from facesieve.errors import InputError, MissingExtraError, SettingError
+from facesieve.errors import MissingExtraError, SettingError
 from facesieve.service.settings import Settings, load_settings
 
 serve_app = typer.Typer(rich_markup_mode="markdown", help="Serve the shield over HTTP, or put it in front of another server.")
@@ -95,11 +95,9 @@ def add(
 @keys_app.command("list")
 def list_(keys: KeyFile) -> None:
     """The names of all keys, with their scopes."""
-    from facesieve.service.keys import read_keys
+    from facesieve.service.keys import Keys
 
-    if not keys.exists():
-        raise InputError(f"{keys}: no file of keys; make one by `facesieve serve keys add NAME`")
-    for key in read_keys(keys):
+    for key in Keys(keys).all():
         out.print(f"{key.name}: {', '.join(key.scopes)}")
 
 

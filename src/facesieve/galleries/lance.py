@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from facesieve.errors import GalleryError, one_line
+from facesieve.errors import GalleryError, GalleryFailedError, one_line
 from facesieve.galleries.base import GALLERIES, Calibration, Gallery, Nearest, Template, Templates, label_set
 from facesieve.galleries.lance_files import ABOUT, LOCK, locked, read_about, write_about
 from facesieve.rows import Rows
@@ -203,11 +203,11 @@ def _connected(folder: Path) -> Any:
 
 @contextmanager
 def _reported(where: object, what: str) -> Iterator[None]:
-    """What LanceDB raises, as a ``GalleryError`` of one line."""
+    """What LanceDB raises, as a ``GalleryFailedError`` of one line."""
     try:
         yield
     except (RuntimeError, OSError, ValueError) as error:
-        raise GalleryError(f"{what} ({one_line(error, limit=160)})", where) from error
+        raise GalleryFailedError(f"{what} ({one_line(error, limit=160)})", where) from error
 
 
 def _make(folder: Path, embedder: str, dimensions: int) -> None:

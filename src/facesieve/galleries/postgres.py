@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from facesieve.errors import MissingExtraError
+from facesieve.errors import GalleryFailedError, MissingExtraError
 from facesieve.galleries import postgres_sql as queries
 from facesieve.galleries.address import Address
 from facesieve.galleries.base import GALLERIES, Calibration, Gallery, Nearest, Template, Templates, label_set
@@ -49,7 +49,7 @@ class PostgresGallery(Gallery):
             self._connection = self._psycopg.connect(self._address.url, autocommit=True, prepare_threshold=None)
         except self._psycopg.Error as error:
             reason = self._address.clean(error)
-            raise self._error(f"the server cannot be reached ({reason})", "is the address right?") from None
+            raise GalleryFailedError(f"the server cannot be reached ({reason})", self.where, "is the address right?") from None
         self._run = self._connection.execute  # inside a transaction where one was begun
 
     @classmethod
@@ -126,11 +126,11 @@ class PostgresGallery(Gallery):
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
-        """What PostgreSQL raises, as a ``GalleryError`` of one line."""
+        """What PostgreSQL raises, as a ``GalleryFailedError`` of one line."""
         try:
             yield
         except self._psycopg.Error as error:
-            raise self._error(f"the server refused ({self._address.clean(error)})") from None
+            raise GalleryFailedError(f"the server refused ({self._address.clean(error)})", self.where) from None
 
     # --- writing ----------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ guess. The file is read again when it changes.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import secrets
@@ -15,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from facesieve.errors import InputError
-from facesieve.files import write_atomic
+from facesieve.errors import InputError, one_line
+from facesieve.files import sha256_of, write_atomic
 
 Scope = Literal["purify", "identify", "gallery"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -45,7 +44,7 @@ class Keys:
         try:
             about = self._path.stat()
         except OSError as error:
-            raise InputError(f"{self._path}: no file of keys; make one by `facesieve serve keys add NAME`") from error
+            raise InputError("no file of keys", self._path, "make one by `facesieve serve keys add NAME`") from error
         if (stamp := (about.st_mtime_ns, about.st_ino)) != self._stamp:
             self._keys, self._stamp = read_keys(self._path), stamp
         return self._keys
@@ -62,7 +61,7 @@ class Keys:
 
 def hash_of(key: str) -> str:
     """SHA-256, hexadecimal."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+    return sha256_of(key.encode("utf-8", "surrogateescape"))
 
 
 def read_keys(path: Path) -> list[Key]:
@@ -73,9 +72,9 @@ def read_keys(path: Path) -> list[Key]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"cannot be read: {one_line(error)}", path) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a file of keys, or damaged; restore it from a copy or make a new one") from error
+        raise InputError("not a file of keys, or damaged", path, "restore it from a copy or make a new one") from error
 
 
 def add_key(path: Path, name: str, scopes: Iterable[str]) -> str:
@@ -84,7 +83,7 @@ def add_key(path: Path, name: str, scopes: Iterable[str]) -> str:
     if not name.strip() or not wanted or set(wanted) - set(SCOPES):
         raise InputError(f"a key needs a name and scopes among {', '.join(SCOPES)}")
     if any(entry.name == name for entry in known):
-        raise InputError(f"{path}: there is a key called {name} already; remove it first, or take another name")
+        raise InputError(f"there is a key called {name} already", path, "remove it first, or take another name")
     key = "fs_" + secrets.token_urlsafe(32)
     _write(path, [*known, Key(name, wanted, hash_of(key))])
     return key
@@ -94,7 +93,7 @@ def remove_key(path: Path, name: str) -> None:
     """Make a key useless, at once. Raises ``InputError`` for an unknown name."""
     known = read_keys(path)
     if all(entry.name != name for entry in known):
-        raise InputError(f"{path}: there is no key called {name}; `facesieve serve keys list` shows them")
+        raise InputError(f"there is no key called {name}", path, "`facesieve serve keys list` shows them")
     _write(path, [entry for entry in known if entry.name != name])
 
 

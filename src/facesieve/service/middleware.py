@@ -10,7 +10,7 @@ import uuid
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from facesieve.errors import FacesieveError
+from facesieve.errors import FacesieveError, GalleryFailedError
 from facesieve.service.batcher import BusyError
 from facesieve.service.logs import event
 from facesieve.service.metrics import Metrics
@@ -49,7 +49,10 @@ class RequestMiddleware:
         except (ClientGoneError, ClientDisconnect):
             call.status = GONE
         except FacesieveError as error:
-            await call.refuse(as_problem(error))
+            problem = as_problem(error)
+            if isinstance(error, GalleryFailedError) or problem.status == 500:
+                event("defect", {"request_id": call.id}, logging.ERROR, error=True)
+            await call.refuse(problem)
         except Exception:
             event("defect", {"request_id": call.id}, logging.ERROR, error=True)
             await call.refuse(defect())

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from facesieve.errors import (
     FacesieveError,
     GalleryError,
+    GalleryFailedError,
     ImageError,
     InputError,
     ManyFacesError,
@@ -91,6 +92,8 @@ def as_problem(error: FacesieveError) -> ProblemError:
 
 
 def _detail(error: FacesieveError) -> str:
+    if isinstance(error, GalleryFailedError):
+        return "the gallery does not work now; the service's log has more"
     place = f"{error.where}: " if isinstance(error, OF_PHOTOGRAPHS) and error.where else ""
     advice = error.advice or ADVICE.get(type(error))
     return place + error.what + (f"; {advice}" if advice else "")
