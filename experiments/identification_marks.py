@@ -28,8 +28,7 @@ from facesieve.recognition import Embedder
 from facesieve.recognition.facenet import FaceNet
 from facesieve.recognition.facenet_file import load_facenet, read_card
 from facesieve.recognition.sface import load_sface
-from facesieve.train.finish import labelled_crops
-from facesieve.train.recogniser import logits
+from facesieve.train.recogniser import labelled_crops, logits
 from facesieve.train.views import to_batch
 
 GALLERY, FAR_OPEN, FAR_PAIRS = 10, 0.01, 0.001

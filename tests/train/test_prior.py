@@ -11,8 +11,8 @@ import torch
 from facesieve.data.crops import FaceFolder
 from facesieve.errors import InputError, SettingError
 from facesieve.priors.folder import load_prior
-from facesieve.train.prior import PriorTraining, learning_rate_factor, train_prior, v_loss
-from facesieve.train.settings import parse_settings
+from facesieve.train.prior import learning_rate_factor, train_prior, v_loss
+from facesieve.train.settings import PriorTraining, parse_settings
 
 TINY = PriorTraining(
     size=32, channels=(16, 32), attention_levels=0, images=24, batch=4, warmup_steps=1, learning_rate=2e-3, held_out=1
@@ -44,8 +44,8 @@ def test_a_trained_prior_is_a_folder_that_loads(trained):
 
 def test_it_reports_progress_and_leaves_curves_and_sheets(trained):
     out, _, lines = trained
-    assert "M parameters" in lines[0]
-    assert any("min left" in line for line in lines)
+    assert "M parameters" in lines[0].what
+    assert any((line.done, line.total) == (6, 6) and "loss" in line.facts for line in lines)
     rows = list(csv.DictReader((out / "loss.csv").open()))
     assert int(rows[-1]["step"]) == 6
     assert math.isfinite(float(rows[-1]["loss"]))
@@ -59,7 +59,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(trained, samples, tmp
         pass
 
     def stop_after_three(line):
-        if line.startswith("held out") and saves.append(line) is None and len(saves) == 3:
+        if line.what == "held out" and saves.append(line) is None and len(saves) == 3:
             raise StopError
 
     saves = []
@@ -67,7 +67,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(trained, samples, tmp
         train_prior(samples, tmp_path, TINY, report=stop_after_three, checkpoint_minutes=0)
     stopped_at = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"]
     assert stopped_at == 3
-    train_prior(samples, tmp_path, TINY, report=lambda _: None, checkpoint_minutes=1e9)
+    train_prior(samples, tmp_path, TINY, checkpoint_minutes=1e9)
     whole, resumed = (torch.load(folder / "checkpoint.pt", weights_only=True)["network"] for folder in (out, tmp_path))
     for name, weights in whole.items():
         torch.testing.assert_close(resumed[name], weights, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
@@ -75,10 +75,10 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(trained, samples, tmp
 
 def test_a_run_goes_on_with_more_images_but_with_no_other_setting(trained, samples, tmp_path):
     shutil.copytree(trained[0], tmp_path / "run")
-    folder = train_prior(samples, tmp_path / "run", TINY.model_copy(update={"images": 28}), report=lambda _: None)
+    folder = train_prior(samples, tmp_path / "run", TINY.model_copy(update={"images": 28}))
     assert folder.name == "prior-000007"
     with pytest.raises(SettingError, match="this run has learning_rate 0.002, not 0.1; use another folder"):
-        train_prior(samples, tmp_path / "run", TINY.model_copy(update={"learning_rate": 0.1}), report=lambda _: None)
+        train_prior(samples, tmp_path / "run", TINY.model_copy(update={"learning_rate": 0.1}))
 
 
 def test_the_loss_is_zero_for_a_prior_that_knows_the_answer():

@@ -16,9 +16,10 @@ from facesieve.data.sources import open_source
 from facesieve.errors import InputError, SettingError
 from facesieve.images import write_photo
 from facesieve.recognition.facenet_file import load_facenet
-from facesieve.train.batches import Batch, Classifying, ClassifyingBatches, Distilling, DistillingBatches, split
-from facesieve.train.recogniser import Run, begin_at_class_means, logits, losses, new_network, train
-from facesieve.train.settings import parse_settings
+from facesieve.train.batches import Batch, ClassifyingBatches, DistillingBatches, split
+from facesieve.train.loop import Run
+from facesieve.train.recogniser import RecogniserTask, begin_at_class_means, logits, losses, new_network, train
+from facesieve.train.settings import Classifying, Distilling, parse_settings
 from facesieve.train.views import to_batch, vary
 
 TINY = {"batch": 4, "epochs": 1, "sizes": (75, 160), "size_shares": (0.5, 0.5), "validation": 1, "warmup_steps": 1}
@@ -144,34 +145,35 @@ def test_a_run_that_was_stopped_ends_where_one_that_was_not_does(crops, tmp_path
     rows = nn.functional.normalize(torch.randn(15, 4, generator=torch.Generator().manual_seed(0)))
 
     def run(folder):
-        return Run(new_network(3, settings), ClassifyingBatches(crops, rows, settings), settings, folder, 4)
+        return Run(RecogniserTask(new_network(3, settings), ClassifyingBatches(crops, rows, settings), settings, 4), folder)
 
-    whole = train(run(tmp_path / "whole"), report=lambda _: None)
+    whole = train(run(tmp_path / "whole"))
     first = run(tmp_path / "parts")
     first.advance()
     first.save()
     torch.manual_seed(123)  # whatever else draws in between
     second = run(tmp_path / "parts")
     assert second.step == 1
-    parts = train(second, report=lambda _: None)
+    parts = train(second)
     assert_close(dict(parts.state_dict()), dict(whole.state_dict()), rtol=0, atol=0)
     assert {p.name for p in (tmp_path / "parts").iterdir()} == {"checkpoint.pt", "curve.csv"}
+    other = RecogniserTask(first.task.network, first.task.batches, Classifying(**{**TINY, "batch": 5}), 4)
     with pytest.raises(SettingError, match="batch 4, not 5"):
-        Run(first.network, first.batches, Classifying(**{**TINY, "batch": 5}), tmp_path / "parts", 4)
+        Run(other, tmp_path / "parts")
 
 
 def test_training_lowers_the_loss_and_keeps_the_best(crops, tmp_path):
     settings = Classifying(**{**TINY, "epochs": 3, "learning_rate": 3e-4, "dropout": 0.0, "label_smoothing": 0.0})
-    run = Run(new_network(3, settings), ClassifyingBatches(crops, None, settings), settings, tmp_path, None)
-    seen = []
-    while run.step < run.batches.total:
+    task = RecogniserTask(new_network(3, settings), ClassifyingBatches(crops, None, settings), settings, None)
+    run, seen = Run(task, tmp_path), []
+    while run.step < task.total:
         seen.append(run.advance()["cross_entropy"])
     assert seen[0] == pytest.approx(math.log(3), abs=0.6)
     assert np.mean(seen[-3:]) < seen[0]
-    accuracy = run.validate()
-    assert run.best == accuracy
-    scores = logits(run.network, crops, run.batches.validation)
-    assert accuracy == pytest.approx(float((scores.argmax(1).numpy() == crops.labels[run.batches.validation]).mean()))
+    accuracy = task.measure(run.step)["held_out_top1"]
+    assert task.best == accuracy
+    scores = logits(task.network, crops, task.batches.validation)
+    assert accuracy == pytest.approx(float((scores.argmax(1).numpy() == crops.labels[task.batches.validation]).mean()))
 
 
 @pytest.fixture
@@ -229,10 +231,11 @@ def test_settings_from_texts():
 def test_a_warm_start_that_training_spoils_is_kept(crops, tmp_path):
     settings = Classifying(**{**TINY, "sizes": (160,), "size_shares": (1,), "learning_rate": 1e4, "warmup_steps": 0})
     network = new_network(3, settings)
-    run = Run(network, ClassifyingBatches(crops, None, settings), settings, tmp_path, None)
-    begin_at_class_means(network, crops, run.batches.train)
-    before = run.validate()
+    task = RecogniserTask(network, ClassifyingBatches(crops, None, settings), settings, None)
+    run = Run(task, tmp_path)
+    begin_at_class_means(network, crops, task.batches.train)
+    before = task.measure(0)
     state = {name: value.clone() for name, value in network.state_dict().items()}
-    network = train(run, report=lambda _: None)
-    assert run.validate() == run.best == before
+    network = train(run)
+    assert task.measure(run.step) == {"held_out_top1": task.best} == before
     assert_close(network.state_dict(), state, rtol=0, atol=0)

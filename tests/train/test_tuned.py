@@ -14,10 +14,12 @@ from facesieve import load_shield
 from facesieve.errors import EmbedderError, InputError, SettingError
 from facesieve.operators import MeanPool
 from facesieve.priors.folder import load_prior
-from facesieve.train.defences import Run, Views, train
-from facesieve.train.prior import PriorTraining, train_prior
-from facesieve.train.settings import parse_settings
-from facesieve.train.tuned import SHARPNESS, TunedTask, TunedTraining, train_tuned
+from facesieve.train.batches import ViewBatches
+from facesieve.train.lessons import ViewTask
+from facesieve.train.loop import Run, finish
+from facesieve.train.prior import train_prior
+from facesieve.train.purifier import SHARPNESS, TunedLesson, train_tuned
+from facesieve.train.settings import PriorTraining, TunedTraining, parse_settings
 
 TINY = PriorTraining(size=32, channels=(16, 32), attention_levels=0, images=8, batch=4, warmup_steps=1, held_out=1)
 SMALL = TunedTraining(size=32, batch=4, held_out=4, measured=2, warmup_steps=1, steps=4, attacked=2, iterations=2)
@@ -40,7 +42,7 @@ class Linear:
 @pytest.fixture(scope="module")
 def start(sample_paths, tmp_path_factory):
     out = tmp_path_factory.mktemp("prior")
-    return train_prior(sample_paths[0].parent, out, TINY, report=lambda _: None, checkpoint_minutes=1e9)
+    return train_prior(sample_paths[0].parent, out, TINY, checkpoint_minutes=1e9)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def test_the_losses_by_hand(start):
     """One image, not attacked, one noise level: the restoration, its distances and the cross-entropy written out."""
     settings = SMALL.model_copy(update={"attacked": 0, "sigma_low": 0.2, "sigma_high": 0.2})
     embedder, image, others = Linear(), (255 * faces(1)).round() / 255, faces(4, 2)
-    task = TunedTask(settings, load_prior(start), [embedder], others)
+    task = TunedLesson(settings, load_prior(start), [embedder], others)
     losses = task.backward(image, draws())
     generator = draws()
     torch.rand(1, 1, 1, 1, generator=generator)  # which images are saved as 8 bits: this one is already
@@ -82,7 +84,7 @@ def test_the_losses_by_hand(start):
 def test_each_recogniser_is_attacked_on_images_of_its_own_within_the_ball(start):
     embedders = [Linear(9), Linear(10)]
     settings = SMALL.model_copy(update={"eps_low": 8.0, "eps_high": 8.0, "batch": 5})
-    task = TunedTask(settings, load_prior(start), embedders, faces(6, 2))
+    task = TunedLesson(settings, load_prior(start), embedders, faces(6, 2))
     images = (255 * faces(5)).round() / 255
     rows = [embedder.embed(images) for embedder in embedders]
     attacked = task.attacked(images, rows, draws())
@@ -97,11 +99,12 @@ def test_each_recogniser_is_attacked_on_images_of_its_own_within_the_ball(start)
 def test_a_run_that_was_stopped_ends_where_one_that_was_not_does(start, crops, tmp_path):
     def run(folder):
         folder.mkdir(exist_ok=True)
-        views = Views(crops, SMALL)
-        return Run(TunedTask(SMALL, load_prior(start), [Linear()], views.held_out_images()), views, SMALL, folder)
+        views = ViewBatches(crops, SMALL)
+        lesson = TunedLesson(SMALL, load_prior(start), [Linear()], views.held_out_images())
+        return Run(ViewTask(lesson, views, SMALL), folder)
 
     whole = run(tmp_path / "whole")
-    measured = train(whole, report=lambda _: None)
+    measured = finish(whole, whole.records())
     first = run(tmp_path / "parts")
     first.advance()
     first.advance()
@@ -109,17 +112,18 @@ def test_a_run_that_was_stopped_ends_where_one_that_was_not_does(start, crops, t
     torch.manual_seed(123)  # whatever else draws in between
     second = run(tmp_path / "parts")
     assert second.step == 2
-    assert train(second, report=lambda _: None) == measured
-    assert_close(dict(second.task.networks.state_dict()), dict(whole.task.networks.state_dict()), rtol=0, atol=0)
+    assert finish(second, second.records()) == measured
+    assert_close(*(dict(run.task.lesson.networks.state_dict()) for run in (second, whole)), rtol=0, atol=0)
 
 
 def test_it_learns(start, crops, tmp_path):
     """The same batch again and again: faces come nearer to themselves and are taken for others less; pixels start near."""
     settings = SMALL.model_copy(update={"steps": 40, "attacked": 4, "learning_rate": 3e-3, "sigma_high": 0.05})
-    views = Views(crops, settings)
-    run = Run(TunedTask(settings, load_prior(start), [Linear()], views.held_out_images()), views, settings, tmp_path)
+    views = ViewBatches(crops, settings)
+    lesson = TunedLesson(settings, load_prior(start), [Linear()], views.held_out_images())
+    run = Run(ViewTask(lesson, views, settings), tmp_path)
     batch = views(0)
-    run.views = lambda _: batch
+    run.task.views = lambda _: batch
     seen = [run.advance() for _ in range(40)]
     for name in ("linear-9, distance", "linear-9, taken for another"):
         first, last = (sum(losses[name] for losses in part) / 5 for part in (seen[:5], seen[-5:]))
@@ -144,10 +148,10 @@ def test_the_finished_prior_loads_and_the_preset_takes_it(start, photos, tmp_pat
     assert card["recognisers"] == ["sface-2021dec"]
     assert card["start"]["sha256"] == json.loads((start / "card.json").read_text())["sha256"]
     assert card["training"]["steps"] == 4
-    assert "min left" in lines[1]
+    assert (lines[1].done, lines[1].total) == (4, 4)
     assert int(list(csv.DictReader((tmp_path / "curve.csv").open()))[-1]["step"]) == 4
     shield = load_shield("tuned", prior=folder)
-    assert shield.prior_sha256 == card["sha256"] != card["start"]["sha256"]
+    assert shield.card.prior_sha256 == card["sha256"] != card["start"]["sha256"]
     assert shield.purifier(faces(1), seeds=[0]).shape == (1, 3, 32, 32)
     assert train_tuned(photos, tmp_path, settings, start=start, report=lines.append) == folder
 
@@ -156,8 +160,8 @@ def test_mistakes_are_one_line(start, sample_paths, tmp_path):
     with pytest.raises(SettingError, match="sigma_low and eps_low must not be above"):
         parse_settings(TunedTraining, ["sigma_low=0.9"])
     with pytest.raises(SettingError, match="has no room for 4 images of each recogniser"):
-        TunedTask(SMALL.model_copy(update={"attacked": 4}), load_prior(start), [Linear(), Linear(10)], faces(4))
-    with pytest.raises(SettingError, match="restores 32 pixels, not 128; --set size=32"):
+        TunedLesson(SMALL.model_copy(update={"attacked": 4}), load_prior(start), [Linear(), Linear(10)], faces(4))
+    with pytest.raises(SettingError, match="restores 32 pixels, not 128; set size=32"):
         train_tuned(sample_paths[0].parent, tmp_path, TunedTraining(), start=start)
     with pytest.raises(InputError, match="6 faces are too few to hold two of them out"):
         train_tuned(sample_paths[0].parent, tmp_path / "few", SMALL, start=start)

@@ -83,7 +83,7 @@ class Ddsa:
     that keeps its code sparse. Own choices: the network, the KL form of the penalty, faces as data,
     and the strength of the noise; the authors worked on MNIST and CIFAR-10.
 
-    ``weights`` is a file that ``facesieve.train.defences.train_ddsa`` wrote; None takes those that
+    ``weights`` is a file that ``facesieve.train.ddsa.train_ddsa`` wrote; None takes those that
     ship. Differentiable. Raises ``InputError`` for weights that cannot be used.
     """
 

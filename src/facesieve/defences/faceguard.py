@@ -114,7 +114,7 @@ class FaceGuard:
     detector flags is purified. Own choices: small networks that also look at enlarged fine detail,
     perturbations within a ball of the maximum norm, SFace as the recogniser in the loop, and that half
     of the perturbations are signs of the gradient that teaches the generator, where the publication has the
-    generator's alone; ``facesieve.defences.learning`` says the rest.
+    generator's alone; ``facesieve.train.faceguard`` says the rest.
 
     ``threshold`` is a probability: images with a higher one are purified; 0 purifies all. At 0.5, our own
     default, clean and perturbed weigh alike, as in training.

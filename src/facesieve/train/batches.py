@@ -1,8 +1,4 @@
-"""Settings and batches of the recogniser's two trainings: distilling and classifying.
-
-The batch of step ``n`` depends on the seed and ``n`` alone, so a run that was stopped goes on as
-if it had not been.
-"""
+"""The batch of each step of each training, made from the seed and the number of the step alone."""
 
 from __future__ import annotations
 
@@ -10,55 +6,116 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from facesieve.data.crops import Crops, LabelledCrops
-from facesieve.errors import InputError, SettingError
-from facesieve.recognition.facenet import SIDE
-from facesieve.train.views import to_batch, vary
+from facesieve.data.crops import Crops, FaceFolder, LabelledCrops
+from facesieve.errors import InputError
+from facesieve.images import Photo, to_floats
+from facesieve.priors.schedule import Schedule
+from facesieve.train.settings import Classifying, Distilling, PriorTraining, ViewTraining
+from facesieve.train.views import sharpened, to_batch, vary
 
 Indices = NDArray[np.int64]
 
 
-class Optimising(BaseModel):
-    """What both trainings share; written beside the weights."""
+def hold_out(count: int, wanted: int, batch: int, seed: int) -> tuple[Indices, Indices]:
+    """Of ``count`` faces those to train on, and at most ``wanted``, at most a quarter, that never are.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    batch: int = Field(64, gt=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    dropout: float = Field(0.4, ge=0, lt=1)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    teacher_weight: float = Field(4.0, ge=0)  # of 1 - cosine with the teacher, beside the cross-entropy
-    warmup_steps: int = Field(200, ge=0)
-    seed: int = 0
+    Raises ``InputError`` where there are too few for one batch.
+    """
+    order = np.random.default_rng(seed).permutation(count)
+    held_out = min(wanted, count // 4)
+    if count - held_out < batch or held_out < 1:
+        raise InputError(f"{count} faces are too few for batches of {batch}", advice="use more, or a smaller batch")
+    return order[held_out:], order[:held_out]
 
 
-class Distilling(Optimising):
-    """Pointing where a teacher's embedding points, over faces of nobody in particular."""
+def of_epoch(indices: Indices, batch: int, seed: int, step: int) -> Indices:
+    """Which ``indices`` are in the batch of a step: each at most once an epoch, in random order."""
+    per_epoch = len(indices) // batch
+    shuffled = np.random.default_rng((seed, 1, step // per_epoch)).permutation(indices)
+    start = step % per_epoch * batch
+    return shuffled[start : start + batch]
 
-    epochs: int = Field(4, gt=0)
-    size: int = Field(96, ge=75)  # pixels; small images cost less and teach most of what there is to learn
-    dropout: float = Field(0.0, ge=0, lt=1)
+
+# --- unlabelled faces --------------------------------------------------------------------------------
 
 
-class Classifying(Optimising):
-    """Telling the people of a data set apart; batch and epochs are the published ones."""
+class NoisedBatches:
+    """Faces cut from their photographs in random order, with noise and its levels: what a prior learns from."""
 
-    epochs: int = Field(30, gt=0)
-    sizes: tuple[int, ...] = (96, 128, SIDE)  # pixels, one after the other
-    size_shares: tuple[float, ...] = (0.6, 0.2, 0.2)  # of the steps
-    validation: int = Field(2, ge=1)  # training images of each person held out, to keep the best weights by
+    def __init__(self, faces: FaceFolder, settings: PriorTraining, schedule: Schedule) -> None:
+        self.train, self.held_out = hold_out(len(faces), settings.held_out, settings.batch, settings.seed)
+        self.faces, self.settings, self.schedule = faces, settings, schedule
 
-    def model_post_init(self, _: object) -> None:
-        """Settings that contradict each other."""
-        if len(self.sizes) != len(self.size_shares) or min(self.sizes) < 75 or self.sizes[-1] != SIDE:
-            raise SettingError(f"sizes {self.sizes}: one share each, at least 75 pixels, the last {SIDE}")
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Images in [-1, 1], noise and noise levels: (B, 3, H, W), (B, 3, H, W), (B,)."""
+        rng = np.random.default_rng((self.settings.seed, step))
+        crops = []
+        for index in of_epoch(self.train, self.settings.batch, self.settings.seed, step):
+            zoom = rng.uniform(1, self.settings.max_zoom) if rng.random() < 0.5 else 1.0
+            crop = self.faces.crop(int(index), self.settings.size, zoom)
+            crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
+        images = _symmetric(crops)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        noise = torch.randn(images.shape, generator=generator)
+        return images, noise, self._noise_levels(generator)
+
+    def _noise_levels(self, generator: torch.Generator) -> Tensor:
+        count = self.settings.batch
+        # Stratified: one level from each of `count` equal slices, which steadies the loss.
+        quantile = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+        log_sigma = self.settings.log_sigma_mean + self.settings.log_sigma_std * torch.special.ndtri(quantile.double())
+        steps = torch.randint(len(self.schedule.sigmas), (count,), generator=generator)
+        uniform = torch.rand(count, generator=generator) < self.settings.uniform_time_fraction
+        sigmas = torch.where(uniform, self.schedule.sigmas[steps], log_sigma.exp())
+        return sigmas.clamp(self.schedule.sigmas[0], self.schedule.sigmas[-1]).float()
+
+    def held_out_images(self, count: int) -> Tensor:
+        """The first ``count`` held-out faces, in [-1, 1]."""
+        return _symmetric([self.faces.crop(int(index), self.settings.size) for index in self.held_out[:count]])
+
+
+def _symmetric(crops: list[Photo]) -> Tensor:
+    return torch.from_numpy(to_floats(np.stack(crops))) * 2 - 1
+
+
+class ViewBatches:
+    """Views of faces in random order, each face once an epoch, but for those that are held out."""
+
+    def __init__(self, crops: Crops, settings: ViewTraining) -> None:
+        self.train, held_out = hold_out(len(crops), settings.held_out, settings.batch, settings.seed)
+        self.held_out = np.sort(held_out)
+        self.crops, self.settings = crops, settings
+
+    def __call__(self, step: int) -> Tensor:
+        """The views of this step: (B, 3, S, S) in [0, 1]."""
+        rng = np.random.default_rng((self.settings.seed, step))
+        chosen = of_epoch(self.train, self.settings.batch, self.settings.seed, step)
+        # What is turned and zoomed becomes soft; without views that are not, and sharpened ones, sharp photographs would
+        # look perturbed.
+        plain = rng.random(len(chosen)) < 0.5
+        views = to_batch(
+            [self._plain(i) if p else vary(self.crops[i], self.settings.size, rng) for i, p in zip(chosen, plain, strict=True)]
+        )
+        amounts = self.settings.sharpness * rng.random(len(views)) * (rng.random(len(views)) < 0.5)
+        return sharpened(views, torch.from_numpy(amounts).float())
+
+    def held_out_images(self) -> Tensor:
+        """The held-out faces as they are, at the size of the views."""
+        return to_batch([self._plain(index) for index in self.held_out])
+
+    def _plain(self, index: int) -> Photo:
+        size = (self.settings.size, self.settings.size)
+        resized: Photo = cv2.resize(self.crops[index], size, interpolation=cv2.INTER_AREA)
+        return resized
+
+
+# --- of the recogniser -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +153,9 @@ class DistillingBatches:
 
     def __init__(self, crops: Crops, rows: Tensor, settings: Distilling) -> None:
         if len(crops) < settings.batch:
-            raise InputError(f"{len(crops)} faces are too few for batches of {settings.batch}; use more, or --set batch=2")
+            raise InputError(
+                f"{len(crops)} faces are too few for batches of {settings.batch}", advice="use more, or a smaller batch"
+            )
         self.crops, self.rows, self.settings = crops, rows, settings
         self.per_epoch = len(crops) // settings.batch
         self.total = settings.epochs * self.per_epoch
@@ -112,9 +171,7 @@ class DistillingBatches:
     def __call__(self, step: int) -> Batch:
         """The batch of this step."""
         rng = np.random.default_rng((self.settings.seed, step))
-        shuffled = np.random.default_rng((self.settings.seed, 1, step // self.per_epoch)).permutation(len(self.crops))
-        start = step % self.per_epoch * self.settings.batch
-        chosen = shuffled[start : start + self.settings.batch]
+        chosen = of_epoch(np.arange(len(self.crops)), self.settings.batch, self.settings.seed, step)
         images = to_batch([vary(self.crops[index], self.settings.size, rng) for index in chosen])
         return Batch(images, None, self.rows[torch.from_numpy(chosen)])
 

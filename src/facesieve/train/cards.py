@@ -1,30 +1,44 @@
-"""Write a trained prior, and the sheets that show how it is coming along."""
+"""What is written with trained weights: their card, and the sheets that show how a prior is coming along."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from facesieve.files import make_folder
 from facesieve.images import to_photo, write_photo
 from facesieve.noise import seeded_noise
-from facesieve.priors.folder import save_prior
 from facesieve.priors.network import NetworkPrior
 from facesieve.sampling import karras_sigmas, last, sample
+from facesieve.train.settings import Training
 
-if TYPE_CHECKING:
-    from facesieve.train.prior import PriorTraining
-
+TERMS = "the weights carry whatever limits the photographs carry"
 SHEET_SIGMAS = (0.3, 1.0, 3.0, 10.0)
+
+
+def card(
+    name: str, about: Mapping[str, Any], settings: Training, seconds: float, figures: Mapping[str, Any], limits: str
+) -> dict[str, Any]:
+    """The card of trained weights: ``about`` says what they are and of which data, ``figures`` are held-out ones."""
+    return {
+        "name": name,
+        **about,
+        "terms": TERMS,
+        "training": settings.model_dump(mode="json"),
+        "training_hours": round(seconds / 3600, 2),
+        **figures,
+        "limits": limits,
+    }
 
 
 @torch.no_grad()
 def write_sheets(prior: NetworkPrior, images: Tensor, folder: Path, step: int) -> None:
-    """Two pictures: held-out faces, noised and denoised at four levels; and faces from pure noise."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Two pictures: held-out faces (B, 3, H, W) in [-1, 1], noised and denoised at four levels; and faces from pure noise."""
+    make_folder(folder)
     noise = seeded_noise(range(len(images)), tuple(images.shape[1:]), device=images.device)
     unit = noise()
     rows = [images]
@@ -37,28 +51,4 @@ def write_sheets(prior: NetworkPrior, images: Tensor, folder: Path, step: int) -
 
 
 def _tiled(rows: list[Tensor]) -> Tensor:
-    return torch.cat([torch.cat(list(row), 2) for row in rows], 1)
-
-
-def export_prior(
-    prior: NetworkPrior,
-    folder: Path,
-    settings: PriorTraining,
-    held_out: Mapping[float, float],
-    seconds: float,
-    faces: int,
-) -> Path:
-    """Write the prior in the folder format of ``diffusers`` (fp16) with its card."""
-    card: dict[str, object] = {
-        "name": f"facesieve face prior {settings.size}",
-        "what": "an unconditional diffusion prior of aligned, tightly cropped faces; images in [-1, 1]",
-        "data": f"{faces} photographs of faces, aligned to the template of facesieve.faces",
-        "terms": "the weights carry whatever limits the photographs carry",
-        "training": settings.model_dump(),
-        "training_hours": round(seconds / 3600, 2),
-        "held_out_v_loss_by_sigma": {f"{sigma:g}": round(loss, 5) for sigma, loss in held_out.items()},
-        "limits": "faces far from the data (children, strong occlusion, extreme pose or light) are restored worse; "
-        "skin tones of colorization are the prior's guess; it was not checked that it treats groups of people alike",
-    }
-    save_prior(prior, folder, card=card, dtype=torch.float16)
-    return folder
+    return torch.cat([torch.cat(list(row), 2) for row in rows], 1).cpu()

@@ -1,36 +1,40 @@
-"""What a training keeps on the way: its curve, and that it goes on with the settings it was begun with."""
+"""What a training keeps on the way: its curves, and checkpoints that it resumes from with the settings it began with."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from facesieve.errors import SettingError
+from facesieve.errors import InputError, SettingError, one_line
+from facesieve.files import draft, settle
 
 
-def append_row(path: Path, header: Sequence[Any], row: Sequence[Any]) -> None:
-    """Add a row to a CSV file; a new file gets the header first."""
+def append_row(path: Path, row: Mapping[str, object]) -> None:
+    """Add a row to a CSV file; a new file gets a header first. Floats are written to 6 digits, None as nothing."""
     new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.writer(file)
         if new:
-            writer.writerow(header)
-        writer.writerow(row)
+            writer.writerow(row)
+        writer.writerow("" if v is None else f"{v:.6f}" if isinstance(v, float) else v for v in row.values())
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write it whole: a run that is killed leaves the old one or the new."""
-    partial = path.with_suffix(".partial")
-    torch.save(dict(state), partial)
-    partial.replace(path)
+    """Write it atomically: a run that is killed leaves the old one or the new. Raises ``InputError``."""
+    try:
+        with draft(path) as (file, part):
+            torch.save(dict(state), file)
+            settle(file, part, path)
+    except OSError as error:
+        raise InputError(f"the checkpoint cannot be written: {one_line(error)}", path, "make room, then resume") from error
 
 
-def check_settings(path: Path, begun: Mapping[str, Any], given: Mapping[str, Any], *, free: frozenset[str] = frozenset()) -> None:
-    """Raises ``SettingError`` where a run goes on with other settings than it was begun with, but for those that are ``free``."""
-    for name in sorted((begun.keys() | given.keys()) - free):
+def check_settings(path: Path, begun: Mapping[str, Any], given: Mapping[str, Any], *, may_change: frozenset[str]) -> None:
+    """Raises ``SettingError`` where a run is resumed with other settings than it began with, but for those that may change."""
+    for name in sorted((begun.keys() | given.keys()) - may_change):
         if begun.get(name) != given.get(name):
-            raise SettingError(f"{path}: this run has {name} {begun.get(name)}, not {given.get(name)}; use another folder")
+            raise SettingError(f"this run has {name} {begun.get(name)}, not {given.get(name)}", path, "use another folder")

@@ -1,13 +1,8 @@
-"""Train FaceNet: distil a teacher over unlabelled faces, classify labelled ones, or one after the other.
-
-A run keeps everything needed to go on in ``checkpoint.pt``, and its curve in ``curve.csv``.
-"""
+"""Train FaceNet: distil a teacher over unlabelled faces, classify labelled ones, or one after the other."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +11,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facesieve.data.crops import LabelledCrops
-from facesieve.errors import SettingError
+from facesieve.data.crops import Crops, LabelledCrops, aligned_crops, of_role, unlabelled_crops
+from facesieve.data.manifest import load_manifest
+from facesieve.data.sources import open_source
+from facesieve.errors import EmbedderError
+from facesieve.files import draft, settle
 from facesieve.hardware import choose_hardware
+from facesieve.images import to_floats
+from facesieve.metrics.intervals import Estimate, bootstrap
+from facesieve.metrics.rates import mean, right_probability
 from facesieve.noise import derive_seed
+from facesieve.progress import Progress, Report, silent
+from facesieve.recognition import Embedder
 from facesieve.recognition.crops import resized
+from facesieve.recognition.embedders import load_embedder
 from facesieve.recognition.facenet import SIDE, FaceNet
-from facesieve.recognition.facenet_file import read_state
-from facesieve.train.batches import Batch, Batches, Classifying, ClassifyingBatches, Indices, Optimising
-from facesieve.train.checkpoints import append_row, check_settings, write_checkpoint
+from facesieve.recognition.facenet_file import read_card, read_state, save_facenet
+from facesieve.train.batches import Batch, Batches, ClassifyingBatches, DistillingBatches, Indices
+from facesieve.train.cards import card
+from facesieve.train.checkpoints import append_row
+from facesieve.train.loop import CHECKPOINT_MINUTES, Run, Task, in_words, thinned
+from facesieve.train.settings import Classifying, Distilling, RecogniserTraining
 from facesieve.train.views import to_batch
 
-Report = Callable[[str], None]
+FINISHED = "facenet"
+TOP1 = "held_out_top1"
 
 
-def new_network(classes: int | None, settings: Optimising, start: Path | None = None) -> FaceNet:
+def new_network(classes: int | None, settings: RecogniserTraining, start: Path | None = None) -> FaceNet:
     """FaceNet with random weights, or with those at ``start`` but for the classifier."""
     torch.manual_seed(settings.seed)
     network = FaceNet(classes, dropout=settings.dropout)
@@ -38,7 +46,7 @@ def new_network(classes: int | None, settings: Optimising, start: Path | None = 
         state = {name: value for name, value in read_state(start).items() if not name.startswith("logits.")}
         unknown = network.load_state_dict(state, strict=False).unexpected_keys
         if unknown:
-            raise SettingError(f"{start}: not an Inception-ResNet-v1; it has {unknown[0]}")
+            raise EmbedderError(f"not an Inception-ResNet-v1; it has {unknown[0]}", start)
     return network
 
 
@@ -87,118 +95,210 @@ def begin_at_class_means(network: FaceNet, crops: LabelledCrops, indices: Indice
     network.logits.bias.copy_(-scale * means.square().sum(1) / 2)
 
 
-class Run:
-    """Network, optimiser and position of one training; what is in ``out`` is gone on with."""
+class RecogniserTask(Task):
+    """FaceNet with AdamW; of a classifier the weights that were best on held-out images are kept."""
 
-    def __init__(self, network: FaceNet, batches: Batches, settings: Optimising, out: Path, teacher_width: int | None) -> None:
-        self.network, self.batches, self.settings, self.out = network, batches, settings, out
-        self.path = choose_hardware()
-        self.network.to(self.path.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        width = FaceNet.dimensions
-        self.projection = None if teacher_width is None else nn.Linear(width, teacher_width).to(self.path.device)
+    settings: RecogniserTraining
+    largest_gradient = 5.0
+
+    def __init__(self, network: FaceNet, batches: Batches, settings: RecogniserTraining, teacher_width: int | None) -> None:
+        self.network, self.batches, self.settings, self.total = network, batches, settings, batches.total
+        self.hardware = choose_hardware()
+        network.to(self.hardware.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.networks: dict[str, nn.Module] = {"network": network}
+        self.projection = None if teacher_width is None else nn.Linear(FaceNet.dimensions, teacher_width)
+        if self.projection is not None:
+            self.networks["projection"] = self.projection.to(self.hardware.device)
         self.optimiser = torch.optim.AdamW(self._groups(), settings.learning_rate, betas=(0.9, 0.99), fused=True)
-        self.step, self.seconds, self.best = 0, 0.0, -1.0
-        self.best_state: dict[str, Tensor] = {}
-        out.mkdir(parents=True, exist_ok=True)
-        if self._checkpoint.exists():
-            self._load()
-
-    @property
-    def _checkpoint(self) -> Path:
-        return self.out / "checkpoint.pt"
+        self.best, self.best_state = -1.0, dict[str, Tensor]()
 
     def _groups(self) -> list[dict[str, Any]]:
-        parameters = [*self.network.parameters(), *([] if self.projection is None else self.projection.parameters())]
+        parameters = [parameter for network in self.networks.values() for parameter in network.parameters()]
         decayed = {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.settings.weight_decay}
         return [decayed, {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}]
 
-    def advance(self) -> dict[str, float]:
-        """One step of the optimiser; returns the losses."""
-        begun, device = time.monotonic(), self.path.device
-        torch.manual_seed(derive_seed(self.settings.seed, self.step))  # for dropout: a run that goes on must draw the same
-        warm = min(1.0, (self.step + 1) / max(self.settings.warmup_steps, 1))
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.settings.learning_rate * warm * self.batches.rate(self.step)
+    def rate(self, step: int) -> float:
+        """A linear warm-up, over what the batches say."""
+        warm = min(1.0, (step + 1) / max(self.settings.warmup_steps, 1))
+        return self.settings.learning_rate * warm * self.batches.rate(step)
+
+    def backward(self, step: int) -> dict[str, float]:
+        """Cross-entropy, and one minus the cosine with the teacher."""
+        device = self.hardware.device
+        torch.manual_seed(derive_seed(self.settings.seed, step))  # for dropout: a resumed run must draw the same
         self.network.train()
-        batch = self.batches(self.step)
+        batch = self.batches(step)
         batch = Batch(*(None if part is None else part.to(device) for part in vars(batch).values()))  # type: ignore[arg-type]
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.path.dtype == torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.hardware.dtype == torch.bfloat16):
             cross_entropy, cosine = losses(self.network, self.projection, batch, self.settings.label_smoothing)
             loss = cross_entropy + self.settings.teacher_weight * cosine
-        if not math.isfinite(loss.item()):
-            raise RuntimeError(f"loss is not finite at step {self.step}")
-        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_([p for group in self.optimiser.param_groups for p in group["params"]], 5.0)
-        self.optimiser.step()
-        self.step += 1
-        self.seconds += time.monotonic() - begun
         return {"cross_entropy": cross_entropy.item(), "one_minus_cosine": cosine.item()}
 
-    def validate(self) -> float | None:
+    def is_measured(self, step: int, saves: bool) -> bool:
+        """After each epoch: which weights are kept must not depend on the time that steps took."""
+        return step % self.batches.per_epoch == 0
+
+    def measure(self, step: int) -> dict[str, float]:
         """Top-1 on the held-out training images, if any; the best weights at full size are kept."""
         if not isinstance(self.batches, ClassifyingBatches):
-            return None
-        size, crops, held_out = self.batches.size(max(self.step - 1, 0)), self.batches.crops, self.batches.validation
-        best = logits(self.network, crops, held_out, size=size).argmax(1).numpy()
-        accuracy = float((best == crops.labels[held_out]).mean())
+            return {}
+        size, crops, held_out = self.batches.size(max(step - 1, 0)), self.batches.crops, self.batches.validation
+        found = logits(self.network, crops, held_out, size=size).argmax(1).numpy()
+        accuracy = float((found == crops.labels[held_out]).mean())
         if size == SIDE and accuracy >= self.best:
             self.best = accuracy
             self.best_state = {name: value.clone() for name, value in self.network.state_dict().items()}
-        return accuracy
+        return {TOP1: accuracy}
 
-    def save(self) -> None:
-        """Everything needed to go on, written whole."""
-        state = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "best": self.best,
-            "best_state": self.best_state,
-            "settings": self.settings.model_dump(mode="json"),
-            "network": self.network.state_dict(),
-            "projection": None if self.projection is None else self.projection.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
-        write_checkpoint(self._checkpoint, state)
+    def state(self) -> dict[str, Any]:
+        """Also the best weights so far."""
+        return {"projection": None, **super().state(), "best": self.best, "best_state": self.best_state}
 
-    def _load(self) -> None:
-        state = torch.load(self._checkpoint, map_location=self.path.device, weights_only=True)
-        check_settings(self._checkpoint, state["settings"], self.settings.model_dump(mode="json"))
-        self.network.load_state_dict(state["network"])
-        if self.projection is not None:
-            self.projection.load_state_dict(state["projection"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seconds = state["step"], state["seconds"]
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Also the best weights so far."""
+        super().load(state)
         self.best, self.best_state = state["best"], state["best_state"]
 
 
-def train(run: Run, *, report: Report = print, checkpoint_minutes: float = 5.0) -> FaceNet:
-    """Run to the end, or go on to it; returns the network, with the weights that were best on held-out images if any."""
-    shown = saved = time.monotonic()
-    seen: list[dict[str, float]] = []
-    while run.step < run.batches.total:
-        seen.append(run.advance())
-        ends_epoch, now = run.step % run.batches.per_epoch == 0, time.monotonic()
-        if ends_epoch or now - shown > 30:
-            _note(run, seen, now - shown, run.validate() if ends_epoch else None, report)
-            shown, seen = time.monotonic(), []
-        if now - saved > checkpoint_minutes * 60 or run.step == run.batches.total:
-            run.save()
-            saved = time.monotonic()
-    if run.best_state:
-        run.network.load_state_dict(run.best_state)
-    return run.network.eval()
+def train(run: Run[RecogniserTask], *, report: Report = silent, checkpoint_minutes: float = CHECKPOINT_MINUTES) -> FaceNet:
+    """Train, or resume, to the end; returns the network, with the weights that were best on held-out images if any."""
+    task = run.task
+    for record in thinned(run.records(checkpoint_minutes=checkpoint_minutes)):
+        size, top1 = task.batches.size(record.step - 1), (record.held_out or {}).get(TOP1)
+        append_row(run.out / "curve.csv", {"step": record.step, "size": size, **record.losses, TOP1: top1})
+        facts = {"size": f"{size} px", **in_words(record.losses)}
+        if top1 is not None:
+            facts["held-out top-1"] = f"{100 * top1:.1f} %"
+        report(Progress(record.step, record.total, facts=facts))
+    if task.best_state:
+        task.network.load_state_dict(task.best_state)
+    return task.network.eval()
 
 
-def _note(run: Run, seen: list[dict[str, float]], seconds: float, accuracy: float | None, report: Report) -> None:
-    means = {name: sum(losses[name] for losses in seen) / len(seen) for name in seen[0]}
-    size, left = run.batches.size(run.step - 1), (run.batches.total - run.step) * seconds / len(seen) / 60
-    row = [run.step, size, *(f"{v:.5f}" for v in means.values()), "" if accuracy is None else f"{accuracy:.5f}"]
-    append_row(run.out / "curve.csv", ["step", "size", *means, "held_out_top1"], row)
-    text = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
-    held_out = "" if accuracy is None else f"  held-out top-1 {100 * accuracy:.1f} %"
-    rate = f"{len(seen) * run.settings.batch / seconds:.1f} images/s  {left:.0f} min left at this size"
-    report(f"step {run.step}/{run.batches.total}  {size} px  {text}{held_out}  {rate}")
+# --- from data to a finished recogniser --------------------------------------------------------------
 
 
-__all__ = ["Classifying", "Report", "Run", "logits", "losses", "new_network", "train"]
+def distil(
+    unlabelled: Path,
+    out: Path,
+    teacher: str,
+    settings: Distilling,
+    *,
+    also: tuple[Path, Path] | None = None,
+    start: Path | None = None,
+    report: Report = silent,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+) -> Path:
+    """FaceNet that learned a teacher's embedding over a folder of faces; returns its folder.
+
+    ``also`` is a manifest and its source, whose training images are added, without their labels.
+    Raises ``InputError`` for a folder without faces, ``EmbedderError`` for an unknown teacher.
+    """
+    master = load_embedder(teacher)
+    crops = unlabelled_crops(unlabelled, out, SIDE)
+    if also is not None:
+        crops = np.concatenate([crops, labelled_crops(*also, out)[0].images])
+    report(Progress(0, 1, f"{len(crops)} faces; embedding them with {master.name} ..."))
+    rows = teacher_rows(master, crops, out / f"rows-{master.name}.npy")
+    task = RecogniserTask(
+        new_network(None, settings, start), DistillingBatches(crops, rows, settings), settings, master.dimensions
+    )
+    run = Run(task, out)
+    report(Progress(run.step, task.total, f"on {task.hardware}"))
+    network = train(run, report=report, checkpoint_minutes=checkpoint_minutes)
+    data = {"teacher": master.name, "faces": len(crops), "start": _named(start)}
+    return _finished(network, run, f"facenet-distilled-{master.name}", data)
+
+
+def classify(
+    manifest: Path,
+    source: Path,
+    out: Path,
+    settings: Classifying,
+    *,
+    start: Path | None = None,
+    teacher: str | None = None,
+    report: Report = silent,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+) -> tuple[Path, Estimate]:
+    """FaceNet as a closed-set classifier of a manifest's people: its folder, and top-1 on the test images.
+
+    Raises ``InputError`` for data that does not fit the manifest, ``EmbedderError`` for a start or
+    teacher that cannot be used, ``SettingError`` where the run in ``out`` began with other settings.
+    """
+    trained, test = labelled_crops(manifest, source, out)
+    master = None if teacher is None else load_embedder(teacher)
+    rows = None if master is None else teacher_rows(master, trained.images, out / f"rows-{master.name}.npy")
+    batches = ClassifyingBatches(trained, rows, settings)
+    network = new_network(len(trained.people), settings, start)
+    task = RecogniserTask(network, batches, settings, None if master is None else master.dimensions)
+    run = Run(task, out)
+    counts = (
+        f"{len(batches.train)} images of {len(trained.people)} people, {len(batches.validation)} held out, {len(test)} to test"
+    )
+    report(Progress(run.step, task.total, f"{counts}, on {task.hardware}"))
+    if start is not None and run.step == 0:
+        begin_at_class_means(network, trained, batches.train, size=batches.size(0))
+        before = task.measure(0)  # kept as the best so far, where it is at full size: training need not improve it
+        said = f"the warm start's features, by the nearest class mean: held-out top-1 {100 * before[TOP1]:.1f} %"
+        report(Progress(0, task.total, said))
+    network = train(run, report=report, checkpoint_minutes=checkpoint_minutes)
+    network.people = trained.people
+    top1, figures = _tested(network, test)
+    data = {
+        "manifest": manifest.name,
+        "images": len(trained),
+        "start": _named(start),
+        "teacher": None if master is None else master.name,
+        "held_out_top1": round(task.best, 4),
+        **figures,
+    }
+    return _finished(network, run, f"facenet-{len(trained.people)}", data), top1
+
+
+def _tested(network: FaceNet, test: LabelledCrops) -> tuple[Estimate, dict[str, Any]]:
+    scores = logits(network, test).numpy()
+    correct = (scores.argmax(1) == test.labels).astype(np.float64)
+    top1 = bootstrap(lambda weights: mean(correct, weights), test.labels)
+    return top1, {
+        "test_top1": {"value": round(top1.value, 4), "low": round(top1.low, 4), "high": round(top1.high, 4), "n": top1.n},
+        "test_right_probability": round(float(right_probability(scores, test.labels).mean()), 4),
+    }
+
+
+def labelled_crops(manifest: Path, source: Path, cache: Path) -> tuple[LabelledCrops, LabelledCrops]:
+    """The training and the test crops of a manifest, aligned, at the network's size."""
+    listed = load_manifest(manifest)
+    images = aligned_crops(listed, open_source(source), cache, SIDE)
+    return of_role(listed, images, "train"), of_role(listed, images, "test")
+
+
+@torch.inference_mode()
+def teacher_rows(teacher: Embedder, crops: Crops, path: Path) -> Tensor:
+    """Where the teacher's embedding of every crop points from the mean of all: unit rows (N, D); kept at ``path``.
+
+    All faces share the mean, about 0.4 long with SFace; it says nothing of who they are, and a
+    network learns it first.
+    """
+    if not path.exists():
+        parts = [teacher.rows(to_floats(crops[start : start + 32])) for start in range(0, len(crops), 32)]
+        with draft(path) as (file, part):
+            np.save(file, np.concatenate(parts))
+            settle(file, part, path)
+    rows = torch.from_numpy(np.load(path))
+    return functional.normalize(rows - rows.mean(0))
+
+
+def _named(start: Path | None) -> str | None:
+    return None if start is None else str(read_card(start)["name"]) if start.is_dir() else start.name
+
+
+def _finished(network: FaceNet, run: Run[RecogniserTask], name: str, data: Mapping[str, Any]) -> Path:
+    what = "FaceNet, Inception-ResNet-v1, for faces aligned to the template of facesieve.faces; RGB in [0, 1]"
+    limits = "it was not checked that it treats groups of people alike"
+    save_facenet(network, run.out / FINISHED, card(name, {"what": what, **data}, run.task.settings, run.seconds, {}, limits))
+    return run.out / FINISHED
+
+
+__all__ = ["RecogniserTask", "classify", "distil", "logits", "losses", "new_network", "train"]

@@ -1,30 +1,174 @@
-"""Settings of a training from `name=value` texts."""
+"""What decides what is trained, one model for each training; written into checkpoints and cards."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from facesieve.errors import SettingError
+from facesieve.files import first_problem
+from facesieve.recognition.facenet import SIDE
 
-Settings = TypeVar("Settings", bound=BaseModel)
+
+class Training(BaseModel):
+    """The settings of one training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Settings = TypeVar("Settings", bound=Training)
+
+
+class PriorTraining(Training):
+    """A face prior from random weights."""
+
+    size: int = 128
+    patch: int = 2  # pixels folded into channels: a quarter of the cost at 2
+    channels: tuple[int, ...] = (48, 64, 128, 192)
+    layers: int = 1
+    attention_levels: int = 1  # self-attention at this many of the coarsest levels
+    images: int = Field(79_000, gt=0)  # seen in all; the learning rate falls over the last part
+    batch: int = Field(16, gt=0)
+    learning_rate: float = Field(8e-4, gt=0)
+    warmup_steps: int = 100
+    decay_fraction: float = Field(0.3, ge=0, le=1)
+    ema_decay: float = Field(0.998, gt=0, lt=1)
+    max_zoom: float = Field(1.25, ge=1)  # half of the crops are cut up to this much tighter
+    log_sigma_mean: float = -0.4
+    log_sigma_std: float = 1.4
+    uniform_time_fraction: float = 0.15  # the rest of the noise levels: uniform over the steps
+    held_out: int = 256
+    seed: int = 0
+
+
+# --- on views of unlabelled faces --------------------------------------------------------------------
+
+
+class ViewTraining(Training):
+    """What the trainings on views of unlabelled faces share."""
+
+    steps: int = Field(4000, gt=0)
+    batch: int = Field(16, gt=0)
+    size: int = Field(128, ge=32)  # pixels of the views
+    sharpness: float = Field(2.0, ge=0)  # half of the views have up to this many times their fine detail added
+    learning_rate: float = Field(1e-3, gt=0)  # after the warm-up it falls to 0 along a half cosine
+    warmup_steps: int = Field(100, ge=0)
+    held_out: int = Field(64, gt=0)  # faces that are never trained on
+    seed: int = 0
+
+
+class DdsaTraining(ViewTraining):
+    """The denoising sparse autoencoder's."""
+
+    patch: int = Field(64, ge=8)  # pixels of the squares that are cut out of the views
+    noise: float = Field(0.06, gt=0)  # standard deviation of the strongest noise, images in [0, 1]
+    active: float = Field(0.05, gt=0, lt=1)  # the wanted mean of a unit of the code
+    sparsity_weight: float = Field(1e-2, ge=0)
+
+    def model_post_init(self, _: object) -> None:
+        """Settings that contradict each other."""
+        if self.patch % 4 or self.patch > self.size:
+            raise SettingError(f"patch {self.patch} must be a multiple of 4, and at most size {self.size}")
+
+
+class FaceGuardTraining(ViewTraining):
+    """FaceGuard's."""
+
+    steps: int = Field(1000, gt=0)
+    batch: int = Field(24, gt=0)
+    recognised: int = Field(4, gt=0)  # of the batch: those that go through the recogniser, which is most of the cost
+    warmup_steps: int = Field(30, ge=0)
+    width: int = Field(32, gt=0)  # channels of the finest level
+    eps: float = Field(8 / 255, gt=0)  # the strongest perturbation, images in [0, 1]
+    gradient_share: float = Field(0.5, ge=0, le=1)  # of the perturbed images: the gradient's sign in place of the generator's
+    diversity_weight: float = Field(0.1, ge=0)
+    identity_weight: float = Field(0.5, ge=0)
+    bonafide_weight: float = Field(0.02, ge=0)
+
+
+class TunedTraining(ViewTraining):
+    """A prior tuned for one short restoration, against attacks that see the recogniser alone."""
+
+    steps: int = Field(1500, gt=0)
+    learning_rate: float = Field(3e-4, gt=0)
+    warmup_steps: int = Field(50, ge=0)
+    held_out: int = Field(512, gt=0)  # never trained on; they are who an attacked face is drawn to
+    measured: int = Field(32, gt=0)  # of those, for the held-out figures
+    scale: int = Field(2, ge=1)  # of the block mean that the restoration starts from
+    sigma_low: float = Field(0.05, gt=0)  # the noise levels, images in [-1, 1], evenly in their logarithm
+    sigma_high: float = Field(0.2, gt=0)
+    attacked: int = Field(5, ge=0)  # of the batch, by each of the recognisers; the rest stays clean
+    eps_low: float = Field(1.0, gt=0)  # levels of 255, evenly in their logarithm
+    eps_high: float = Field(12.0, gt=0)
+    iterations: int = Field(8, gt=0)
+    pixel_weight: float = Field(2.0, ge=0)
+    name_weight: float = Field(0.3, ge=0)  # of the cross-entropy over oneself and the held-out faces
+    margin: float = Field(0.35, ge=0)  # by which the cosine with oneself must lead there
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the networks' products while training
+
+    def model_post_init(self, _: object) -> None:
+        """Settings that contradict each other."""
+        if self.sigma_low > self.sigma_high or self.eps_low > self.eps_high:
+            raise SettingError("sigma_low and eps_low must not be above sigma_high and eps_high")
+
+
+# --- of the recogniser -------------------------------------------------------------------------------
+
+
+class RecogniserTraining(Training):
+    """What the recogniser's two trainings share."""
+
+    batch: int = Field(64, gt=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    dropout: float = Field(0.4, ge=0, lt=1)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    teacher_weight: float = Field(4.0, ge=0)  # of 1 - cosine with the teacher, beside the cross-entropy
+    warmup_steps: int = Field(200, ge=0)
+    seed: int = 0
+
+
+class Distilling(RecogniserTraining):
+    """Pointing where a teacher's embedding points, over faces of nobody in particular."""
+
+    epochs: int = Field(4, gt=0)
+    size: int = Field(96, ge=75)  # pixels; small images cost less and teach most of what there is to learn
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class Classifying(RecogniserTraining):
+    """Telling the people of a data set apart; batch and epochs are the published ones."""
+
+    epochs: int = Field(30, gt=0)
+    sizes: tuple[int, ...] = (96, 128, SIDE)  # pixels, one after the other
+    size_shares: tuple[float, ...] = (0.6, 0.2, 0.2)  # of the steps
+    validation: int = Field(2, ge=1)  # training images of each person held out, to keep the best weights by
+
+    def model_post_init(self, _: object) -> None:
+        """Settings that contradict each other."""
+        if len(self.sizes) != len(self.size_shares) or min(self.sizes) < 75 or self.sizes[-1] != SIDE:
+            raise SettingError(f"sizes {self.sizes}: one share each, at least 75 pixels, the last {SIDE}")
+
+
+# --- as texts ----------------------------------------------------------------------------------------
 
 
 def parse_settings(model: type[Settings], pairs: list[str]) -> Settings:
     """``model`` with what ``pairs`` say, as in ``["batch=32", "sizes=96,160"]``.
 
-    Raises ``SettingError`` for a setting that does not exist or does not fit.
+    Raises ``SettingError``, at the pair, for a setting that does not exist or does not fit.
     """
     given: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or name not in model.model_fields:
-            raise SettingError(f"--set {pair}: expected name=value with a name of {', '.join(model.model_fields)}")
+            raise SettingError(f"expected name=value with a name of {', '.join(model.model_fields)}", pair)
         many = str(model.model_fields[name].annotation).startswith("tuple")
         given[name] = value.split(",") if many else value
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise SettingError(f"--set {first['loc'][0]}={first['input']}: {first['msg'].lower()}") from error
+        place, what = first_problem(error)
+        pair = next((pair for pair in pairs if pair.split("=")[0] == place.split(".")[0]), place)
+        raise SettingError(what.lower(), pair) from error

@@ -1,9 +1,8 @@
-"""Training images of faces: aligned crops on disk, and how they are varied."""
+"""Training images of faces: how crops are varied, and batches of them as tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,23 +12,6 @@ from torch.nn import functional
 
 from facesieve.data.crops import Crops
 from facesieve.images import Photo
-from facesieve.recognition import Embedder
-
-
-@torch.inference_mode()
-def teacher_rows(teacher: Embedder, crops: Crops, path: Path) -> Tensor:
-    """Where the teacher's embedding of every crop points from the mean of all: unit rows (N, D); kept at ``path``.
-
-    All faces share the mean, about 0.4 long with SFace; it says nothing of who they are, and a
-    network learns it first.
-    """
-    if not path.exists():
-        parts = [teacher.embed(to_batch(crops[start : start + 32])).numpy() for start in range(0, len(crops), 32)]
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, np.concatenate(parts))
-        partial.replace(path)
-    rows = torch.from_numpy(np.load(path))
-    return functional.normalize(rows - rows.mean(0))
 
 
 def vary(crop: Photo, size: int, rng: np.random.Generator) -> Photo:
@@ -57,3 +39,9 @@ def to_batch(crops: Sequence[Photo] | Crops) -> Tensor:
     """Crops as (B, 3, S, S) in [0, 1], the layout that convolutions like best."""
     batch = torch.from_numpy(np.stack(list(crops))).permute(0, 3, 1, 2)
     return (batch.float() / 255).contiguous(memory_format=torch.channels_last)
+
+
+def sharpened(images: Tensor, amounts: Tensor) -> Tensor:
+    """``images`` (B, 3, H, W) in [0, 1] with ``amounts`` (B,) times their fine detail added: x + a (x - mean of 3 x 3)."""
+    means = functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    return (images + amounts[:, None, None, None] * (images - means)).clamp(0, 1)

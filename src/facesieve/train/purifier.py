@@ -15,60 +15,35 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from facesieve.attacks.gradient import pgd
 from facesieve.attacks.objectives import Objective
 from facesieve.attacks.quantise import as_uint8
-from facesieve.data.crops import unlabelled_crops
-from facesieve.defences.learning import Training, drawn, uniform
 from facesieve.errors import InputError, SettingError
 from facesieve.hardware import choose_hardware
 from facesieve.operators import MeanPool
 from facesieve.priors.folder import load_prior, prior_hash, read_card, save_prior
 from facesieve.priors.network import NetworkPrior
-from facesieve.recognition import Embedder
+from facesieve.progress import Progress, Report, silent
+from facesieve.recognition import TorchEmbedder
+from facesieve.recognition.embedder import differentiable
 from facesieve.recognition.embedders import load_embedder
-from facesieve.train.defences import CROP, TERMS, Report, Run, Views, train
+from facesieve.train.cards import card
+from facesieve.train.lessons import ViewTask, drawn, uniform, views_of
+from facesieve.train.loop import CHECKPOINT_MINUTES, Run, finish, kept
+from facesieve.train.settings import TunedTraining
 
 SHARPNESS = 32.0  # of the cross-entropy over cosines
 
 
-class TunedTraining(Training):
-    """Everything that decides what is tuned; written beside the weights."""
-
-    steps: int = Field(1500, gt=0)
-    learning_rate: float = Field(3e-4, gt=0)
-    warmup_steps: int = Field(50, ge=0)
-    held_out: int = Field(512, gt=0)  # never trained on; they are who an attacked face is drawn to
-    measured: int = Field(32, gt=0)  # of those, for the held-out figures
-    scale: int = Field(2, ge=1)  # of the block mean that the restoration starts from
-    sigma_low: float = Field(0.05, gt=0)  # the noise levels, images in [-1, 1], evenly in their logarithm
-    sigma_high: float = Field(0.2, gt=0)
-    attacked: int = Field(5, ge=0)  # of the batch, by each of the recognisers; the rest stays clean
-    eps_low: float = Field(1.0, gt=0)  # levels of 255, evenly in their logarithm
-    eps_high: float = Field(12.0, gt=0)
-    iterations: int = Field(8, gt=0)
-    pixel_weight: float = Field(2.0, ge=0)
-    name_weight: float = Field(0.3, ge=0)  # of the cross-entropy over oneself and the held-out faces
-    margin: float = Field(0.35, ge=0)  # by which the cosine with oneself must lead there
-    precision: Literal["fp32", "bf16"] = "fp32"  # of the networks' products while training
-
-    def model_post_init(self, _: object) -> None:
-        """Settings that contradict each other."""
-        if self.sigma_low > self.sigma_high or self.eps_low > self.eps_high:
-            raise SettingError("sigma_low and eps_low must not be above sigma_high and eps_high")
-
-
-class TunedTask:
+class TunedLesson:
     """The same person behind one short restoration, for every one of the ``embedders``."""
 
-    def __init__(self, settings: TunedTraining, prior: NetworkPrior, embedders: Sequence[Embedder], others: Tensor) -> None:
+    def __init__(self, settings: TunedTraining, prior: NetworkPrior, embedders: Sequence[TorchEmbedder], others: Tensor) -> None:
         """``others`` (M, 3, H, W) in [0, 1] are faces that are not trained on."""
         if settings.attacked * len(embedders) > settings.batch or not embedders:
             raise SettingError(f"a batch of {settings.batch} has no room for {settings.attacked} images of each recogniser")
@@ -80,7 +55,7 @@ class TunedTask:
 
     @staticmethod
     @torch.no_grad()
-    def _rows(embedder: Embedder, images: Tensor) -> Tensor:
+    def _rows(embedder: TorchEmbedder, images: Tensor) -> Tensor:
         return torch.cat([embedder.embed(part) for part in torch.split(images, 16)])
 
     def restored(self, images: Tensor, sigmas: Tensor, generator: torch.Generator) -> Tensor:
@@ -156,7 +131,7 @@ class TunedTask:
         return found
 
 
-def away_from(embedder: Embedder, own: Tensor, others: Tensor) -> Objective:
+def away_from(embedder: TorchEmbedder, own: Tensor, others: Tensor) -> Objective:
     """Best cosine with one of ``others`` (M, D) minus the cosine with oneself, ``own`` (B, D)."""
 
     def objective(images: Tensor) -> Tensor:
@@ -177,52 +152,58 @@ def train_tuned(
     *,
     start: Path,
     recognisers: Sequence[str] = ("sface",),
-    report: Report = print,
-    checkpoint_minutes: float = 5.0,
+    report: Report = silent,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
 ) -> Path:
-    """Tune, or go on with, the prior in the folder ``start`` on photographs with one face each; returns the new prior's folder.
+    """Tune, or resume tuning, the prior in the folder ``start`` on photographs with one face each; returns the new folder.
 
     Raises ``InputError`` for a folder with too few faces, ``PriorError`` and ``EmbedderError`` for
-    what cannot be loaded, ``SettingError`` where the run in ``out`` was begun with other settings
+    what cannot be loaded, ``SettingError`` where the run in ``out`` began with other settings
     (``steps`` alone may change) or the prior's size is not the views'.
     """
-    out.mkdir(parents=True, exist_ok=True)
     prior = load_prior(start)
     if prior.shape[-1] != settings.size:
-        raise SettingError(f"{start}: restores {prior.shape[-1]} pixels, not {settings.size}; --set size={prior.shape[-1]}")
-    embedders = [load_embedder(spec) for spec in recognisers]
+        raise SettingError(f"restores {prior.shape[-1]} pixels, not {settings.size}", start, f"set size={prior.shape[-1]}")
     device = choose_hardware(precision="fp32").device
-    for embedder in embedders:
-        if isinstance(embedder, nn.Module):
-            embedder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    views = Views(unlabelled_crops(data, out, CROP), settings)
+    embedders = [_loaded(spec, device) for spec in recognisers]
+    views = views_of(data, out, settings)
     if len(views.held_out) < 2:
-        raise InputError(f"{data}: {len(views.train) + 1} faces are too few to hold two of them out; use eight or more")
-    run = Run(TunedTask(settings, prior, embedders, views.held_out_images()), views, settings, out)
-    counts = f"{len(views.train)} faces to train on, {len(views.held_out)} held out"
-    report(f"{counts}, against {', '.join(embedder.name for embedder in embedders)}")
-    held_out = train(run, report=report, checkpoint_minutes=checkpoint_minutes)
+        count = len(views.train) + len(views.held_out)
+        raise InputError(f"{count} faces are too few to hold two of them out", data, "use eight or more")
+    task = ViewTask(TunedLesson(settings, prior, embedders, views.held_out_images().to(device)), views, settings)
+    run = Run(task, out)
+    names = [embedder.name for embedder in embedders]
+    report(Progress(run.step, task.total, f"{task.faces}, against {', '.join(names)}"))
+    held_out = finish(run, kept(run.records(checkpoint_minutes=checkpoint_minutes), out, report))
     folder = out / f"prior-{run.step:06d}"
     if folder.exists():
         return folder
-    card: dict[str, object] = {
-        "name": f"{read_card(start)['name']}, tuned",
+    begun = read_card(start)
+    about = {
         "what": "a prior of aligned faces tuned for one short restoration of the block mean, against attacks on recognisers; "
         "images in [-1, 1]",
-        "start": {"name": read_card(start)["name"], "sha256": prior_hash(start)},
-        "recognisers": [embedder.name for embedder in embedders],
-        "data": f"{counts}; photographs of faces, aligned to the template",
-        "terms": TERMS,
-        "training": settings.model_dump(mode="json"),
-        "training_hours": round(run.seconds / 3600, 2),
-        "held_out_cosine": {measure: round(value, 4) for measure, value in held_out.items()},
-        "limits": "It was tuned against attacks that see the recogniser alone, on the recognisers named here, and is no longer a "
-        "prior to draw faces from: at noise levels outside of sigma_low to sigma_high it is not meant to be used. What it makes "
-        "of other recognisers' attacks has to be measured. Faces far from the data (children, strong occlusion, extreme pose or "
-        "light) are restored worse; it was not checked that it treats groups of people alike.",
+        "start": {"name": begun["name"], "sha256": prior_hash(start)},
+        "recognisers": names,
+        "data": f"{task.faces}; photographs of faces, aligned to the template",
     }
-    save_prior(prior, folder, card=card, dtype=torch.float16)
+    figures = {"held_out_cosine": {measure: round(value, 4) for measure, value in held_out.items()}}
+    save_prior(prior, folder, card=card(f"{begun['name']}, tuned", about, settings, run.seconds, figures, _LIMITS))
     return folder
 
 
-__all__ = ["TunedTask", "TunedTraining", "train_tuned"]
+def _loaded(spec: str, device: torch.device) -> TorchEmbedder:
+    """A recogniser on that device. Raises ``EmbedderError`` for one that gives no gradients."""
+    embedder = differentiable(load_embedder(spec))
+    if isinstance(embedder, nn.Module):
+        embedder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return embedder
+
+
+_LIMITS = (
+    "It was tuned against attacks that see the recogniser alone, on the recognisers named here, and is no longer a "
+    "prior to draw faces from: at noise levels outside of sigma_low to sigma_high it is not meant to be used. What it makes "
+    "of other recognisers' attacks has to be measured. Faces far from the data (children, strong occlusion, extreme pose or "
+    "light) are restored worse; it was not checked that it treats groups of people alike."
+)
+
+__all__ = ["TunedLesson", "TunedTraining", "train_tuned"]

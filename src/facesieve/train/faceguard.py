@@ -1,128 +1,29 @@
-"""What the defences that learn learn from: the settings of their training, and what one step of it does.
-
-``facesieve.train.defences`` runs the steps.
-"""
+"""Train FaceGuard's generator, detector and purifier on unlabelled faces, with a recogniser in the loop."""
 
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from facesieve.defences.ddsa import SparseAutoencoder, sparsity
 from facesieve.defences.faceguard import EncoderDecoder, Guard, seen
-from facesieve.errors import SettingError
-from facesieve.recognition import Embedder
+from facesieve.hardware import choose_hardware
+from facesieve.progress import Report, silent
+from facesieve.recognition import TorchEmbedder
+from facesieve.recognition.sface import load_sface
+from facesieve.train.lessons import ViewTask, drawn, train_defence, uniform, views_of
+from facesieve.train.loop import CHECKPOINT_MINUTES
+from facesieve.train.settings import FaceGuardTraining
 
 
-class Training(BaseModel):
-    """What both trainings share; written beside the weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: int = Field(4000, gt=0)
-    batch: int = Field(16, gt=0)
-    size: int = Field(128, ge=32)  # pixels of the views
-    sharpness: float = Field(2.0, ge=0)  # half of the views have up to this many times their fine detail added
-    learning_rate: float = Field(1e-3, gt=0)  # after the warm-up it falls to 0 along a half cosine
-    warmup_steps: int = Field(100, ge=0)
-    held_out: int = Field(64, gt=0)  # faces that are never trained on
-    seed: int = 0
-
-
-class DdsaTraining(Training):
-    """The denoising sparse autoencoder's."""
-
-    patch: int = Field(64, ge=8)  # pixels of the squares that are cut out of the views
-    noise: float = Field(0.06, gt=0)  # standard deviation of the strongest noise, images in [0, 1]
-    active: float = Field(0.05, gt=0, lt=1)  # the wanted mean of a unit of the code
-    sparsity_weight: float = Field(1e-2, ge=0)
-
-    def model_post_init(self, _: object) -> None:
-        """Settings that contradict each other."""
-        if self.patch % 4 or self.patch > self.size:
-            raise SettingError(f"patch {self.patch} must be a multiple of 4, and at most size {self.size}")
-
-
-class FaceGuardTraining(Training):
-    """FaceGuard's."""
-
-    steps: int = Field(1000, gt=0)
-    batch: int = Field(24, gt=0)
-    recognised: int = Field(4, gt=0)  # of the batch: those that go through the recogniser, which is most of the cost
-    warmup_steps: int = Field(30, ge=0)
-    width: int = Field(32, gt=0)  # channels of the finest level
-    eps: float = Field(8 / 255, gt=0)  # the strongest perturbation, images in [0, 1]
-    gradient_share: float = Field(0.5, ge=0, le=1)  # of the perturbed images: the gradient's sign in place of the generator's
-    diversity_weight: float = Field(0.1, ge=0)
-    identity_weight: float = Field(0.5, ge=0)
-    bonafide_weight: float = Field(0.02, ge=0)
-
-
-class Task(Protocol):
-    """What is trained: its networks, and what one step does to their gradients."""
-
-    @property
-    def networks(self) -> nn.Module:
-        """All of them."""
-
-    def backward(self, images: Tensor, generator: torch.Generator) -> dict[str, float]:
-        """Add the gradients of a batch (B, 3, S, S); returns its losses."""
-
-    def measure(self, images: Tensor) -> dict[str, float]:
-        """How well it does on held-out images, with the same random numbers every time."""
-
-
-def drawn(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Unit Gaussian noise like ``images``, drawn on the CPU whatever the device."""
-    return torch.randn(images.shape, generator=generator).to(images.device)
-
-
-def uniform(images: Tensor, low: float, high: float, generator: torch.Generator) -> Tensor:
-    """One number in [low, high] for each image: (B, 1, 1, 1)."""
-    return (low + (high - low) * torch.rand(len(images), 1, 1, 1, generator=generator)).to(images.device)
-
-
-class DdsaTask:
-    """Clean patches back from noised ones, by a sparse code."""
-
-    def __init__(self, settings: DdsaTraining) -> None:
-        self.settings = settings
-        torch.manual_seed(settings.seed)
-        self.network = self.networks = SparseAutoencoder()
-
-    def backward(self, images: Tensor, generator: torch.Generator) -> dict[str, float]:
-        """Mean squared error, and the penalty on the code."""
-        room = self.settings.size - self.settings.patch + 1
-        tops, lefts = torch.randint(room, (2, len(images)), generator=generator).tolist()
-        side = self.settings.patch
-        cut = [image[:, top : top + side, left : left + side] for image, top, left in zip(images, tops, lefts, strict=True)]
-        patches = torch.stack(cut)
-        noised = patches + uniform(patches, 0, self.settings.noise, generator) * drawn(patches, generator)
-        code = self.network.encode(noised)
-        error = functional.mse_loss(self.network.decode(code), patches)
-        penalty = sparsity(code, self.settings.active)
-        (error + self.settings.sparsity_weight * penalty).backward()  # type: ignore[no-untyped-call]
-        return {"squared_error": error.item(), "sparsity": penalty.item()}
-
-    @torch.no_grad()
-    def measure(self, images: Tensor) -> dict[str, float]:
-        """Mean squared errors before and after, at half of the strongest noise."""
-        noised = images + self.settings.noise / 2 * drawn(images, torch.Generator().manual_seed(1))
-        restored = torch.cat([self.network(part) for part in torch.split(noised, 16)]).clamp(0, 1)
-        before = functional.mse_loss(noised.clamp(0, 1), images)
-        return {"noised_error": before.item(), "restored_error": functional.mse_loss(restored, images).item()}
-
-
-class FaceGuardTask:
+class FaceGuardLesson:
     """A generator of perturbations, a detector of them, and a purifier that takes them off, all at once."""
 
-    def __init__(self, settings: FaceGuardTraining, embedder: Embedder) -> None:
+    def __init__(self, settings: FaceGuardTraining, embedder: TorchEmbedder) -> None:
         self.settings, self.embedder = settings, embedder
         torch.manual_seed(settings.seed)
         self.guard = Guard(settings.width)
@@ -192,3 +93,30 @@ class FaceGuardTask:
                 right = (self.guard.detect(part) <= 0).sum() + (self.guard.detect(fake) > 0).sum()
                 sums["detector_accuracy"] += right.item() / 2
         return {name: total / len(images) for name, total in sums.items()}
+
+
+def train_faceguard(
+    data: Path,
+    out: Path,
+    settings: FaceGuardTraining,
+    *,
+    report: Report = silent,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+) -> Path:
+    """Train, or resume, the networks of ``FaceGuard``, with SFace as the recogniser in the loop; returns their weights.
+
+    The weights hold detector and purifier; the generator stays in ``checkpoint.pt``. Files and errors as ``train_ddsa``.
+    """
+    device = choose_hardware(precision="fp32").device
+    lesson = FaceGuardLesson(settings, load_sface(device).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    task = ViewTask(lesson, views_of(data, out, settings), settings)
+    return train_defence(task, lesson.guard, out, "faceguard", _ABOUT, report, checkpoint_minutes)
+
+
+_ABOUT = {
+    "what": "a detector of perturbed faces and a purifier; faces aligned to the template of facesieve.faces, RGB in [0, 1]",
+    "source": "after Deb, Liu and Jain, FaceGuard, 2020",
+    "recogniser": "sface-2021dec",
+}
+
+__all__ = ["FaceGuardLesson", "FaceGuardTraining", "train_faceguard"]

@@ -1,0 +1,239 @@
+"""The one training loop: a task's steps as a generator of records, resumed from a checkpoint.
+
+A task draws its batches and all its random numbers by the seed and the number of the step alone, so a
+run that was stopped and resumed is, bit for bit, one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from facesieve.files import make_folder
+from facesieve.progress import Progress, Report
+from facesieve.train.checkpoints import append_row, check_settings, write_checkpoint
+from facesieve.train.settings import Training
+
+CHECKPOINT = "checkpoint.pt"
+CHECKPOINT_MINUTES = 5.0
+
+
+class MovingAverage:
+    """The mean of a network's weights over its last steps, of which older ones count less."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        from diffusers.training_utils import EMAModel  # slow to import
+
+        self._network = network
+        self._mean = EMAModel(network.parameters(), decay=decay, use_ema_warmup=True, inv_gamma=1.0, power=0.8)
+
+    def update(self) -> None:
+        """Take in the weights of the step that was made."""
+        self._mean.step(self._network.parameters())
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The network has the averaged weights for as long as the block lasts."""
+        self._mean.store(self._network.parameters())
+        self._mean.copy_to(self._network.parameters())
+        try:
+            yield
+        finally:
+            self._mean.restore(self._network.parameters())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        state: dict[str, Any] = self._mean.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What a checkpoint kept."""
+        self._mean.load_state_dict(state)
+
+
+class Task(ABC):
+    """What is trained: networks and their optimiser, and what one step adds to their gradients."""
+
+    settings: Training
+    may_change: frozenset[str] = frozenset()  # settings that a resumed run may have other than it began with
+    total: int  # steps in all
+    networks: Mapping[str, nn.Module]  # by their names in a checkpoint
+    optimiser: torch.optim.Optimizer
+    average: MovingAverage | None = None
+    largest_gradient = 1.0  # norm that gradients are clipped to
+
+    @abstractmethod
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+
+    @abstractmethod
+    def backward(self, step: int) -> dict[str, float]:
+        """Add the gradients of a step's batch; returns its losses by name."""
+
+    @abstractmethod
+    def measure(self, step: int) -> dict[str, float]:
+        """Held-out figures after ``step`` steps, with the same random numbers every time."""
+
+    def is_measured(self, step: int, saves: bool) -> bool:
+        """Whether held-out figures are due after ``step`` steps; ``saves`` says whether a checkpoint is.
+
+        Where measuring changes what is kept, this must not depend on ``saves``, which is a matter of time.
+        """
+        return saves
+
+    def clipped(self) -> list[list[nn.Parameter]]:
+        """Parameters whose gradients are clipped together."""
+        return [[parameter for group in self.optimiser.param_groups for parameter in group["params"]]]
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the task, but for the optimiser."""
+        average = {} if self.average is None else {"ema": self.average.state_dict()}
+        return {name: network.state_dict() for name, network in self.networks.items()} | average
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what a checkpoint kept."""
+        for name, network in self.networks.items():
+            network.load_state_dict(state[name])
+        if self.average is not None:
+            self.average.load_state_dict(state["ema"])
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a step did, or the steps since the last record."""
+
+    step: int  # made so far
+    total: int
+    losses: Mapping[str, float]
+    held_out: Mapping[str, float] | None  # figures where they were due
+
+
+AnyTask = TypeVar("AnyTask", bound=Task)
+
+
+class Run(Generic[AnyTask]):
+    """A task's training in a folder; what is in its ``checkpoint.pt`` is resumed."""
+
+    def __init__(self, task: AnyTask, out: Path) -> None:
+        """Raises ``SettingError`` where the run in ``out`` began with settings that may not change."""
+        self.task, self.out = task, make_folder(out)
+        self.step, self.seconds = 0, 0.0
+        if self.checkpoint.exists():
+            self._resume()
+
+    @property
+    def checkpoint(self) -> Path:
+        """Everything that is needed to resume."""
+        return self.out / CHECKPOINT
+
+    def records(
+        self, *, checkpoint_minutes: float = CHECKPOINT_MINUTES, stop_after_minutes: float = math.inf
+    ) -> Iterator[Record]:
+        """A record for each step that is left, until the last or until the time is over.
+
+        A checkpoint is written at intervals and after the last step made, always before its record.
+        """
+        begun = saved = time.monotonic()
+        ends = self.step >= self.task.total
+        while not ends:
+            losses = self.advance()
+            now = time.monotonic()
+            ends = self.step == self.task.total or now - begun >= 60 * stop_after_minutes
+            saves = ends or now - saved > 60 * checkpoint_minutes
+            held_out = self.task.measure(self.step) if self.task.is_measured(self.step, saves) else None
+            if saves:
+                self.save()
+                saved = time.monotonic()
+            yield Record(self.step, self.task.total, losses, held_out)
+
+    def advance(self) -> dict[str, float]:
+        """One step of the optimiser; returns the losses. Raises ``RuntimeError`` where one is not finite."""
+        begun, task = time.monotonic(), self.task
+        for group in task.optimiser.param_groups:
+            group["lr"] = task.rate(self.step)
+        task.optimiser.zero_grad(set_to_none=True)
+        losses = task.backward(self.step)
+        if not all(math.isfinite(loss) for loss in losses.values()):
+            raise RuntimeError(f"a loss is not finite at step {self.step}: {losses}")
+        for parameters in task.clipped():
+            nn.utils.clip_grad_norm_(parameters, task.largest_gradient)
+        task.optimiser.step()
+        if task.average is not None:
+            task.average.update()
+        self.step += 1
+        self.seconds += time.monotonic() - begun
+        return losses
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "settings": self.task.settings.model_dump(mode="json"),
+            "optimiser": self.task.optimiser.state_dict(),
+            **self.task.state(),
+        }
+        write_checkpoint(self.checkpoint, state)
+
+    def _resume(self) -> None:
+        device = self.task.optimiser.param_groups[0]["params"][0].device
+        state = torch.load(self.checkpoint, map_location=device, weights_only=True)
+        given = self.task.settings.model_dump(mode="json")
+        check_settings(self.checkpoint, state["settings"], given, may_change=self.task.may_change)
+        self.task.load(state)
+        self.task.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+# --- records on their way to files and to people -----------------------------------------------------
+
+
+def thinned(records: Iterable[Record], seconds: float = 30.0) -> Iterator[Record]:
+    """Fewer records, each with the mean losses since the last: one every so many seconds, and each with held-out figures."""
+    waiting: list[Record] = []
+    begun = time.monotonic()
+    for record in records:
+        waiting.append(record)
+        if record.held_out is not None or time.monotonic() - begun > seconds:
+            yield _joined(waiting)
+            waiting, begun = [], time.monotonic()
+    if waiting:  # stopped before the end
+        yield _joined(waiting)
+
+
+def _joined(records: list[Record]) -> Record:
+    names = records[0].losses
+    return replace(records[-1], losses={name: sum(record.losses[name] for record in records) / len(records) for name in names})
+
+
+def kept(records: Iterable[Record], out: Path, report: Report, *, curve: str = "curve.csv") -> Iterator[Record]:
+    """The records, thinned, after their figures were added to ``curve`` and ``held-out.csv`` in ``out``, and reported."""
+    for record in thinned(records):
+        append_row(out / curve, {"step": record.step, **record.losses})
+        report(Progress(record.step, record.total, facts=in_words(record.losses)))
+        if record.held_out is not None:
+            append_row(out / "held-out.csv", {"step": record.step, **record.held_out})
+            report(Progress(record.step, record.total, "held out", in_words(record.held_out)))
+        yield record
+
+
+def in_words(figures: Mapping[str, float]) -> dict[str, str]:
+    """Figures as people read them."""
+    return {name: f"{value:.5f}" for name, value in figures.items()}
+
+
+def finish(run: Run[AnyTask], records: Iterable[Record]) -> Mapping[str, float]:
+    """Take every record; returns the held-out figures of the last, measured anew where there was nothing left to train."""
+    held_out: Mapping[str, float] | None = None
+    for record in records:
+        held_out = record.held_out
+    return held_out if held_out is not None else run.task.measure(run.step)

@@ -1,0 +1,132 @@
+"""The training loop on a task of one number: records, checkpoints, curves, and when it stops."""
+
+import csv
+
+import pytest
+import torch
+
+from facesieve.errors import SettingError
+from facesieve.train.loop import MovingAverage, Record, Run, Task, finish, kept, thinned
+from facesieve.train.settings import Training
+
+
+class Descent(Training):
+    """Settings of the task below."""
+
+    steps: int = 6
+    rate: float = 0.1
+
+
+class Square(Task):
+    """Minimise the square of a number, with noise that depends on the step alone."""
+
+    may_change = frozenset({"steps"})
+
+    def __init__(self, settings=None):
+        self.settings = settings or Descent()
+        self.total = self.settings.steps
+        network = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.ones_(network.weight)
+        self.networks = {"network": network}
+        self.optimiser = torch.optim.Adam(network.parameters())
+        self.average = MovingAverage(network, 0.9)
+
+    @property
+    def weight(self):
+        return self.networks["network"].weight
+
+    def rate(self, step):
+        return self.settings.rate
+
+    def backward(self, step):
+        noise = torch.randn(1, generator=torch.Generator().manual_seed(step))
+        loss = (self.weight + 0.01 * noise).square().sum()
+        loss.backward()
+        return {"loss": loss.item()}
+
+    def measure(self, step):
+        with self.average.applied():
+            return {"weight": self.weight.item()}
+
+
+def averaged(task):
+    with task.average.applied():
+        return task.weight.item()
+
+
+def test_a_record_a_step_and_held_out_figures_with_the_checkpoints(tmp_path):
+    run = Run(Square(), tmp_path)
+    records = list(run.records(checkpoint_minutes=1e9))
+    assert [record.step for record in records] == [1, 2, 3, 4, 5, 6]
+    assert [record.held_out is None for record in records] == 5 * [True] + [False]
+    assert records[-1].held_out == {"weight": averaged(run.task)}
+    assert list(run.records()) == []
+
+
+def test_whoever_stops_taking_records_resumes_where_the_last_one_was_written(tmp_path):
+    whole = Run(Square(), tmp_path / "whole")
+    last = finish(whole, whole.records())
+    for record in Run(Square(), tmp_path / "parts").records(checkpoint_minutes=0):
+        if record.step == 4:
+            break
+    resumed = Run(Square(), tmp_path / "parts")
+    assert resumed.step == 4
+    assert finish(resumed, resumed.records()) == last
+    assert resumed.task.weight.item() == whole.task.weight.item()
+    assert finish(resumed, resumed.records()) == last  # nothing is left to train: measured anew
+
+
+def test_it_stops_when_the_time_is_over_and_has_saved(tmp_path):
+    run = Run(Square(), tmp_path)
+    records = list(run.records(stop_after_minutes=0))
+    assert [record.step for record in records] == [1]
+    assert records[0].held_out is not None
+    assert Run(Square(), tmp_path).step == 1
+
+
+def test_settings_stay_but_for_those_that_may_change(tmp_path):
+    finish(run := Run(Square(), tmp_path), run.records())
+    assert Run(Square(Descent(steps=8)), tmp_path).step == 6
+    with pytest.raises(SettingError, match=r"checkpoint\.pt: this run has rate 0\.1, not 0\.2; use another folder"):
+        Run(Square(Descent(rate=0.2)), tmp_path)
+
+
+def test_thinned_records_have_mean_losses_and_miss_no_figure():
+    records = [Record(n, 9, {"loss": float(n)}, {"figure": 1.0} if n == 4 else None) for n in range(1, 8)]
+    joined = list(thinned(records, seconds=1e9))
+    assert [(record.step, record.losses["loss"]) for record in joined] == [(4, 2.5), (7, 6.0)]
+    assert [record.held_out for record in joined] == [{"figure": 1.0}, None]
+    assert list(thinned(records, seconds=0)) == records
+
+
+def test_curves_are_appended_and_told(tmp_path):
+    told = []
+    for steps in (2, 3):
+        run = Run(Square(Descent(steps=steps)), tmp_path)
+        finish(run, kept(run.records(), tmp_path, told.append))
+    for name, column in (("curve.csv", "loss"), ("held-out.csv", "weight")):
+        rows = list(csv.DictReader((tmp_path / name).open()))
+        assert [row["step"] for row in rows] == ["2", "3"]
+        assert all(float(row[column]) > 0 for row in rows)
+    assert [(line.done, line.total, line.what, *line.facts) for line in told[2:]] == [
+        (3, 3, "", "loss"),
+        (3, 3, "held out", "weight"),
+    ]
+
+
+def test_the_moving_average_leaves_the_weights_as_they_are():
+    task = Square()
+    with torch.no_grad():
+        task.weight.fill_(3.0)
+    task.average.update()
+    inside = averaged(task)
+    assert 1 < inside <= 3
+    assert task.weight.item() == 3
+
+
+def test_a_loss_that_is_not_finite_ends_it(tmp_path):
+    run = Run(Square(), tmp_path)
+    with torch.no_grad():
+        run.task.weight.fill_(torch.nan)
+    with pytest.raises(RuntimeError, match="not finite at step 0"):
+        run.advance()
