@@ -108,6 +108,20 @@ def test_enrolling_both_kinds_of_templates(facesieve, people, probe, tmp_path):
 
 
 @pytest.mark.postgres
+def test_one_seed_and_one_photograph_give_one_restoration_whatever_the_command(facesieve, people, tmp_path):
+    """Noise depends on the seed, the file's bytes and the face's number: not on the command, the name or the path."""
+    folder, photo, copy = tmp_path / "purified", people / "obama" / "obama-1.jpg", tmp_path / "copy.jpg"
+    shutil.copy(photo, copy)
+    for name, path in {"Ada": photo, "Bob": copy}.items():
+        done = facesieve("enrol", name, path, "--gallery", folder, "--templates", "purified", "--seed", 3)
+        assert done.code == 0, done.err
+    done = facesieve("identify", copy, "--gallery", folder, "--seed", 3, "--json")
+    ((found,),) = json.loads(done.out).values()
+    assert [match["score"] for match in found["matches"]] == pytest.approx([1, 1], abs=1e-5)
+    done = facesieve("verify", photo, "--person", "Bob", "--gallery", folder, "--seed", 3, "--threshold", 0.5, "--json")
+    assert json.loads(done.out)["score"] == pytest.approx(1, abs=1e-5)
+
+
 def test_a_gallery_on_a_server(facesieve, people, probe, server):
     url = f"{server}&gallery=cli"
     assert facesieve("enrol", people, "--folders", "--gallery", url).code == 0
