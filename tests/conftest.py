@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -23,6 +24,10 @@ from white_prior import WhitePrior
 
 # Tensors are tiny: more threads would only wait for each other, for minutes where the machine is busy.
 torch.set_num_threads(1)
+
+# The same examples every time, however long one takes; nothing is kept of them.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("same")
 
 SHAPE = (3, 8, 8)
 

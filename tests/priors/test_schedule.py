@@ -78,6 +78,7 @@ def test_a_schedule_is_kept_in_double_precision():
         [0.9, 0.9, 0.1],
         [0.9, float("nan"), 0.1],
         [0.9, 0.5, -0.1],
+        [0.9],
     ],
 )
 def test_levels_that_do_not_rise_are_refused(alphas_bar):

@@ -18,6 +18,8 @@ class Schedule:
     def __init__(self, alphas_bar: Tensor) -> None:
         self.alphas_bar = alphas_bar.double()
         self.sigmas = ((1 - self.alphas_bar) / self.alphas_bar).sqrt()
+        if len(self.sigmas) < 2:
+            raise PriorError("the noise levels do not rise: a schedule has two or more")
         rising = bool((self.sigmas.diff(prepend=self.sigmas.new_zeros(1)) > 0).all())
         if not rising or not bool(torch.isfinite(self.sigmas).all()):
             raise PriorError("the noise levels do not rise from 0 step by step; rescaled zero-SNR schedules are not supported")

@@ -230,9 +230,10 @@ class Upstream:
 
 
 def plain_path(path: str) -> str:
-    """A path without what servers tell apart in different ways: case, doubled and last slashes, and dots."""
+    """A path without what servers tell apart in different ways: case, doubled and last slashes, dots, ``;parameters``."""
     parts: list[str] = []
-    for part in re.split(r"[/\\]+", path.lower()):
+    for segment in re.split(r"[/\\]+", path.lower()):
+        part = segment.partition(";")[0]
         if part == "..":
             del parts[-1:]
         elif part not in {"", "."}:
