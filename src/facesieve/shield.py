@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from facesieve.faces import Detector, Face, FaceCrops
 from facesieve.images import Photo
@@ -13,6 +13,7 @@ from facesieve.runtime import RUNTIMES, PurifierCard, Runtime
 
 if TYPE_CHECKING:
     from facesieve.purify import Preset, Purifier
+    from facesieve.runtime.torch import TorchRuntime
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,20 +29,18 @@ class Shield:
         return self.runtime.card
 
     @property
-    def purifier(self) -> Purifier:
-        """The purifier in torch, differentiable: ``shield.purifier(crops)``; of a runtime on PyTorch alone."""
-        purifier: Purifier = self.runtime.purifier  # type: ignore[attr-defined]
-        return purifier
+    def torch_runtime(self) -> TorchRuntime:
+        """The runtime, where it is the one on PyTorch: it has gradients, and can take another preset."""
+        return cast("TorchRuntime", self.runtime)
 
     @property
-    def preset(self) -> Preset:
-        """The preset that was loaded; of a runtime on PyTorch alone."""
-        preset: Preset = self.runtime.preset  # type: ignore[attr-defined]
-        return preset
+    def purifier(self) -> Purifier:
+        """The purifier in torch, differentiable: ``shield.purifier(crops)``; of a runtime on PyTorch alone."""
+        return self.torch_runtime.purifier
 
     def with_preset(self, preset: Preset) -> Shield:
         """This shield with another preset; of a runtime on PyTorch alone. See ``TorchRuntime.with_preset``."""
-        return Shield(self.runtime.with_preset(preset), self.detector)  # type: ignore[attr-defined]
+        return replace(self, runtime=self.torch_runtime.with_preset(preset))
 
     def cut(self, photo: Photo, *, aligned: bool = False, sha256: str | None = None) -> FaceCrops:
         """The faces in a photograph, largest first, cut out for the purifier; with ``aligned`` it is a crop already.

@@ -8,8 +8,9 @@ from torch.testing import assert_close
 
 from facesieve.errors import InputError
 from facesieve.hardware import choose_hardware
-from facesieve.integrations.crops import seeds_of
+from facesieve.integrations.crops import whole
 from facesieve.purify import preset
+from facesieve.runtime.torch import TorchRuntime
 from facesieve.shield import Shield
 from white_prior import WhitePrior
 
@@ -26,7 +27,7 @@ def toolbox():
 @pytest.fixture(scope="module")
 def shield():
     chosen = preset("fast").changed(samples=1)
-    return Shield(chosen, chosen.with_prior(WhitePrior(SIZE)), SIZE, "0" * 64, choose_hardware("cpu", "fp32"))
+    return Shield(TorchRuntime(chosen, chosen.with_prior(WhitePrior(SIZE)), SIZE, "0" * 64, choose_hardware("cpu", "fp32")))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def images():
 
 
 def purified(shield, x, seed):
-    return shield.purifier(x, seeds=seeds_of(x.detach(), seed))
+    return shield.purifier(x, seeds=[one.seeds(seed)[0] for one in whole(x, SIZE)])
 
 
 def test_predictions_are_those_of_what_was_purified(toolbox, shield, model, images):
@@ -88,7 +89,7 @@ def test_an_attack_of_the_toolbox_runs_against_it(toolbox, shield, model, images
     made = attack.generate(images, labels)
     assert np.abs(made - images).max() <= 0.2 + 1e-6
 
-    def loss(x):  # seeds hang on the image, so that an attacked one gets other noise: the mean over the classes' own
+    def loss(x):  # seeds depend on the image, so that an attacked one gets other noise: the mean over the classes' own
         scores = torch.from_numpy(shielded.predict(x))
         return float(nn.functional.cross_entropy(scores, torch.from_numpy(labels)))
 

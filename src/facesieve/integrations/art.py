@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from facesieve.errors import MissingExtraError
-from facesieve.integrations.crops import check, seeds_of
+from facesieve.integrations.crops import check, whole
 from facesieve.shield import Shield
 
 try:
@@ -21,22 +21,23 @@ except ImportError as error:
 class ShieldPreprocessor(PreprocessorPyTorch):  # type: ignore[misc]
     """Purifies before the estimator sees it; gradients go through the whole restoration, exactly.
 
-    An attack on an estimator with it is adaptive: it sees the defence. With a ``seed`` the noise hangs on it and
-    the image alone; without, it is fresh every time, and a gradient is that of one draw: attack the mean of
+    An attack on an estimator with it is adaptive: it sees the defence. With a ``seed`` the noise depends on it and
+    the image, as 8 bits hold it, alone; without, it is fresh every time, and a gradient is that of one draw: attack the mean of
     several. Applied when predicting and, with ``apply_fit``, when fitting. Raises ``InputError`` for other images.
     """
 
     params = ["seed"]  # noqa: RUF012 - the toolbox's own form
 
     def __init__(self, shield: Shield, *, seed: int | None = None, apply_fit: bool = False, apply_predict: bool = True) -> None:
-        device = "cpu" if shield.path.device.type == "cpu" else "gpu"
+        device = "cpu" if shield.torch_runtime.hardware.device.type == "cpu" else "gpu"
         super().__init__(device_type=device, is_fitted=True, apply_fit=apply_fit, apply_predict=apply_predict)
         self.shield, self.seed = shield, seed
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """The purified images, and ``y`` as it is."""
-        check(x.detach())
-        return self.shield.purifier(x, seeds=seeds_of(x.detach().cpu(), self.seed)), y
+        check(x)
+        seeds = [seed for one in whole(x, self.shield.card.size) for seed in one.seeds(self.seed)]
+        return self.shield.purifier(x, seeds=seeds), y
 
 
 class ShieldPreprocessorBPDA(ShieldPreprocessor):

@@ -8,7 +8,6 @@ cut otherwise the face is found, purified in the template's framing, and put bac
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,10 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facesieve.errors import InputError, NoFaceError
-from facesieve.faces import paste
+from facesieve.faces import FaceCrops
+from facesieve.faces.crops import resized
 from facesieve.images import to_floats, to_photo
-from facesieve.noise import derive_seed, fresh_seeds
-from facesieve.recognition.crops import resized
 from facesieve.shield import Shield
 
 Pixels = NDArray[np.uint8]
@@ -33,8 +31,8 @@ Standardised = Callable[[Tensor], Tensor]
 class AlignedCrops:
     """Purifies crops that are aligned to the template: RGB (B, 3, S, S) in [0, 1] to the same, ``batch`` at a time.
 
-    The noise is fresh, or, with a ``seed``, derived from it and each crop's pixels: then a crop has one
-    result, alone or in a batch. Raises ``InputError`` for crops of another shape or range.
+    They are taken as 8 bits hold them. The noise is fresh, or, with a ``seed``, derived from it and each crop's
+    pixels: then a crop has one result, alone or in a batch. Raises ``InputError`` for crops of another shape or range.
     """
 
     shield: Shield
@@ -47,18 +45,19 @@ class AlignedCrops:
         return torch.cat([self._purified(part) for part in torch.split(crops, self.batch)]) if len(crops) else crops
 
     def _purified(self, crops: Tensor) -> Tensor:
-        images = crops.detach().to("cpu", torch.float32)
-        small = resized(images, self.shield.size).clamp(0, 1)
-        made = self.shield.trace(small, seeds_of(images, self.seed))[-1][1]
-        return resized(made, crops.shape[-1]).clamp(0, 1).to(crops.device, crops.dtype)
+        before = whole(crops, self.shield.card.size)
+        seeds = [seed for one in before for seed in one.seeds(self.seed)]
+        made = self.shield.runtime.purify(np.concatenate([one.crops for one in before]), seeds).crops
+        return torch.from_numpy(np.stack([resized(crop, crops.shape[-1]) for crop in made])).to(crops.device, crops.dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class LooseCrops:
     """Purifies the largest face in crops of any framing: RGB (B, 3, H, W) in [0, 1] to the same.
 
-    The face is found and aligned; what was purified is blended in at its place, and the rest stays as it
-    was, to 8 bits. Raises ``InputError`` for crops of another shape or range, ``NoFaceError`` that names the crop.
+    They are taken as 8 bits hold them. The face is found and aligned; what was purified is blended in at its
+    place, and the rest stays as it was. Raises ``InputError`` for crops of another shape or range,
+    ``NoFaceError`` that names the crop.
     """
 
     shield: Shield
@@ -71,13 +70,11 @@ class LooseCrops:
         return torch.stack(made).to(crops.device, crops.dtype) if made else crops
 
     def _purified(self, crop: Tensor, number: int) -> Tensor:
-        photo = to_photo(crop.detach().to("cpu", torch.float32))
         try:
-            face = self.shield.faces(photo)[0]
-        except NoFaceError:
-            raise NoFaceError(f"crop {number}: no face found") from None
-        aligned = self.shield.crop(photo, face)[None]
-        return torch.from_numpy(to_floats(paste(photo, self.shield.trace(aligned, seeds_of(aligned, self.seed))[-1][1][0], face)))
+            before = self.shield.cut(to_photo(crop.detach().cpu())).first(1)
+        except NoFaceError as error:
+            raise error.at(f"crop {number}") from None
+        return torch.from_numpy(to_floats(self.shield.restore(before, before.seeds(self.seed)).paste()))
 
 
 def insightface_crops(shield: Shield, *, seed: int | None = None) -> Bgr:
@@ -91,9 +88,9 @@ def insightface_crops(shield: Shield, *, seed: int | None = None) -> Bgr:
         if not isinstance(crops, np.ndarray) or crops.dtype != np.uint8 or crops.ndim not in (3, 4) or crops.shape[-1] != 3:
             raise InputError(f"crops of InsightFace are uint8 of shape (H, W, 3) or (N, H, W, 3), not {described(crops)}")
         many = crops[None] if crops.ndim == 3 else crops
-        rgb = torch.from_numpy(np.ascontiguousarray(many[..., ::-1].transpose(0, 3, 1, 2))).float() / 255
-        made = (purify(rgb) * 255).round().byte().permute(0, 2, 3, 1).numpy()[..., ::-1]
-        return np.ascontiguousarray(made[0] if crops.ndim == 3 else made)
+        rgb = purify(torch.from_numpy(to_floats(many[..., ::-1])))
+        bgr = [np.ascontiguousarray(to_photo(crop)[..., ::-1]) for crop in rgb]
+        return bgr[0] if crops.ndim == 3 else np.stack(bgr)
 
     return purified
 
@@ -123,16 +120,14 @@ def check(crops: object, *, square: bool = True) -> None:
         raise InputError(f"crops are floating point tensors (B, 3, H, W), not {described(crops)}")
     if square and crops.shape[2] != crops.shape[3]:
         raise InputError(f"aligned crops are square, these are {crops.shape[3]} x {crops.shape[2]}")
-    low, high = (float(crops.min()), float(crops.max())) if crops.numel() else (0.0, 1.0)
+    low, high = (float(edge) for edge in crops.detach().aminmax()) if crops.numel() else (0.0, 1.0)
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise InputError(f"values go from {low:.3g} to {high:.3g}; crops are in [0, 1]")
 
 
-def seeds_of(crops: Tensor, seed: int | None) -> list[int]:
-    """A seed for each crop: fresh ones, or derived from ``seed`` and its pixels."""
-    if seed is None:
-        return fresh_seeds(len(crops))
-    return [derive_seed(seed, hashlib.sha256(crop.contiguous().numpy().tobytes()).hexdigest()) for crop in crops]
+def whole(crops: Tensor, size: int) -> list[FaceCrops]:
+    """Each of the crops (B, 3, S, S) as 8 bits hold it, resized to ``size`` pixels."""
+    return [FaceCrops.whole(to_photo(crop), size) for crop in crops.detach().cpu()]
 
 
 def described(value: object) -> str:

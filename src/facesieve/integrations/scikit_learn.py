@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from facesieve.errors import InputError, MissingExtraError
+from facesieve.images import to_floats, to_photo
 from facesieve.integrations.crops import AlignedCrops, described
 from facesieve.shield import load_shield
 
@@ -55,10 +56,11 @@ class FacePurifier(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def transform(self, X: Images) -> Images:  # noqa: N803
         """The purified crops."""
         _check(X)
-        whole = X.dtype == np.uint8
-        crops = torch.from_numpy(np.ascontiguousarray(X.transpose(0, 3, 1, 2))).float()
-        made = self._purify()(crops / 255 if whole else crops).permute(0, 2, 3, 1).numpy()
-        return np.rint(made * 255).astype(np.uint8) if whole else made.astype(X.dtype)
+        if X.dtype != np.uint8:
+            crops = torch.from_numpy(np.ascontiguousarray(np.moveaxis(X, -1, 1), np.float32))
+            return np.moveaxis(self._purify()(crops).numpy(), 1, -1).astype(X.dtype)
+        purified = self._purify()(torch.from_numpy(to_floats(X)))
+        return np.stack([to_photo(crop) for crop in purified]) if len(X) else X
 
     def _purify(self) -> AlignedCrops:
         wanted = (self.preset, self.prior, self.device, self.precision)

@@ -153,7 +153,7 @@ class Actions:
 
     def _with(self, settings: Settings) -> Shield:
         """The shield with these settings; its network stays, unless the preset has a prior of its own."""
-        begun = self._shield.preset
+        begun = self._shield.torch_runtime.preset
         chosen = (begun if settings.preset == begun.name else preset_named(settings.preset)).changed(scale=settings.scale)
         return self._shield if chosen == begun else self._shield.with_preset(chosen)
 
