@@ -23,7 +23,7 @@ from facesieve import purify
 from facesieve.data.crops import LabelledCrops
 from facesieve.metrics.intervals import Estimate, bootstrap
 from facesieve.metrics.open_set import best_scores, calibrate_threshold
-from facesieve.metrics.rates import eer, mean, ranks, right_probability, tar_at_far
+from facesieve.metrics.rates import correct_probability, eer, mean, ranks, tar_at_far
 from facesieve.recognition import Embedder
 from facesieve.recognition.facenet import FaceNet
 from facesieve.recognition.facenet_file import load_facenet, read_card
@@ -103,7 +103,7 @@ def closed_set(network: FaceNet, test: LabelledCrops) -> dict[str, Record]:
     """What the classifier's head says of the test images."""
     scores = logits(network, test).numpy()
     right = (scores.argmax(1) == test.labels).astype(float)
-    probability = right_probability(scores, test.labels)
+    probability = correct_probability(scores, test.labels)
     return {
         "closed set, top-1": record(bootstrap(lambda w: mean(right, w), test.labels)),
         "closed set, probability of the right person": record(bootstrap(lambda w: mean(probability, w), test.labels)),

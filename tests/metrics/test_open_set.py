@@ -28,21 +28,21 @@ def split(rows, names, photographs):
 
 def test_best_scores_by_hand():
     probes = [[1, 0], [0.6, 0.8], [0, 1]]
-    own, other = best_scores(probes, ["a", "a", "c"], [[1, 0], [0, 1], [0.8, 0.6]], ["a", "b", "a"])
-    assert own.tolist() == pytest.approx([1, 0.96, -np.inf])
-    assert other.tolist() == pytest.approx([0, 0.8, 1])
+    genuine, impostor = best_scores(probes, ["a", "a", "c"], [[1, 0], [0, 1], [0.8, 0.6]], ["a", "b", "a"])
+    assert genuine.tolist() == pytest.approx([1, 0.96, -np.inf])
+    assert impostor.tolist() == pytest.approx([0, 0.8, 1])
 
 
 def test_best_scores_against_a_loop_over_more_than_one_chunk():
     rows, names = clusters(0, 30, 40)
     gallery, enrolled = clusters(1, 30, 2)
     assert len(rows) > CHUNK
-    own, other = best_scores(rows.astype(np.float32), names, gallery, enrolled)
+    genuine, impostor = best_scores(rows.astype(np.float32), names, gallery, enrolled)
     for probe in (0, CHUNK - 1, CHUNK, len(rows) - 1):
         cosines = rows[probe] @ gallery.T
         same = np.array(enrolled) == names[probe]
-        assert own[probe] == pytest.approx(cosines[same].max(), abs=1e-6)
-        assert other[probe] == pytest.approx(cosines[~same].max(), abs=1e-6)
+        assert genuine[probe] == pytest.approx(cosines[same].max(), abs=1e-6)
+        assert impostor[probe] == pytest.approx(cosines[~same].max(), abs=1e-6)
 
 
 def test_a_calibration_by_hand():
@@ -56,7 +56,7 @@ def test_a_calibration_by_hand():
     assert told.threshold.value == pytest.approx(np.cos(np.radians(45.1)))  # above it: 30 and 40 degrees
     assert told.wanted == 2 / 6
     assert told.reached.value == pytest.approx(2 / 6)
-    # right and near enough: a at 10, b at 95, c at 135.1 (44.9 degrees) and 178; wrong: a at 60, b at 40.
+    # correct and near enough: a at 10, b at 95, c at 135.1 (44.9 degrees) and 178; wrong: a at 60, b at 40.
     assert told.dir.value == pytest.approx(4 / 6)
     assert told.frr.value == 0
     assert (told.threshold.n, told.threshold.identities) == (6, 3)

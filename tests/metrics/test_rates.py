@@ -9,6 +9,7 @@ from sklearn.metrics import roc_curve, top_k_accuracy_score
 
 from facesieve.errors import InputError, SettingError
 from facesieve.metrics.rates import (
+    correct_probability,
     dir_at_far,
     eer,
     far,
@@ -17,7 +18,6 @@ from facesieve.metrics.rates import (
     mean,
     rank_accuracy,
     ranks,
-    right_probability,
     tar_at_far,
     threshold_at_far,
 )
@@ -59,7 +59,7 @@ def test_top_k_is_scikit_learns(k):
 
 def test_probability_of_the_right_class():
     logits = [[0, math.log(3)], [1e4, -1e4], [1e4, -1e4], [-1e4, -1e4]]
-    assert right_probability(logits, [1, 0, 1, 0]) == pytest.approx([0.75, 1, 0, 0.5])
+    assert correct_probability(logits, [1, 0, 1, 0]) == pytest.approx([0.75, 1, 0, 0.5])
 
 
 @pytest.mark.parametrize("labels", [[0], [0, 3], [-1, 0], [0.0, 1.0]])
@@ -142,14 +142,14 @@ def test_equal_scores_are_interpolated():
 def test_against_scikit_learn(seed, ties):
     scores, genuine = pairs(seed, ties=ties)
     weights = np.random.default_rng(seed).integers(0, 4, len(scores)).astype(float)
-    accepts, right, _ = roc_curve(genuine, scores, sample_weight=weights, drop_intermediate=False)
+    accepts, true_accepts, _ = roc_curve(genuine, scores, sample_weight=weights, drop_intermediate=False)
     for wanted in (0.01, 0.1, 0.3):
-        assert tar_at_far(scores, genuine, wanted, weights) == pytest.approx(right[accepts <= wanted].max())
+        assert tar_at_far(scores, genuine, wanted, weights) == pytest.approx(true_accepts[accepts <= wanted].max())
     low, high = 0.0, 1.0  # FRR - FAR along the polyline, by bisection over its length
     along = np.linspace(0, 1, len(accepts))
     for _ in range(60):
         middle = (low + high) / 2
-        ahead = np.interp(middle, along, accepts) < 1 - np.interp(middle, along, right)
+        ahead = np.interp(middle, along, accepts) < 1 - np.interp(middle, along, true_accepts)
         low, high = (middle, high) if ahead else (low, middle)
     assert eer(scores, genuine, weights) == pytest.approx(np.interp(low, along, accepts))
 
@@ -178,17 +178,17 @@ def test_a_weight_of_two_is_the_observation_twice():
 def test_detection_and_identification_by_hand():
     scores = np.array([0.9, 0.8, 0.7, 0.3, 0.6, 0.5, 0.4, 0.2])
     known = np.array([True, True, True, True, False, False, False, False])
-    right = np.array([True, False, True, True, False, False, False, False])
-    assert identification_rate(scores[known], right[known], 0.7) == 0.5  # one is somebody else, one under the threshold
-    assert dir_at_far(scores, right, known, 0.25) == 0.5  # the threshold just above 0.5
-    assert dir_at_far(scores, right, known, 0.99) == 0.75  # just above 0.2: only the wrong name is left
+    correct = np.array([True, False, True, True, False, False, False, False])
+    assert identification_rate(scores[known], correct[known], 0.7) == 0.5  # one is somebody else, one under the threshold
+    assert dir_at_far(scores, correct, known, 0.25) == 0.5  # the threshold just above 0.5
+    assert dir_at_far(scores, correct, known, 0.99) == 0.75  # just above 0.2: only the wrong name is left
 
 
 def test_detection_and_identification_of_gaussian_scores():
-    """DIR = share of right names x TAR, where the name does not depend on the score."""
+    """DIR = share of correct names x TAR, where the name does not depend on the score."""
     scores = np.concatenate([quantiles(10_000), np.repeat(quantiles(5_000, 2.0), 4)])
-    known, right = np.arange(30_000) >= 10_000, np.arange(30_000) % 4 > 0
-    assert dir_at_far(scores, right, known, 0.01) == pytest.approx(0.75 * PHI.cdf(2 - PHI.inv_cdf(0.99)), abs=2e-3)
+    known, correct = np.arange(30_000) >= 10_000, np.arange(30_000) % 4 > 0
+    assert dir_at_far(scores, correct, known, 0.01) == pytest.approx(0.75 * PHI.cdf(2 - PHI.inv_cdf(0.99)), abs=2e-3)
 
 
 # --- refused ------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_scores_that_are_not_finite(wrong):
         lambda: dir_at_far(scores, BOTH, BOTH, 0.5),
         lambda: identification_rate(scores, BOTH, 0.5),
         lambda: ranks(scores.reshape(4, 2), [0, 1, 0, 1]),
-        lambda: right_probability(scores.reshape(4, 2), [0, 1, 0, 1]),
+        lambda: correct_probability(scores.reshape(4, 2), [0, 1, 0, 1]),
         lambda: mean(scores),
     ]:
         with pytest.raises(InputError, match="not finite"):

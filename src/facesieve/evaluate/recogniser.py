@@ -12,7 +12,7 @@ from torch.nn import functional
 from facesieve.attacks.objectives import Scores, similarities
 from facesieve.errors import EmbedderError, SettingError
 from facesieve.evaluate.experiment import RecogniserSettings
-from facesieve.metrics.rates import right_probability
+from facesieve.metrics.rates import correct_probability
 from facesieve.recognition import Embedder
 from facesieve.recognition.embedders import load_embedder
 from facesieve.recognition.facenet import FaceNet
@@ -56,7 +56,7 @@ def judge(recogniser: Recogniser, images: Tensor, labels: np.ndarray) -> Trial:
     rows = np.arange(len(table))
     rest = table.copy()
     rest[rows, labels] = -np.inf
-    probability = right_probability(table, labels).round(6).tolist() if recogniser.closed_set else None
+    probability = correct_probability(table, labels).round(6).tolist() if recogniser.closed_set else None
     own, other = table[rows, labels].round(6).tolist(), rest.max(1).round(6).tolist()
     return Trial(table.argmax(1).tolist(), own, other, probability)
 

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from facesieve.errors import InputError
 from facesieve.metrics.intervals import Estimate, bootstrap
 from facesieve.metrics.rates import far, frr, identification_rate, threshold_at_far
+from facesieve.rows import unit_rows
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +30,7 @@ class OpenSet:
     threshold: Estimate  # cosine; its interval is over thresholds chosen from resampled people
     wanted: float  # false-accept rate that was asked for
     reached: Estimate  # false-accept rate of the probes as unknowns, at the threshold
-    dir: Estimate | None  # known probes whose best match is right and at or above the threshold
+    dir: Estimate | None  # known probes whose best match is correct and at or above the threshold
     frr: Estimate | None  # known probes that are answered `unknown`; 1 - DIR - FRR get a wrong name
 
 
@@ -56,17 +57,17 @@ def calibrate_threshold(
     person only; ``SettingError`` for a rate outside (0, 1).
     """
     people = np.asarray(probe_people, np.str_)
-    own, other = best_scores(probes, probe_people, templates, template_people)
-    chosen = threshold_at_far(other, wanted)
-    order = np.argsort(-other)  # in order, each draw's threshold is found in linear time
-    ordered = other[order]
+    genuine, impostor = best_scores(probes, probe_people, templates, template_people)
+    chosen = threshold_at_far(impostor, wanted)
+    order = np.argsort(-impostor)  # in order, each draw's threshold is found in linear time
+    ordered = impostor[order]
     threshold = bootstrap(lambda w: threshold_at_far(ordered, wanted, w).value, people[order], draws=draws, seed=seed)
-    reached = bootstrap(lambda w: far(other, chosen.value, w), people, draws=draws, seed=seed)
-    known = np.isfinite(own)
+    reached = bootstrap(lambda w: far(impostor, chosen.value, w), people, draws=draws, seed=seed)
+    known = np.isfinite(genuine)
     if len(np.unique(people[known])) < 2:
         return OpenSet(threshold, wanted, reached, None, None)
-    best, right = np.maximum(own, other)[known], (own > other)[known]  # a tie counts against
-    found = bootstrap(lambda w: identification_rate(best, right, chosen.value, w), people[known], draws=draws, seed=seed)
+    best, correct = np.maximum(genuine, impostor)[known], (genuine > impostor)[known]  # a tie counts against
+    found = bootstrap(lambda w: identification_rate(best, correct, chosen.value, w), people[known], draws=draws, seed=seed)
     missed = bootstrap(lambda w: frr(best, chosen.value, w), people[known], draws=draws, seed=seed)
     return OpenSet(threshold, wanted, reached, found, missed)
 
@@ -82,16 +83,16 @@ def best_scores(
     gallery, enrolled = _unit_rows(templates, "templates", template_people)
     if rows.shape[1] != gallery.shape[1]:
         raise InputError(f"probes have {rows.shape[1]} dimensions and templates {gallery.shape[1]}: two embedders do not compare")
-    own, other = np.empty(len(rows)), np.empty(len(rows))
+    genuine, impostor = np.empty(len(rows)), np.empty(len(rows))
     for start in range(0, len(rows), CHUNK):
         part = slice(start, start + CHUNK)
         cosines = rows[part] @ gallery.T  # (chunk, M)
         same = owners[part, None] == enrolled
-        own[part] = np.where(same, cosines, -np.inf).max(1)
-        other[part] = np.where(same, -np.inf, cosines).max(1)
-    if not np.isfinite(other).all():
+        genuine[part] = np.where(same, cosines, -np.inf).max(1)
+        impostor[part] = np.where(same, -np.inf, cosines).max(1)
+    if not np.isfinite(impostor).all():
         raise InputError("the templates are all of one person: leaving one person out takes templates of at least two")
-    return own, other
+    return genuine, impostor
 
 
 def _unit_rows(values: ArrayLike, what: str, people: Sequence[str]) -> tuple[Floats, NDArray[np.str_]]:
@@ -100,6 +101,5 @@ def _unit_rows(values: ArrayLike, what: str, people: Sequence[str]) -> tuple[Flo
         raise InputError(
             f"{what} are rows (N, D), not empty, and a name for each; these are {rows.shape} with {len(people)} names"
         )
-    if not (np.abs(np.linalg.norm(rows, axis=1) - 1) < 1e-3).all():  # false for nan too
-        raise InputError(f"{what} are not all finite rows of norm 1: they are not an embedder's")
+    unit_rows(rows, what)
     return rows, np.asarray(people, np.str_)

@@ -40,18 +40,18 @@ class Threshold:
 
 
 def ranks(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
-    """The place of the right class among all, from 1 (best) to C: (N,), of ``scores`` (N, C) and ``labels`` (N,).
+    """The place of the correct class among all, from 1 (best) to C: (N,), of ``scores`` (N, C) and ``labels`` (N,).
 
-    A tie counts against: the right class stands behind every class with the same score. Raises
+    A tie counts against: the correct class stands behind every class with the same score. Raises
     ``InputError`` for shapes that do not fit and for labels outside 0 ... C - 1.
     """
-    table, right = _table(scores, labels)
-    places: NDArray[np.int64] = (table >= right[:, None]).sum(1, dtype=np.int64)
+    table, correct = _table(scores, labels)
+    places: NDArray[np.int64] = (table >= correct[:, None]).sum(1, dtype=np.int64)
     return places
 
 
 def rank_accuracy(scores: ArrayLike, labels: ArrayLike, k: int, weights: ArrayLike | None = None) -> float:
-    """Top-k accuracy in [0, 1]: how often the right class is among the ``k`` best; a tie counts against.
+    """Top-k accuracy in [0, 1]: how often the correct class is among the ``k`` best; a tie counts against.
 
     For an interval compute ``ranks`` once, and bootstrap ``mean(ranks <= k, weights)``. Raises
     ``SettingError`` for a ``k`` outside 1 ... C.
@@ -63,12 +63,12 @@ def rank_accuracy(scores: ArrayLike, labels: ArrayLike, k: int, weights: ArrayLi
     return mean(places <= k, weights)
 
 
-def right_probability(logits: ArrayLike, labels: ArrayLike) -> Floats:
-    """The softmax probability of the right class, (N,) in [0, 1], of ``logits`` (N, C) and ``labels`` (N,)."""
-    table, right = _table(logits, labels)
+def correct_probability(logits: ArrayLike, labels: ArrayLike) -> Floats:
+    """The softmax probability of the correct class, (N,) in [0, 1], of ``logits`` (N, C) and ``labels`` (N,)."""
+    table, correct = _table(logits, labels)
     highest = table.max(1)
     # p = exp(l_y) / sum_c exp(l_c), all l less the highest: nothing overflows
-    probability: Floats = np.exp(right - highest) / np.exp(table - highest[:, None]).sum(1)
+    probability: Floats = np.exp(correct - highest) / np.exp(table - highest[:, None]).sum(1)
     return probability
 
 
@@ -156,25 +156,25 @@ def eer(scores: ArrayLike, genuine: ArrayLike, weights: ArrayLike | None = None)
 # --- identification: the best match of each probe -----------------------------------------------
 
 
-def identification_rate(scores: ArrayLike, right: ArrayLike, threshold: float, weights: ArrayLike | None = None) -> float:
+def identification_rate(scores: ArrayLike, correct: ArrayLike, threshold: float, weights: ArrayLike | None = None) -> float:
     """Detection and identification rate (DIR) in [0, 1] of known probes at a given threshold.
 
-    The share of probes whose best match is the right person and has a score >= ``threshold``:
-    1 - FNIR at rank 1. ``scores`` (N,) of the best matches; ``right`` (N,), whether it is the person.
+    The share of probes whose best match is the correct person and has a score >= ``threshold``:
+    1 - FNIR at rank 1. ``scores`` (N,) of the best matches; ``correct`` (N,), whether it is the person.
     """
     values = _finite(scores, "best scores")
-    return mean(_flags(right, values, "right") & (values >= threshold), weights)
+    return mean(_flags(correct, values, "correct") & (values >= threshold), weights)
 
 
-def dir_at_far(scores: ArrayLike, right: ArrayLike, known: ArrayLike, far: float, weights: ArrayLike | None = None) -> float:
+def dir_at_far(scores: ArrayLike, correct: ArrayLike, known: ArrayLike, far: float, weights: ArrayLike | None = None) -> float:
     """DIR of the known probes at the threshold that the unknown probes' best scores give for ``far`` (FPIR).
 
     ``scores`` (N,) of the best matches of all probes; ``known`` (N,), whether the probe's person is
-    in the gallery; ``right`` (N,), whether the best match is that person (not looked at for unknown
+    in the gallery; ``correct`` (N,), whether the best match is that person (not looked at for unknown
     probes). Raises as ``threshold_at_far``.
     """
     values, enrolled = _split(scores, known, "known probes", "unknown probes", "known")
-    matched, counts = _flags(right, values, "right"), _weights(weights, values)
+    matched, counts = _flags(correct, values, "correct"), _weights(weights, values)
     threshold = threshold_at_far(np.asarray(scores)[~enrolled], far, counts[~enrolled]).value
     if math.isnan(threshold):
         return math.nan
@@ -205,16 +205,16 @@ def _finite(values: ArrayLike, what: str, axes: int = 1) -> Floats:
 
 
 def _table(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
-    """Scores (N, C), and of them those of the right classes (N,)."""
-    table, right = _finite(scores, "scores of classes", axes=2), np.asarray(labels)
+    """Scores (N, C), and of them those of the correct classes (N,)."""
+    table, correct = _finite(scores, "scores of classes", axes=2), np.asarray(labels)
     count, classes = table.shape
-    if right.shape != (count,) or not np.issubdtype(right.dtype, np.integer):
+    if correct.shape != (count,) or not np.issubdtype(correct.dtype, np.integer):
         raise InputError(
-            f"labels are {count} integers, one for each row of scores; these are {right.dtype} of shape {right.shape}"
+            f"labels are {count} integers, one for each row of scores; these are {correct.dtype} of shape {correct.shape}"
         )
-    if right.min() < 0 or right.max() >= classes:
-        raise InputError(f"labels from {right.min()} to {right.max()} do not fit {classes} classes: they count from 0")
-    return table, table[np.arange(count), right]
+    if correct.min() < 0 or correct.max() >= classes:
+        raise InputError(f"labels from {correct.min()} to {correct.max()} do not fit {classes} classes: they count from 0")
+    return table, table[np.arange(count), correct]
 
 
 def _flags(values: ArrayLike, scores: Floats, what: str) -> Flags:

@@ -19,7 +19,7 @@ from facesieve.files import draft, settle
 from facesieve.hardware import choose_hardware
 from facesieve.images import to_floats
 from facesieve.metrics.intervals import Estimate, bootstrap
-from facesieve.metrics.rates import mean, right_probability
+from facesieve.metrics.rates import correct_probability, mean
 from facesieve.noise import derive_seed
 from facesieve.progress import Progress, Report, silent
 from facesieve.recognition import Embedder
@@ -263,7 +263,7 @@ def _tested(network: FaceNet, test: LabelledCrops) -> tuple[Estimate, dict[str, 
     top1 = bootstrap(lambda weights: mean(correct, weights), test.labels)
     return top1, {
         "test_top1": {"value": round(top1.value, 4), "low": round(top1.low, 4), "high": round(top1.high, 4), "n": top1.n},
-        "test_right_probability": round(float(right_probability(scores, test.labels).mean()), 4),
+        "test_right_probability": round(float(correct_probability(scores, test.labels).mean()), 4),
     }
 
 
