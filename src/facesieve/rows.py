@@ -25,7 +25,7 @@ def unit_rows(values: ArrayLike, what: str, dimensions: int | None = None) -> Ro
         wanted = "D" if dimensions is None else dimensions
         raise InputError(f"shape {rows.shape}, but rows of shape (N, {wanted}) are needed", what)
     if not np.all(np.abs(np.linalg.norm(rows, axis=1) - 1) <= TOLERANCE):  # NaN and infinity fail as well
-        raise InputError("not finite rows of norm 1; divide each row by its norm", what)
+        raise InputError("not all finite rows of norm 1; divide each row by its norm", what)
     return rows
 
 

@@ -26,7 +26,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 Location = Annotated[
     str, typer.Option("--gallery", envvar="FACESIEVE_GALLERY", help="A gallery's folder, or postgresql://user@host/database.")
 ]
-Embedding = Annotated[str, typer.Option("--embedder", help="sface, a FaceNet folder or .pt file, or an .onnx recogniser.")]
+Embedding = Annotated[
+    str,
+    typer.Option("--embedder", help="sface, dlib, a FaceNet folder or .pt file, an .onnx recogniser, or package.module:object."),
+]
 ShieldName = Annotated[
     str, typer.Option("--shield", help="A preset in front of the recogniser, a profile of `facesieve choose-scale`, or none.")
 ]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facesieve.cli.options import Device, Precision, PresetName, Scale, Seed
-from facesieve.cli.terminal import advised_line, errors, fail, many, out, progress_bar
-from facesieve.errors import InputError
+from facesieve.cli.terminal import advised_line, errors, fail, out, progress_bar
+from facesieve.errors import InputError, many
 
 if TYPE_CHECKING:
     from facesieve.faces import Crops

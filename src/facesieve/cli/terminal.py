@@ -45,11 +45,6 @@ def fail(error: FacesieveError | str) -> NoReturn:
     sys.exit(2)
 
 
-def many(count: int, noun: str) -> str:
-    """``1 face``, ``2 faces``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 @contextmanager
 def progress_bar(title: str) -> Iterator[Report]:
     """How far something is, with its figures and the time left, on a terminal; elsewhere nothing."""
