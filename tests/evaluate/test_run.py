@@ -17,9 +17,9 @@ from facesieve.errors import EmbedderError, InputError, PriorError, SettingError
 from facesieve.evaluate.experiment import Experiment, read_experiment
 from facesieve.evaluate.run import evaluate
 from facesieve.images import read_photo
-from facesieve.report.checks import doubts
-from facesieve.report.record import NONE, load_report
-from facesieve.report.tables import hits, rows
+from facesieve.report.checks import checks
+from facesieve.report.record import NONE, load_record
+from facesieve.report.tables import tables_of
 from make_people import write_folders
 
 TEXT = """
@@ -96,12 +96,12 @@ def test_every_combination_is_there_and_the_attack_and_the_defences_did_somethin
         for defence, point in ((NONE, ""), ("fast", ""), ("stage2", "grey"), ("stage2", ""), ("jpeg", "")):
             assert (attack, quantisation, defence, point) in names
     assert len(names) == len(report.cells) == 15
-    by_name = {(row.attack, row.quantisation, row.defence): row for row in rows(report)}
+    by_name = {(row.attack, row.quantisation, row.defence): row for row in tables_of(report).rows}
     assert by_name[NONE, "uint8", NONE].accuracy.value == 1
     assert by_name[ATTACK, "float", NONE].accuracy.value < 0.5
     assert by_name[ATTACK, "float", "fast"].accuracy.n == 8
     assert by_name[ATTACK, "float", "stage2"].accuracy.n == 4
-    assert load_report(out) == report
+    assert load_record(out) == report
     assert report.complete
     assert len(lines) == 15 - 3 + 1 + 1  # a line a combination and attack, and that people are chosen
 
@@ -152,7 +152,7 @@ def test_a_run_that_is_killed_loses_and_doubles_nothing(done, source, experiment
         process.communicate()
     finished = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert finished.returncode == 0, finished.stderr
-    again = load_report(tmp_path / "run")
+    again = load_record(tmp_path / "run")
     assert [len(cell.predicted) for cell in again.cells] == [len(cell.predicted) for cell in done[1].cells]
     for one, other in zip(again.cells, done[1].cells, strict=True):  # another process: equal but for the last bits
         assert (one.attack, one.defence, one.point, one.predicted) == (other.attack, other.defence, other.point, other.predicted)
@@ -176,7 +176,8 @@ def test_what_one_run_purified_another_takes_from_the_shared_folder(source, expe
 
 def test_the_images_come_person_by_person_round_and_round(done):
     assert done[1].labels == (0, 1, 2, 3, 0, 1, 2, 3)
-    assert hits(done[1], done[1].cells[0]).sum() == 8
+    accuracy = tables_of(done[1]).rows[0].accuracy
+    assert accuracy.value * accuracy.n == 8
 
 
 # --- mistakes -------------------------------------------------------------------------------------
@@ -327,11 +328,11 @@ def test_an_adaptive_attack_crafts_a_set_for_each_defence(seen):
 
 def test_that_it_did_not_average_over_the_noise_is_said_until_it_does(seen, source):
     root, runs = seen
-    assert any("none saw a defence" in line for line in doubts(runs["oblivious"]))
-    [said] = [line for line in doubts(runs["adaptive"]) if "did not average" in line]
+    assert any("none saw a defence" in line for line in checks(tables_of(runs["oblivious"])))
+    [said] = [line for line in checks(tables_of(runs["adaptive"])) if "did not average" in line]
     assert said.startswith("tuned draw")
     more = evaluate(adaptive("adaptive", averaged=2), source, root / "averaged", cache=root / "cache", **SILENT)
-    assert not any("average" in line or "none saw" in line for line in doubts(more))
+    assert not any("average" in line or "none saw" in line for line in checks(tables_of(more)))
 
 
 def test_an_adaptive_attack_goes_by_gradients():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from facesieve.errors import InputError, SettingError
-from facesieve.metrics.intervals import bootstrap
+from facesieve.metrics.intervals import Means, bootstrap
 from facesieve.metrics.rates import dir_at_far, mean
 
 
@@ -102,3 +102,19 @@ def test_draws_that_leave_nothing_to_count_are_left_out():
     people = np.where(known, np.arange(40), 100 + np.arange(40) // 20)  # all unknown probes are of two people
     told = bootstrap(lambda w: dir_at_far(scores, known, known, 0.1, w), people, draws=200)
     assert 0 <= told.low <= told.value <= told.high <= 1
+
+
+def test_means_over_shared_draws_are_those_of_the_bootstrap():
+    rng = np.random.default_rng(5)
+    people, clean, attacked = rng.integers(12, size=80), rng.random(80) < 0.9, rng.random(80)
+    means = Means(people, draws=300)
+    shared = means.estimate(means.of(clean) - means.of(attacked))
+    alone = bootstrap(lambda w: mean(clean, w) - mean(attacked, w), people, draws=300)
+    assert (shared.n, shared.identities) == (alone.n, alone.identities)
+    assert (shared.value, shared.low, shared.high) == pytest.approx((alone.value, alone.low, alone.high), abs=1e-12)
+    with pytest.raises(InputError, match="at least two people"):
+        Means(["a", "a"])
+    with pytest.raises(InputError, match="nothing to resample"):
+        means.estimate(np.full(301, np.nan))
+    with pytest.raises(SettingError):
+        Means(people, level=1)

@@ -34,10 +34,10 @@ def report(
 ) -> None:
     """Draw a run's record: report.html, report.md and tables.json."""
     from facesieve.report.pages import draw
-    from facesieve.report.record import load_report
+    from facesieve.report.record import load_record
 
     folder = output or (run if run.is_dir() else run.parent)
-    for path in draw(load_report(run), folder):
+    for path in draw(load_record(run), folder):
         out.print(str(path), markup=False, soft_wrap=True)
 
 

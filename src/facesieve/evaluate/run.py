@@ -36,7 +36,7 @@ from facesieve.evaluate.experiment import AttackSettings, Experiment
 from facesieve.evaluate.recogniser import Recogniser, judge, load_recogniser
 from facesieve.evaluate.sheets import sample_crops, sample_pictures
 from facesieve.files import sha256_of_json, write_with_folder
-from facesieve.report.record import NONE, AttackRecord, Cell, Report, save_report
+from facesieve.report.record import NONE, AttackRecord, Cell, Record, described_defences, save_record
 
 Say = Callable[[str], None]
 
@@ -107,7 +107,7 @@ class Run:
 
     # --- cells ------------------------------------------------------------------------------------
 
-    def execute(self) -> Report:
+    def execute(self) -> Record:
         """Everything, cell by cell; the report is written after each, so that it can be looked at on the way."""
         cells: list[Cell] = []
         records: list[AttackRecord] = []
@@ -119,7 +119,7 @@ class Run:
                     cells += self._cells(attack, quantisation, defence, images)
                     clock.done(len(images) * (0 if defence is None else defence.evaluations), self._line(cells[-1]))
             report = self._report(cells, records, complete=attack is every[-1])
-            save_report(self.out, report)
+            save_record(self.out, report)
         return report
 
     def count(self, attack: AttackSettings) -> int:
@@ -215,14 +215,15 @@ class Run:
 
     # --- the record -------------------------------------------------------------------------------
 
-    def _report(self, cells: list[Cell], records: list[AttackRecord], *, complete: bool) -> Report:
-        return Report(
-            experiment=self.experiment.model_dump(mode="json"),
+    def _report(self, cells: list[Cell], records: list[AttackRecord], *, complete: bool) -> Record:
+        experiment = self.experiment.model_dump(mode="json")
+        return Record(
+            experiment=experiment,
             environment=self._environment,
             people=self.manifest.people,
             labels=tuple(self.labels.tolist()),
             closed_set=self.recogniser.closed_set,
-            random_defences=tuple(defence.name for defence in self.made if defence.random),
+            defences=described_defences(experiment, [defence.name for defence in self.made if defence.random]),
             attacks=tuple(records),
             cells=tuple(cells),
             pictures=self._pictures if complete else {},
@@ -268,7 +269,7 @@ class _Clock:
 
 def evaluate(
     experiment: Experiment, source: Path, out: Path, *, manifest: Path | None = None, cache: Path | None = None, say: Say = print
-) -> Report:
+) -> Record:
     """Run an experiment, or go on with it, in the folder ``out``; returns its record.
 
     ``source`` is the labelled data; ``manifest`` a selection from it that was made before (else it

@@ -8,7 +8,7 @@ each person was drawn, and becomes weights of the observations.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,24 +54,62 @@ def bootstrap(statistic: Statistic, identities: ArrayLike, *, draws: int = 2000,
     first. Raises ``InputError`` for fewer than two people, and for a statistic that is undefined for
     all the data or for more than half of the draws.
     """
+    _check(draws, level)
+    people, owners = _people(identities)
+    drawn = [statistic(_weights(times, owners)) for times in (np.ones(people), *_times(people, draws, seed))]
+    return _estimate(np.array(drawn), len(owners), people, level)
+
+
+class Means:
+    """Bootstrapped means of many values of the same observations: the draws of ``bootstrap``, made once.
+
+    ``of(values)`` is an array: the mean of all observations, then that of each draw. So what is made of means is made of
+    all at once, ``of(clean) - of(attacked)``, and ``estimate`` gives it the interval that ``bootstrap`` would.
+    """
+
+    def __init__(self, identities: ArrayLike, *, draws: int = 2000, seed: int = 0, level: float = 0.95) -> None:
+        """``identities`` (N,) says whose each observation is. Raises ``InputError`` for fewer than two people."""
+        _check(draws, level)
+        self.people, self._owners = _people(identities)
+        self.level, n = level, len(self._owners)
+        times = np.stack([np.ones(self.people), *_times(self.people, draws, seed)])
+        self._times, self._observed = times, times @ np.bincount(self._owners, np.ones(n), self.people)
+
+    def of(self, values: ArrayLike) -> NDArray[np.float64]:
+        """The means (1 + draws,) of ``values`` (N,)."""
+        of_people = np.bincount(self._owners, np.asarray(values, np.float64), self.people)
+        means: NDArray[np.float64] = self._times @ of_people / self._observed
+        return means
+
+    def estimate(self, drawn: NDArray[np.float64]) -> Estimate:
+        """What was made of means (1 + draws,), with its interval. Raises ``InputError`` as ``bootstrap``."""
+        return _estimate(drawn, len(self._owners), self.people, self.level)
+
+
+def _check(draws: int, level: float) -> None:
     if draws < 1 or not 0 < level < 1:
         raise SettingError(f"{draws} draws for a level of {level}: it takes at least one, and a level between 0 and 1")
-    people, owners = _people(identities)
-    value = float(statistic(np.ones(len(owners))))
-    if not math.isfinite(value):
-        raise InputError(f"the statistic of all {len(owners)} observations is {value}: there is nothing to resample")
+
+
+def _times(people: int, draws: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """For each draw how often each person was drawn: (people,)."""
     rng = np.random.default_rng(seed)
-    values = np.empty(draws)
-    for draw in range(draws):
-        times = np.bincount(rng.integers(people, size=people), minlength=people).astype(np.float64)
-        values[draw] = statistic(_weights(times, owners))
-    defined = values[~np.isnan(values)]
+    for _ in range(draws):
+        yield np.bincount(rng.integers(people, size=people), minlength=people).astype(np.float64)
+
+
+def _estimate(drawn: NDArray[np.float64], n: int, people: int, level: float) -> Estimate:
+    """From the statistic of all the data and of each draw."""
+    value, draws = float(drawn[0]), len(drawn) - 1
+    if not math.isfinite(value):
+        raise InputError(f"the statistic of all {n} observations is {value}: there is nothing to resample")
+    defined = drawn[1:][~np.isnan(drawn[1:])]
     if 2 * len(defined) < draws:
         raise InputError(
             f"the statistic is undefined for {draws - len(defined)} of {draws} draws of {people} people: too few people"
         )
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(value, float(low), float(high), len(owners), people)
+    return Estimate(value, float(low), float(high), n, people)
 
 
 def _people(identities: ArrayLike) -> tuple[int, NDArray[np.int64]]:

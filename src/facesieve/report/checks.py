@@ -9,49 +9,51 @@ from __future__ import annotations
 
 from itertools import permutations
 
-from facesieve.report.record import NONE, AttackRecord, Report
-from facesieve.report.tables import hits
+from facesieve.report.record import NONE, AttackRecord, Record
+from facesieve.report.tables import Tables
 
 MORE = 0.01  # accuracy that an attack must take beyond another's to be said to be stronger
 STILL = 0.01  # share of images without a gradient that is worth a word
 FEW = 100  # images under which an interval is wider than most differences
 
 
-def doubts(report: Report) -> list[str]:
+def checks(tables: Tables) -> list[str]:
     """One line for each reason not to trust a number as it stands; the worst first."""
-    found = [*_unfinished(report), *_oblivious(report)]
-    for attack in report.attacks:
-        found += _alone(report, attack)
-    for one, other in permutations(report.attacks, 2):
-        found += _compared(report, one, other)
-    return [*found, *_few(report)]
+    record = tables.record
+    found = [*_unfinished(record), *_oblivious(record)]
+    for attack in record.attacks:
+        found += _alone(record, attack)
+    for one, other in permutations(record.attacks, 2):
+        found += _compared(tables, one, other)
+    return [*found, *_few(record)]
 
 
-def _unfinished(report: Report) -> list[str]:
-    return [] if report.complete else ["The run is not finished: some combinations are missing."]
+def _unfinished(record: Record) -> list[str]:
+    return [] if record.complete else ["The run is not finished: some combinations are missing."]
 
 
-def _oblivious(report: Report) -> list[str]:
-    if not report.attacks or not any(cell.defence != NONE for cell in report.cells):
+def _oblivious(record: Record) -> list[str]:
+    if not record.attacks or not any(cell.defence != NONE for cell in record.cells):
         return []
-    threat, names = report.experiment["run"]["threat"], ", ".join(report.random_defences)
-    if threat == "oblivious":
+    if record.oblivious:
         return [
             "Every attack saw the recogniser alone, none saw a defence. An attacker who knows the defence does better; "
             "what these numbers say of robustness is an upper bound."
         ]
-    if names and not int(report.experiment["run"].get("averaged", 1)) > 1:
-        return [f"{names} draw noise, and the attack did not average over it: its gradients were those of one draw."]
-    return []
+    noisy = [defence.name for defence in record.defences if defence.draws_noise]
+    if not noisy or int(record.experiment["run"].get("eot_samples", 1)) > 1:
+        return []
+    verb = "draws" if len(noisy) == 1 else "draw"
+    return [f"{', '.join(noisy)} {verb} noise, and the attack did not average over it: its gradients were those of one draw."]
 
 
-def _alone(report: Report, attack: AttackRecord) -> list[str]:
+def _alone(record: Record, attack: AttackRecord) -> list[str]:
     found = []
     if attack.still > STILL:
         found.append(
             f"{attack.name}: the gradient vanishes or is not finite at {100 * attack.still:.0f} % of the images: masked?"
         )
-    if attack.left_ball > 0 and report.cell(attack.name, "uint8", NONE) is not None:
+    if attack.left_ball > 0 and record.cell(attack.name, "uint8", NONE) is not None:
         found.append(
             f"{attack.name}: saved as 8 bit, {100 * attack.left_ball:.0f} % of the images lie further than eps "
             "from the clean ones; the uint8 figures are of another, rounded perturbation."
@@ -59,11 +61,11 @@ def _alone(report: Report, attack: AttackRecord) -> list[str]:
     return found
 
 
-def _compared(report: Report, one: AttackRecord, other: AttackRecord) -> list[str]:
+def _compared(tables: Tables, one: AttackRecord, other: AttackRecord) -> list[str]:
     """What a comparison of two attacks with the same ball shows against ``one``."""
     if (one.eps, one.norm, one.sees) != (other.eps, other.norm, other.sees):
         return []
-    mine, theirs = _accuracy(report, one.name), _accuracy(report, other.name)
+    mine, theirs = _accuracy(tables, one.name), _accuracy(tables, other.name)
     if mine is None or theirs is None or mine - theirs < MORE:
         return []
     gap = f"{100 * mine:.1f} % against {100 * theirs:.1f} %"
@@ -80,15 +82,16 @@ def _compared(report: Report, one: AttackRecord, other: AttackRecord) -> list[st
     return []
 
 
-def _accuracy(report: Report, attack: str) -> float | None:
-    cells = [cell for cell in report.cells if cell.attack == attack and cell.defence == NONE and cell.point == ""]
-    cell = next((c for c in cells if c.quantisation == "float"), cells[0] if cells else None)
-    return None if cell is None else float(hits(report, cell).mean())
+def _accuracy(tables: Tables, attack: str) -> float | None:
+    """Without a defence; of the images as they are, where those were scored."""
+    rows = [row for row in tables.rows if row.attack == attack and row.defence == NONE]
+    row = next((r for r in rows if r.quantisation == "float"), rows[0] if rows else None)
+    return None if row is None else row.accuracy.value
 
 
-def _few(report: Report) -> list[str]:
-    sizes = [len(cell.predicted) for cell in report.cells]
+def _few(record: Record) -> list[str]:
+    sizes = [len(cell.predicted) for cell in record.cells]
     if not sizes or min(sizes) >= FEW:
         return []
-    least = [cell.defence for cell in report.cells if len(cell.predicted) == min(sizes)]
+    least = [cell.defence for cell in record.cells if len(cell.predicted) == min(sizes)]
     return [f"Some figures are of {min(sizes)} images only ({least[0]}, for one): look at the intervals."]

@@ -1,4 +1,4 @@
-"""A report's curves, heat maps and fronts, as SVG."""
+"""A record's curves, heat maps and fronts, as SVG."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from typing import Any
 import numpy as np
 
 from facesieve.errors import MissingExtraError
-from facesieve.report.record import NONE, Report
-from facesieve.report.tables import Row, rows
+from facesieve.report.record import NONE, DefenceRecord
+from facesieve.report.tables import Row, Tables
+from facesieve.report.text import step_name
+
+Titled = tuple[str, Any]  # and a figure
 
 
-def plots(report: Report) -> list[tuple[str, str]]:
+def plots(tables: Tables) -> list[tuple[str, str]]:
     """Titles and SVG texts. Raises ``MissingExtraError`` without Matplotlib."""
     try:
         import matplotlib as mpl
     except ImportError as error:
         raise MissingExtraError("drawing a report", "evaluate") from error
     mpl.use("Agg")
-    found = rows(report)
-    made = [*_curves(report, found), *_fronts(found), *_heat_maps(report, found), *_distributions(report)]
+    made = [*_curves(tables), *_fronts(tables.rows), *_heat_maps(tables), *_distributions(tables)]
     return [(title, _svg(figure)) for title, figure in made]
 
 
@@ -42,46 +44,44 @@ def _svg(figure: Any) -> str:
     return text[text.index("<svg") :]
 
 
-def _curves(report: Report, found: list[Row]) -> list[tuple[str, Any]]:
+def _curves(tables: Tables) -> list[Titled]:
     """Accuracy over eps, a line a defence, for every method that was run at several eps."""
-    from matplotlib import colormaps
-
-    eps = {attack.name: attack.eps for attack in report.attacks}
     made = []
-    kinds = {(a.method, a.sees) for a in report.attacks}
-    for method, sees in sorted(kinds):
-        names = [a.name for a in report.attacks if (a.method, a.sees) == (method, sees)]
+    attacks = tables.record.attacks
+    eps = {attack.name: attack.eps for attack in attacks}
+    for method, sees in sorted({(a.method, a.sees) for a in attacks}):
+        names = [a.name for a in attacks if (a.method, a.sees) == (method, sees)]
         for quantisation in ("float", "uint8"):
-            chosen = [r for r in found if r.attack in names and r.quantisation == quantisation]
-            if len({eps[r.attack] for r in chosen}) < 2:
-                continue
-            figure, axes = _figure(8.5, 4.5)
-            axes.set_prop_cycle(color=colormaps["tab20"].colors)  # type: ignore[attr-defined]
-            for defence in dict.fromkeys(r.defence for r in chosen):
-                own = sorted((eps[r.attack], r) for r in chosen if r.defence == defence)
-                x, y = [e for e, _ in own], [100 * r.accuracy.value for _, r in own]
-                spread = np.abs(
-                    np.array(
-                        [[100 * (r.accuracy.value - r.accuracy.low), 100 * (r.accuracy.high - r.accuracy.value)] for _, r in own]
-                    ).T
-                )
-                axes.errorbar(
-                    x, y, yerr=np.nan_to_num(spread), marker="o", capsize=2, label="no defence" if defence == NONE else defence
-                )
-            axes.set(xlabel="eps, levels of 255", ylabel="accuracy, %", xscale="log", ylim=(-2, 102))
-            axes.set_xticks(sorted(set(eps.values())), [f"{e:g}" for e in sorted(set(eps.values()))])
-            axes.minorticks_off()
-            figure.legend(loc="outside right upper", fontsize=7)
-            made.append((f"Accuracy over eps: {method}, {quantisation}", figure))
+            chosen = [r for r in tables.rows if r.attack in names and r.quantisation == quantisation]
+            if len({eps[r.attack] for r in chosen}) > 1:
+                made.append((f"Accuracy over eps: {method}, {quantisation}", _curve(chosen, eps)))
     return made
 
 
-def _fronts(found: list[Row]) -> list[tuple[str, Any]]:
+def _curve(rows: list[Row], eps: dict[str, float]) -> Any:
+    from matplotlib import colormaps
+
+    figure, axes = _figure(8.5, 4.5)
+    axes.set_prop_cycle(color=colormaps["tab20"].colors)  # type: ignore[attr-defined]
+    for defence in dict.fromkeys(row.defence for row in rows):
+        line = sorted(((eps[r.attack], r.accuracy) for r in rows if r.defence == defence), key=lambda point: point[0])
+        x, found = [e for e, _ in line], [a for _, a in line]
+        y, spread = [100 * a.value for a in found], np.array([(a.value - a.low, a.high - a.value) for a in found]).T
+        label = "no defence" if defence == NONE else defence
+        axes.errorbar(x, y, yerr=100 * np.abs(np.nan_to_num(spread)), marker="o", capsize=2, label=label)
+    axes.set(xlabel="eps, levels of 255", ylabel="accuracy, %", xscale="log", ylim=(-2, 102))
+    axes.set_xticks(sorted(set(eps.values())), [f"{e:g}" for e in sorted(set(eps.values()))])
+    axes.minorticks_off()
+    figure.legend(loc="outside right upper", fontsize=7)
+    return figure
+
+
+def _fronts(rows: tuple[Row, ...]) -> list[Titled]:
     """Clean against attacked accuracy, a point a defence; the ones that no other beats in both are joined."""
-    clean = {row.defence: 100 * row.accuracy.value for row in found if row.attack == NONE}
+    clean = {row.defence: 100 * row.accuracy.value for row in rows if row.attack == NONE}
     made = []
-    for attack, quantisation in dict.fromkeys((r.attack, r.quantisation) for r in found if r.attack != NONE):
-        points = [(clean[r.defence], 100 * r.accuracy.value, r.defence) for r in found
+    for attack, quantisation in dict.fromkeys((r.attack, r.quantisation) for r in rows if r.attack != NONE):
+        points = [(clean[r.defence], 100 * r.accuracy.value, r.defence) for r in rows
                   if (r.attack, r.quantisation) == (attack, quantisation) and r.defence in clean]  # fmt: skip
         if len(points) < 4:
             continue
@@ -97,61 +97,58 @@ def _fronts(found: list[Row]) -> list[tuple[str, Any]]:
     return made
 
 
-def _heat_maps(report: Report, found: list[Row]) -> list[tuple[str, Any]]:
+def _heat_maps(tables: Tables) -> list[Titled]:
     """Accuracy over two swept settings, for every sweep of two or more."""
     made = []
-    for defence in report.experiment["defences"]:
-        for one, two in combinations(defence["sweep"], 2):
-            stem = defence["name"] or defence["preset"] or defence["baseline"]
-            for attack, quantisation in dict.fromkeys((r.attack, r.quantisation) for r in found):
-                grid = _grid(
-                    stem, defence["sweep"], (one, two), [r for r in found if (r.attack, r.quantisation) == (attack, quantisation)]
-                )
+    families: dict[str, list[DefenceRecord]] = {}
+    for defence in tables.record.defences:
+        families.setdefault(defence.family, []).append(defence)
+    for family, members in families.items():
+        for one, two in combinations(members[0].swept, 2):
+            for attack, quantisation in dict.fromkeys((r.attack, r.quantisation) for r in tables.rows):
+                rows = {r.defence: r for r in tables.rows if (r.attack, r.quantisation) == (attack, quantisation)}
+                grid = _grid(members, one, two, rows)
                 if np.isnan(grid).all():
                     continue
-                figure, axes = _figure(4.5, 3.5)
-                shown = axes.imshow(grid, aspect="auto", vmin=0, vmax=100, cmap="viridis")
-                axes.set_xticks(range(grid.shape[1]), [str(v) for v in defence["sweep"][two]])
-                axes.set_yticks(range(grid.shape[0]), [str(v) for v in defence["sweep"][one]])
-                axes.set(xlabel=two, ylabel=one)
-                for (i, j), value in np.ndenumerate(grid):
-                    axes.text(
-                        j, i, f"{value:.0f}", ha="center", va="center", color="white" if value < 60 else "black", fontsize=8
-                    )
-                figure.colorbar(shown, label="accuracy, %")
                 what = "clean images" if attack == NONE else f"{attack}, {quantisation}"
-                made.append((f"{stem}: {one} and {two}, {what}", figure))
+                made.append((f"{family}: {one} and {two}, {what}", _heat_map(members, one, two, grid)))
     return made
 
 
-def _grid(stem: str, sweep: dict[str, list[Any]], axes: tuple[str, str], found: list[Row]) -> np.ndarray:
+def _values(members: list[DefenceRecord], setting: str) -> list[Any]:
+    return list(dict.fromkeys(member.swept[setting] for member in members))
+
+
+def _grid(members: list[DefenceRecord], one: str, two: str, rows: dict[str, Row]) -> np.ndarray:
     """Best accuracy, in percent, over the sweep's other settings: (values of the first, values of the second)."""
-    one, two = axes
-    grid = np.full((len(sweep[one]), len(sweep[two])), np.nan)
-    for row in found:
-        head, _, words = row.defence.partition(", ")
-        values = dict(word.rsplit(" ", 1) for word in words.split(", ")) if words else {}
-        if head != stem or values.keys() != sweep.keys():
-            continue
-        i = [str(v) for v in sweep[one]].index(values[one])
-        j = [str(v) for v in sweep[two]].index(values[two])
-        grid[i, j] = np.nanmax([grid[i, j], 100 * row.accuracy.value])
+    first, second = _values(members, one), _values(members, two)
+    grid = np.full((len(first), len(second)), np.nan)
+    for member in members:
+        if member.name in rows:
+            place = first.index(member.swept[one]), second.index(member.swept[two])
+            grid[place] = np.nanmax([grid[place], 100 * rows[member.name].accuracy.value])
     return grid
 
 
-def _distributions(report: Report) -> list[tuple[str, Any]]:
+def _heat_map(members: list[DefenceRecord], one: str, two: str, grid: np.ndarray) -> Any:
+    figure, axes = _figure(4.5, 3.5)
+    shown = axes.imshow(grid, aspect="auto", vmin=0, vmax=100, cmap="viridis")
+    axes.set_xticks(range(grid.shape[1]), [str(value) for value in _values(members, two)])
+    axes.set_yticks(range(grid.shape[0]), [str(value) for value in _values(members, one)])
+    axes.set(xlabel=two, ylabel=one)
+    for (i, j), value in np.ndenumerate(grid):
+        axes.text(j, i, f"{value:.0f}", ha="center", va="center", color="white" if value < 60 else "black", fontsize=8)
+    figure.colorbar(shown, label="accuracy, %")
+    return figure
+
+
+def _distributions(tables: Tables) -> list[Titled]:
     """The right person's probability (or score) over all images, at each step of a defence."""
     made = []
-    groups = dict.fromkeys((c.attack, c.quantisation, c.defence) for c in report.cells if c.point)
-    for attack, quantisation, defence in groups:
-        cells = [c for c in report.cells if (c.attack, c.quantisation, c.defence) == (attack, quantisation, defence)]
-        start = report.cell(attack, quantisation, NONE)
-        assert start is not None
-        n = len(cells[0].own)
-        values = [np.array(c.probability if c.probability is not None else c.own)[:n] for c in [start, *cells]]
+    for along in tables.steps:
         figure, axes = _figure()
-        axes.violinplot(values, showmedians=True)
-        axes.set_xticks(range(1, len(values) + 1), ["before", *(c.point or "at the end" for c in cells)], fontsize=7)
-        axes.set_ylabel("probability of the right person" if report.closed_set else "score of the right person")
-        made.append((f"Step by step: {defence}, {attack} ({quantisation})", figure))
+        axes.violinplot([step.values for step in along.steps], showmedians=True)
+        axes.set_xticks(range(1, len(along.steps) + 1), [step_name(step.point) for step in along.steps], fontsize=7)
+        axes.set_ylabel("probability of the right person" if tables.record.closed_set else "score of the right person")
+        made.append((f"Step by step: {along.defence}, {along.attack} ({along.quantisation})", figure))
     return made

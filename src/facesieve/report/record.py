@@ -5,37 +5,43 @@ Tables and pictures are drawn from it and from nothing else.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from facesieve.errors import InputError
-from facesieve.files import write_with_folder
+from facesieve.errors import InputError, one_line
+from facesieve.files import first_problem, write_with_folder
+from facesieve.metrics.intervals import Estimate
 
 FILE = "report.json"
 NONE = "none"  # the name of no attack, and of no defence
 
+# settings of an experiment that older records have under another name
+RENAMED = {"averaged": "eot_samples", "steps_too": "score_steps", "on": "surrogate"}
 
-class _Record(BaseModel):
+
+class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Cell(_Record):
+class Cell(_Part):
     """One attack, one defence, and what every image was taken for."""
 
     attack: str
     quantisation: Literal["float", "uint8"]
     defence: str
     point: str  # "" where the defence ends; else the step of it after which the images were scored
-    predicted: tuple[int, ...]  # people by number, of the images in the report's order
-    own: tuple[float, ...]  # score of the right person
-    other: tuple[float, ...]  # best score of anybody else
-    probability: tuple[float, ...] | None  # of the right person
+    predicted: tuple[int, ...]  # people by number, of the images in the record's order
+    genuine: tuple[float, ...] = Field(validation_alias=AliasChoices("genuine", "own"))  # score of the person it shows
+    impostor: tuple[float, ...] = Field(validation_alias=AliasChoices("impostor", "other"))  # best score of anybody else
+    probability: tuple[float, ...] | None  # of the person it shows
     seconds: float | None  # a face, in the run that made it; None where nothing was computed
 
 
-class AttackRecord(_Record):
+class AttackRecord(_Part):
     """How one attack went, apart from what it did to the scores."""
 
     name: str
@@ -50,19 +56,50 @@ class AttackRecord(_Record):
     seconds: float  # an image
 
 
-class Report(_Record):
+class DefenceRecord(_Part):
+    """One defence: what it is made from, and which of its settings a sweep chose."""
+
+    name: str
+    family: str  # its name without the swept settings
+    preset: str | None
+    baseline: str | None
+    swept: dict[str, bool | int | float | str]
+    draws_noise: bool
+
+
+class Record(_Part):
     """Everything."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")  # a measure of one value has no interval: nan
 
     experiment: dict[str, Any]
     environment: dict[str, str]
     people: tuple[str, ...]
     labels: tuple[int, ...]  # of the test images, in the order of the cells; a cell of n images has the first n
     closed_set: bool
-    random_defences: tuple[str, ...]  # those that draw noise
+    defences: tuple[DefenceRecord, ...]
     attacks: tuple[AttackRecord, ...]
     cells: tuple[Cell, ...]
     pictures: dict[str, str]  # by defence: a JPEG of the sample faces' way through it, in base64
     complete: bool
+    measures: dict[str, dict[str, Estimate]] = {}  # by measure and name: what else the run was measured by
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older(cls, given: Any) -> Any:
+        """A record of before settings were renamed, or of before it listed its defences."""
+        if not isinstance(given, dict) or not isinstance(given.get("experiment"), dict):
+            return given
+        experiment = {name: _renamed(table) for name, table in given["experiment"].items()}
+        rest = {name: value for name, value in given.items() if name != "random_defences"}
+        if "random_defences" in given:
+            rest["defences"] = described_defences(experiment, given["random_defences"])
+        return {**rest, "experiment": experiment}
+
+    @property
+    def oblivious(self) -> bool:
+        """Whether the attacks saw the recogniser alone."""
+        return bool(self.experiment["run"].get("threat", "oblivious") == "oblivious")
 
     def cell(self, attack: str, quantisation: str, defence: str, point: str = "") -> Cell | None:
         """The cell of these names, if it was run."""
@@ -70,18 +107,38 @@ class Report(_Record):
         return next((c for c in self.cells if (c.attack, c.quantisation, c.defence, c.point) == wanted), None)
 
 
-def save_report(folder: Path, report: Report) -> None:
-    """Write it whole, or not at all."""
-    write_with_folder(folder / FILE, (report.model_dump_json(indent=1) + "\n").encode())
+def described_defences(experiment: dict[str, Any], noisy: Collection[str]) -> tuple[DefenceRecord, ...]:
+    """Each defence of an experiment, as plain data; ``noisy`` are the names of those that draw noise."""
+    found = []
+    for entry in experiment["defences"]:
+        family, sweep = entry["name"] or entry["preset"] or entry["baseline"], entry["sweep"]
+        for values in itertools.product(*sweep.values()):
+            swept = dict(zip(sweep, values, strict=True))
+            name = ", ".join([family, *(f"{key} {value}" for key, value in swept.items())])
+            kind = {"preset": entry["preset"], "baseline": entry["baseline"]}
+            found.append(DefenceRecord(name=name, family=family, swept=swept, draws_noise=name in noisy, **kind))
+    return tuple(found)
 
 
-def load_report(folder: Path) -> Report:
-    """Read it. Raises ``InputError`` for a folder without one."""
+def _renamed(table: Any) -> Any:
+    """A table of an experiment, or a list of such, with today's names."""
+    if isinstance(table, list):
+        return [_renamed(entry) for entry in table]
+    return {RENAMED.get(name, name): value for name, value in table.items()} if isinstance(table, dict) else table
+
+
+def save_record(folder: Path, record: Record) -> None:
+    """Write it, atomically. Raises ``InputError``."""
+    write_with_folder(folder / FILE, (record.model_dump_json(indent=1) + "\n").encode())
+
+
+def load_record(folder: Path) -> Record:
+    """Read it from a run's folder, or its file. Raises ``InputError`` where there is none."""
     path = folder / FILE if folder.is_dir() else folder
     try:
-        return Report.model_validate_json(path.read_bytes())
+        return Record.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; `facesieve evaluate` writes it") from error
+        raise InputError(f"cannot be read: {one_line(error)}; `facesieve evaluate` writes it", path) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{path}: not a report: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from error
+        place, problem = first_problem(error)
+        raise InputError(f"not a report: {place}: {problem.lower()}", path) from error

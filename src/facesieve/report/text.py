@@ -1,4 +1,4 @@
-"""A report's tables as text: titles, headers and cells, the same for every page that shows them."""
+"""A record's numbers as text: titles, headers and cells, the same for every page that shows them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from facesieve.metrics.intervals import Estimate
 from facesieve.report import published
-from facesieve.report.record import NONE, AttackRecord, Report
-from facesieve.report.tables import Row, estimate, rows
+from facesieve.report.record import NONE, AttackRecord, Record
+from facesieve.report.tables import Row, Steps, Tables
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,11 @@ class Table:
     note: str = ""
 
 
+def title(record: Record) -> str:
+    """What was evaluated, in a line."""
+    return f"Evaluation: {record.environment['recogniser']}; {len(record.people)} people, {len(record.labels)} images"
+
+
 def percent(found: Estimate | None) -> str:
     """``69.3 [64.1, 74.0]``, in percent."""
     if found is None:
@@ -32,24 +37,26 @@ def percent(found: Estimate | None) -> str:
     return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
-def tables(report: Report) -> list[Table]:
-    """Clean images first, then every attack in each form that it was saved in; then the steps within defences."""
+def worded(tables: Tables) -> list[Table]:
+    """Clean images first, then every attack in each form that it was saved in; the steps within defences; other measures."""
+    record = tables.record
+    attacks = {attack.name: attack for attack in record.attacks}
     by_set: dict[tuple[str, str], list[Row]] = {}
-    for row in rows(report):
+    for row in tables.rows:
         by_set.setdefault((row.attack, row.quantisation), []).append(row)
-    attacks = {attack.name: attack for attack in report.attacks}
-    found = [_table(report, attacks.get(name), quantisation, group) for (name, quantisation), group in by_set.items()]
-    return [*found, *_steps(report)]
+    found = [_table(record, attacks.get(name), quantisation, group) for (name, quantisation), group in by_set.items()]
+    found += [_steps(record, steps) for steps in tables.steps]
+    return [*found, *(_measured(name, values) for name, values in record.measures.items())]
 
 
-def _table(report: Report, attack: AttackRecord | None, quantisation: str, group: list[Row]) -> Table:
+def _table(record: Record, attack: AttackRecord | None, quantisation: str, group: list[Row]) -> Table:
     columns = ["defence", "images", "accuracy, %"]
     columns += ["points lost"] if attack is None else ["recovery, %"]
-    if report.closed_set:
+    if record.closed_set:
         columns += ["p(right), %"]
     if any(row.frr is not None for row in group):
         columns += ["FRR, %", "FAR, %"]
-    theirs = _is_published(report, attack)
+    theirs = _is_published(record, attack)
     if theirs:
         columns += ["published: accuracy, %", "published: points lost" if attack is None else "published: recovery, %"]
     columns += ["ms a face"]
@@ -57,7 +64,7 @@ def _table(report: Report, attack: AttackRecord | None, quantisation: str, group
     for row in group:
         line = [row.defence, str(row.accuracy.n), percent(row.accuracy)]
         line += [percent(row.lost if attack is None else row.recovery)]
-        if report.closed_set:
+        if record.closed_set:
             line += [percent(row.probability)]
         if "FRR, %" in columns:
             line += [percent(row.frr), percent(row.far)]
@@ -65,7 +72,7 @@ def _table(report: Report, attack: AttackRecord | None, quantisation: str, group
             line += _published(row, clean=attack is None)
         line += ["–" if row.seconds is None else f"{1000 * row.seconds:.0f}"]
         lines.append(tuple(line))
-    return Table(_title(attack, quantisation), tuple(columns), tuple(lines), _note(report, attack))
+    return Table(_title(attack, quantisation), tuple(columns), tuple(lines), _note(record, attack))
 
 
 def _title(attack: AttackRecord | None, quantisation: str) -> str:
@@ -74,24 +81,20 @@ def _title(attack: AttackRecord | None, quantisation: str) -> str:
     return f"{attack.name}, {'as they are (float)' if quantisation == 'float' else 'saved as 8 bit (uint8)'}"
 
 
-def _note(report: Report, attack: AttackRecord | None) -> str:
+def _note(record: Record, attack: AttackRecord | None) -> str:
     if attack is None:
         return (
-            "" if report.closed_set else f"FRR and FAR at the threshold for FAR {100 * report.experiment['run']['far']:g} % here."
+            "" if record.closed_set else f"FRR and FAR at the threshold for FAR {100 * record.experiment['run']['far']:g} % here."
         )
-    own = "" if _oblivious(report) else " Each defence faces a set of its own, crafted through it."
+    own = "" if record.oblivious else " Each defence faces a set of its own, crafted through it."
     return (
         f"The attack saw {attack.sees}.{own} {attack.iterations} iterations, {attack.seconds:g} s an image. "
         "Times are of the run as it was, whatever else the machine did."
     )
 
 
-def _oblivious(report: Report) -> bool:
-    return bool(report.experiment["run"].get("threat", "oblivious") == "oblivious")
-
-
-def _is_published(report: Report, attack: AttackRecord | None) -> bool:
-    if not report.closed_set or not _oblivious(report):
+def _is_published(record: Record, attack: AttackRecord | None) -> bool:
+    if not record.closed_set or not record.oblivious:
         return False
     return attack is None or (attack.method, attack.eps, attack.iterations) == ("pgd", 0.5, 40)
 
@@ -107,30 +110,32 @@ def _published(row: Row, *, clean: bool) -> list[str]:
     return [f"{100 * adversarial:.2f}", f"{100 * published.recovery(row.defence):.1f}"]
 
 
-def _steps(report: Report) -> list[Table]:
+def _steps(record: Record, along: Steps) -> Table:
     """The probability of the right person along a defence's steps, or its score where there is no closed set."""
-    found: list[Table] = []
-    measure = "p(right), %" if report.closed_set else "score of the right person"
-    for first in report.cells:
-        if first.point == "" or any(
-            t.title.startswith(f"Step by step: {first.defence}, {first.attack} ({first.quantisation}") for t in found
-        ):
-            continue
-        same = [
-            c for c in report.cells if (c.attack, c.quantisation, c.defence) == (first.attack, first.quantisation, first.defence)
-        ]
-        start = report.cell(first.attack, first.quantisation, NONE)
-        faced = first.attack == NONE or _oblivious(report)  # else the defence faces another set than no defence does
-        points = [*([("before", start)] if faced else []), *((c.point or "at the end", c) for c in same)]
-        lines = []
-        for name, cell in points:
-            assert cell is not None
-            values = np.array(cell.probability if cell.probability is not None else cell.own)[: len(first.own)]
-            mean = estimate(lambda w, v=values: float(v @ w / w.sum()) if w.sum() else math.nan, report, len(values))  # type: ignore[misc]
-            quartiles = ", ".join(f"{100 * q:.1f}" for q in np.quantile(values, [0.25, 0.5, 0.75]))
-            lines.append((name, str(len(values)), percent(mean), quartiles, f"{100 * values[0]:.1f}"))
-        header = ("after", "images", f"mean {measure}", "quartiles", "the first image")
-        theirs = "; ".join(f"{name} {100 * p:.2f}" for name, p in published.PROBABILITIES.items())
-        note = f"Published, of one sample: {theirs}." if report.closed_set and first.attack != NONE else ""
-        found.append(Table(f"Step by step: {first.defence}, {first.attack} ({first.quantisation})", header, tuple(lines), note))
-    return found
+    measure = "p(right), %" if record.closed_set else "score of the right person"
+    lines = []
+    for step in along.steps:
+        quartiles = ", ".join(f"{100 * q:.1f}" for q in np.quantile(step.values, [0.25, 0.5, 0.75]))
+        first = f"{100 * step.values[0]:.1f}"
+        lines.append((step_name(step.point), str(len(step.values)), percent(step.mean), quartiles, first))
+    header = ("after", "images", f"mean {measure}", "quartiles", "the first image")
+    theirs = "; ".join(f"{name} {100 * p:.2f}" for name, p in published.PROBABILITIES.items())
+    note = f"Published, of one sample: {theirs}." if record.closed_set and along.attack != NONE else ""
+    return Table(f"Step by step: {along.defence}, {along.attack} ({along.quantisation})", header, tuple(lines), note)
+
+
+def step_name(point: str | None) -> str:
+    """Where images stand on the way through a defence."""
+    return "before" if point is None else point or "at the end"
+
+
+def _measured(measure: str, values: dict[str, Estimate]) -> Table:
+    rows = tuple((name, number(value), str(value.n)) for name, value in values.items())
+    return Table(f"Measured: {measure}", ("figure", "value", "n"), rows)
+
+
+def number(found: Estimate) -> str:
+    """``0.159 [0.151, 0.167]``, as it is."""
+    if math.isnan(found.low):
+        return f"{found.value:.4g}"
+    return f"{found.value:.4g} [{found.low:.4g}, {found.high:.4g}]"

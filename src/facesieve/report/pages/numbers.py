@@ -1,0 +1,20 @@
+"""The numbers of the tables as JSON, for other programs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from facesieve.report.checks import checks
+from facesieve.report.pages import PAGES
+from facesieve.report.tables import Tables
+
+
+def numbers(tables: Tables) -> str:
+    """The warnings, a list of rows, and what made them."""
+    rows = [asdict(row) for row in tables.rows]
+    content = {"warnings": checks(tables), "rows": rows, "environment": tables.record.environment}
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+PAGES.register("tables.json", numbers)
