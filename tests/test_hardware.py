@@ -17,11 +17,11 @@ from facesieve.errors import SettingError
         ({"avx2"}, "bf16", torch.bfloat16, "asked for; no bf16 unit"),
     ],
 )
-def test_the_path_follows_the_processor(monkeypatch, flags, precision, dtype, reason):
+def test_the_number_format_follows_the_processor(monkeypatch, flags, precision, dtype, reason):
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
-    path = hardware.choose_hardware("cpu", precision)
-    assert (path.dtype, path.reason) == (dtype, reason)
-    assert str(path) == f"cpu {'bf16' if dtype == torch.bfloat16 else 'fp32'} ({reason})"
+    chosen = hardware.choose_hardware("cpu", precision)
+    assert (chosen.dtype, chosen.reason) == (dtype, reason)
+    assert str(chosen) == f"cpu {'bf16' if dtype == torch.bfloat16 else 'fp32'} ({reason})"
 
 
 def test_a_precision_that_does_not_exist():
@@ -35,5 +35,5 @@ def test_a_device_that_is_not_there(device):
         hardware.choose_hardware(device)
 
 
-def test_the_summary_names_the_path():
+def test_the_summary_names_what_is_chosen():
     assert hardware.summary()["path"] == str(hardware.choose_hardware())

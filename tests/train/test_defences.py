@@ -215,3 +215,26 @@ def test_mistakes_are_one_line(crops, sample_paths, tmp_path):
         parse_settings(FaceGuardTraining, ["eps=0"])
     with pytest.raises(InputError, match="no photographs found"):
         train_ddsa(tmp_path, tmp_path / "out", DDSA)
+
+
+def test_the_command_tells_how_far_it_is_and_names_the_option_of_a_mistake(facesieve, sample_paths, tmp_path):
+    settings = ("steps=2", "batch=2", "size=32", "patch=8", "held_out=1")
+    options = [part for setting in settings for part in ("--set", setting)]
+    command = ["train", "ddsa", "--data", sample_paths[0].parent, "-o", tmp_path / "run", *options]
+    done = facesieve(*command)
+    assert done.code == 0, done.err
+    first, last, held_out, finished = done.out.splitlines()
+    assert first.startswith("5 faces to train on, 1 held out")
+    assert last.startswith("step 2/2  squared_error ")
+    assert last.endswith(" steps/min  0 min left")
+    assert held_out.startswith("held out  noised_error ")
+    assert finished == f"finished weights in {tmp_path / 'run' / 'ddsa.safetensors'}"
+    for mistake, said in (
+        ("batch=0", "--set batch=0: "),
+        ("speed=1", "--set speed=1: expected name=value"),
+        ("patch=30", "patch 30"),
+    ):
+        wrong = facesieve(*command, "--set", mistake)
+        assert wrong.code == 2
+        assert said in wrong.err
+        assert len(wrong.err.splitlines()) == 1

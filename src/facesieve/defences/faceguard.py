@@ -56,7 +56,7 @@ def seen(images: Tensor) -> Tensor:
     return torch.cat([2 * images - 1, DETAIL * (images - functional.avg_pool2d(padded, 3, stride=1))], 1)
 
 
-class Detector(nn.Module):
+class PerturbationDetector(nn.Module):
     """What is seen of images, (B, 6, H, W), to a score (B,): the logit of having been perturbed."""
 
     def __init__(self, width: int = 32) -> None:
@@ -87,7 +87,7 @@ class Guard(nn.Module):
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.detector = Detector(width)
+        self.detector = PerturbationDetector(width)
         self.purifier = EncoderDecoder(6, width)
 
     def detect(self, images: Tensor) -> Tensor:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from facesieve.weights import FOLDER
+
 PRIOR, TUNED_PRIOR = "prior-128", "prior-128-tuned"
 EMBEDDED = (PRIOR, TUNED_PRIOR)
 
 
 def embedded_prior_folder(name: str = PRIOR) -> Path:
     """Its folder; ``load_prior`` reads it, ``card.json`` in it says what it is and where its limits lie."""
-    return Path(__file__).parent.parent / "weights" / name
+    return FOLDER / name

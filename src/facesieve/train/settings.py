@@ -170,5 +170,6 @@ def parse_settings(model: type[Settings], pairs: list[str]) -> Settings:
         return model.model_validate(given)
     except ValidationError as error:
         place, what = first_problem(error)
-        pair = next((pair for pair in pairs if pair.split("=")[0] == place.split(".")[0]), place)
-        raise SettingError(what.lower(), pair) from error
+        name = place.split(".")[0]
+        last = next((pair for pair in reversed(pairs) if pair.partition("=")[0] == name), name)
+        raise SettingError(what.lower(), last) from error

@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 Kind = type[FacesieveError]
 Network = TypeVar("Network", bound="nn.Module")
 
+FOLDER = Path(__file__).parent  # what ships with the package
 AGAIN = "get it again"
 
 
 def shipped(name: str) -> Path:
     """Where the weights of that name lie that come with the package."""
-    return Path(__file__).parent / f"{name}.safetensors"
+    return FOLDER / f"{name}.safetensors"
 
 
 # --- cards and hashes --------------------------------------------------------------------------------
