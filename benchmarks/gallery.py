@@ -13,7 +13,7 @@ Each back end is filled by one process and searched by another, so that its memo
 searching: resident memory, without what the system caches of files; ``opened_MiB`` is that of the
 libraries before the first search. ``processor_ms`` is the processor time of a search, of the server
 too, which other work on the machine hardly changes. The rows go to ``docs/results/gallery.json``
-and ``docs/results/marks.json``.
+and ``docs/results/targets.json``.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from keeping import origin, write
 
 from facesieve.galleries import create_gallery, open_gallery
 from facesieve.galleries.base import RAW
+from facesieve.report.targets import Target, keep_targets
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 NAMES = {"lance": "LanceDB", "postgres": "PostgreSQL"}
@@ -170,14 +171,14 @@ def measure(name: str, work: Path, args: argparse.Namespace) -> list[dict[str, o
     return rows
 
 
-def marks(rows: list[dict[str, Any]], origin: dict[str, str]) -> list[dict[str, object]]:
+def targets(rows: list[dict[str, Any]], origin: dict[str, str]) -> list[Target]:
     found: list[dict[str, object]] = []
     for row in (row for row in rows if row["search"] == "index"):
         for many in (1, 10):
             name = f"recall at {many} against exact search, {row['back_end']}, {row['templates']:,} templates"
             key = f"recall_at_{many}"
             values = {"value": row[key], "low": row[f"{key}_low"], "high": row[f"{key}_high"], "n": row["n"]}
-            found.append({"issue": "B", "mark": name, "wanted": ">= 0.99", **values, **origin})
+            found.append(Target(area="service", target=name, wanted=">= 0.99", **values, **origin))
     return found
 
 
@@ -196,7 +197,7 @@ def main() -> None:
         for name in args.only:
             rows = [row | made for row in measure(name, work, args)]
             write(args.results / "gallery.json", rows, ("back_end", "templates", "search"))
-            write(args.results / "marks.json", marks(rows, made), ("issue", "mark"))
+            keep_targets(args.results / "targets.json", targets(rows, made))
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

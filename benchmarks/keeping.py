@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from facesieve.report.targets import commit
+
 
 def origin(script: str, private: Mapping[str, str]) -> dict[str, str]:
     """The command and the commit of this run; words that are ``private`` to this machine are replaced."""
     words = [private.get(word, word) for word in sys.argv[1:]]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    return {"command": " ".join([f"python benchmarks/{script}", *words]), "commit": commit}
+    return {"command": " ".join([f"python benchmarks/{script}", *words]), "commit": commit()}
 
 
 def write(path: Path, new: list[dict[str, Any]], keys: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ or not, of a server with its defaults. Memory is the server's resident memory; i
 time over that of the second quarter. Recovery is the time from the last request that was sent until
 a new one is answered with 200; those that wait are served first, so that it is about
 ``max_wait_s`` and a batch. Rows go to ``docs/results/load.json``, a table of them to
-``docs/results/load.md``, marks to ``docs/results/marks.json``.
+``docs/results/load.md``, targets to ``docs/results/targets.json``.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from keeping import origin, write
 
 from facesieve.faces import Detector, align
 from facesieve.images import encode_photo, read_photo, to_photo
+from facesieve.report.targets import Target, keep_targets
 
 HERE = Path(__file__).parent.parent
 RESULTS = HERE / "docs" / "results"
@@ -187,22 +188,22 @@ def measure(args: argparse.Namespace, data: bytes) -> list[Row]:
     return rows
 
 
-def marks(rows: list[Row], origin: Row) -> list[Row]:
-    def mark(name: str, wanted: str, value: float, n: int) -> Row:
-        return {"issue": "F", "mark": name, "wanted": wanted, "value": value, "n": n, **origin}
+def targets(rows: list[Row], origin: Row) -> list[Target]:
+    def target(name: str, wanted: str, value: float, n: int) -> Target:
+        return Target(area="service", target=name, wanted=wanted, value=value, n=n, **origin)
 
     found, most = [], max(row["clients"] or 0 for row in rows)
     for row in (row for row in rows if row["part"] == "closed loop" and row["max_batch"] == 8):
         [alone] = [other for other in rows if (other["clients"], other["max_batch"]) == (row["clients"], 1)]
         gain = round(row["faces_per_s"] / alone["faces_per_s"], 3) if alone["faces_per_s"] else float("nan")
-        wanted = "> 1" if row["clients"] == most else ""
-        found.append(mark(f"gain of batching in throughput, {row['clients']} clients", wanted, gain, row["n"]))
+        wanted = "> 1" if row["clients"] == most else "none set"
+        found.append(target(f"gain of batching in throughput, {row['clients']} clients", wanted, gain, row["n"]))
     last = rows[-1]
     others = sum(count for status, count in last["statuses"].items() if status not in {"200", "503"})
     total = sum(Counter(last["statuses"]).values())
-    found.append(mark("answers other than 200 and 503 at twice the capacity", "0", others, total))
-    found.append(mark("growth of memory at twice the capacity, MiB", "flat", last["growth_MiB"], total))
-    found.append(mark("recovery after twice the capacity, s", "<= 2", last["recovery_s"], total))
+    found.append(target("answers other than 200 and 503 at twice the capacity", "<= 0", others, total))
+    found.append(target("growth of memory at twice the capacity, MiB", "flat", last["growth_MiB"], total))
+    found.append(target("recovery after twice the capacity, s", "<= 2", last["recovery_s"], total))
     return found
 
 
@@ -233,7 +234,7 @@ def main() -> None:
     made = origin("load.py", {str(args.results): "FOLDER"})
     rows = [row | made for row in measure(args, crop())]
     write(args.results / "load.json", rows, ("part", "clients", "max_batch"))
-    write(args.results / "marks.json", marks(rows, made), ("issue", "mark"))
+    keep_targets(args.results / "targets.json", targets(rows, made))
     (args.results / "load.md").write_text(table(json.loads((args.results / "load.json").read_text())))
 
 

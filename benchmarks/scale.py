@@ -12,7 +12,7 @@ the photographs in ``samples/``; the photographs themselves, with their faces fo
 a row of their own. The plan multiplies what was measured; prices are assumptions, and said to be.
 
 Rows go to ``docs/results/scale.json``, tables and plan to ``docs/results/scale.md``, the mark to
-``docs/results/marks.json``.
+``docs/results/targets.json``.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from facesieve.jobs.formats import Unit
 from facesieve.jobs.run import Options, purify_units
 from facesieve.purify import preset
 from facesieve.recognition.sface import load_sface
+from facesieve.report.targets import Target, keep_targets
 from facesieve.shield import Shield
 
 HERE = Path(__file__).parent.parent
@@ -237,8 +238,8 @@ def main() -> None:
     text = page(rows, made, load_sface().dimensions, args.core_hour)
     (args.results / "scale.md").write_text(text)
     lack = {"value": round(overhead(rows), 4), "n": args.rounds * args.shards * args.faces}
-    mark = {"issue": "F", "mark": "overhead of the engine against the plain loop, one worker", "wanted": "< 0.10", **lack, **made}
-    write(args.results / "marks.json", [mark], ("issue", "mark"))
+    name = "overhead of the engine against the plain loop, one worker"
+    keep_targets(args.results / "targets.json", [Target(area="service", target=name, wanted="< 0.10", **lack, **made)])
     print(text)
 
 
