@@ -52,7 +52,7 @@ class Timed:
     """A prior that adds up the time spent in it."""
 
     def __init__(self, prior: NetworkPrior) -> None:
-        self.prior, self.shape, self.seconds = prior, prior.shape, 0.0
+        self.prior, self.shape, self.sha256, self.seconds = prior, prior.shape, prior.sha256, 0.0
 
     def __call__(self, u: Tensor, sigma: Tensor | float) -> Tensor:
         begun = time.perf_counter()
@@ -79,9 +79,9 @@ def main() -> None:
 
 
 def table(precision: str, args: argparse.Namespace) -> None:
-    path = choose_hardware("cpu", precision)
-    peak = peak_rate(path.dtype, 5 * args.repeats)
-    priors = {name: load_prior(embedded_prior_folder(name), dtype=path.dtype) for name in EMBEDDED}
+    dtype = choose_hardware("cpu", precision).dtype
+    peak = peak_rate(dtype, 5 * args.repeats)
+    priors = {name: load_prior(embedded_prior_folder(name), dtype=dtype) for name in EMBEDDED}
     prior = priors[PRIOR]  # the others have the same network
     with FlopCounterMode(display=False) as counter:
         prior(torch.zeros(1, *prior.shape), 1.0)

@@ -10,11 +10,11 @@ import argparse
 import time
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from facesieve import load_shield, preset, read_photo, write_photo
-from facesieve.noise import derive_seed
 from facesieve.pictures import Column, columns, sheet
+from facesieve.shield import Shield
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 
@@ -29,34 +29,34 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     print("loading the detector and the prior ...")
     fast = load_shield("fast")
-    paper = load_shield(preset("paper").changed(steps=args.paper_steps))
-    photos = {path: read_photo(path) for path in sorted(SAMPLES.glob("*.jpg"))[: args.photos]}
-    crops = []
-    for path, photo in photos.items():
-        restored, faces = fast.purify(photo, seeds=[derive_seed(0, path.name, n) for n in range(len(fast.faces(photo)))])
-        write_photo(args.output / f"{path.stem}.png", restored)
-        print(f"{path.name}: {len(faces)} face{'s' * (len(faces) != 1)}")
-        crops += [fast.crop(photo, face) for face in faces]
+    crops = np.concatenate([restored(fast, path, args.output) for path in sorted(SAMPLES.glob("*.jpg"))[: args.photos]])
 
-    faces_in = torch.stack(crops)
-    seeds = range(len(faces_in))
     begun = time.perf_counter()
-    quick = fast.trace(faces_in, seeds)
-    per_face = (time.perf_counter() - begun) / len(faces_in)
-    print(f"fast: {per_face:.2f} s a face, {fast.preset.evaluations} evaluations of the prior, on {fast.path}")
+    quick = fast.runtime.purify(crops, range(len(crops)))
+    per_face = (time.perf_counter() - begun) / len(crops)
+    print(f"fast: {per_face:.2f} s a face, {fast.card.evaluations} evaluations of the prior, on {fast.card.ran_on}")
     print("now the published two stages on the same faces; this takes a minute or two ...")
+    paper = fast.with_preset(preset("paper").changed(steps=args.paper_steps))
     begun = time.perf_counter()
-    published = paper.trace(faces_in, seeds)
-    paper_face = (time.perf_counter() - begun) / len(faces_in)
-    print(f"paper: {paper_face:.2f} s a face, {paper.preset.evaluations} evaluations")
+    published = paper.runtime.purify(crops, range(len(crops)))
+    paper_face = (time.perf_counter() - begun) / len(crops)
+    print(f"paper: {paper_face:.2f} s a face, {paper.card.evaluations} evaluations")
     print(f"fast is {paper_face / per_face:.0f} times faster")
 
-    shown = columns(faces_in, published)
-    shown += [Column(f"fast: {c.title}", c.images) for c in columns(faces_in, quick)[2:]]
+    shown = columns(crops, published)
+    shown += [Column(f"fast: {c.title}", c.images) for c in columns(crops, quick)[2:]]
     picture = args.output / "stages.png"
     write_photo(picture, sheet(shown))
     print(f"\nthe restored photographs are in {args.output}")
     print(f"input, stages and amplified difference of each face: {picture}")
+
+
+def restored(shield: Shield, path: Path, output: Path) -> np.ndarray:
+    """Purify a photograph into ``output``; its faces (N, 3, S, S) as they came."""
+    before = shield.cut(read_photo(path))
+    write_photo(output / f"{path.stem}.png", shield.restore(before, before.seeds(0)).paste())
+    print(f"{path.name}: {len(before)} face{'s' * (len(before) != 1)}")
+    return before.crops
 
 
 if __name__ == "__main__":

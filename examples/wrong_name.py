@@ -11,16 +11,20 @@ import argparse
 import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from facesieve import align, load_shield, read_photo, write_photo
+from facesieve import FaceCrops, load_shield, read_photo, write_photo
+from facesieve.attacks.gradient import pgd
+from facesieve.attacks.objectives import TargetedMargin, similarities
 from facesieve.galleries import create_gallery
-from facesieve.galleries.base import Match
-from facesieve.identification import CROP, Identifier
-from facesieve.images import to_photo
+from facesieve.galleries.base import RAW, Gallery
+from facesieve.identification import CROP, Identifier, stacked
+from facesieve.images import Photo, to_photo
 from facesieve.pictures import Column, sheet
+from facesieve.recognition import TorchEmbedder
 from facesieve.recognition.sface import load_sface
+from facesieve.rows import normalised
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 ENROLLED = {
@@ -33,15 +37,11 @@ PROBE, PERSON, VICTIM = "obama-3.jpg", "Obama", "Hopper"
 EPS, STEP, STEPS = 4 / 255, 1 / 255, 20
 
 
-def perturb(embedder: torch.nn.Module, crop: Tensor, own: Tensor, victim: Tensor) -> Tensor:
-    """A crop (1, 3, S, S) within EPS of ``crop`` that the embedder takes for the victim, in 8-bit values."""
-    x = crop.clone()
-    for _ in range(STEPS):
-        x.requires_grad_(True)
-        row = embedder(x)
-        (gradient,) = torch.autograd.grad((row @ victim - row @ own).sum(), x)
-        x = (x.detach() + STEP * gradient.sign()).clamp(crop - EPS, crop + EPS).clamp(0, 1)
-    return torch.round(x * 255) / 255
+def perturbed(embedder: TorchEmbedder, clean: FaceCrops, gallery: Gallery) -> Photo:
+    """The aligned face within EPS of ``clean`` that the embedder takes for the victim, in 8-bit values."""
+    templates = normalised(np.stack([gallery.templates_of(person).mean(0) for person in (PERSON, VICTIM)]))
+    goal = TargetedMargin(similarities(embedder, torch.from_numpy(templates)), torch.tensor([1]))
+    return to_photo(pgd(goal, torch.from_numpy(clean.crops), eps=EPS, step=STEP, iterations=STEPS)[0])
 
 
 def main() -> None:
@@ -52,40 +52,30 @@ def main() -> None:
     if folder.exists():
         shutil.rmtree(folder)  # the demo's own, from its last run
 
-    embedder = load_sface()
-    guard = Identifier(embedder, load_shield("fast"))
+    embedder, shield = load_sface(), load_shield("fast")
+    bare = Identifier(embedder)
     gallery = create_gallery(str(folder), embedder=embedder.name, dimensions=embedder.dimensions)
     for person, files in ENROLLED.items():
-        gallery.enrol(person, guard.templates([read_photo(SAMPLES / name) for name in files]))
+        gallery.enrol(person, stacked([bare.templates(shield.cut(read_photo(SAMPLES / name))) for name in files]))
     print(f"enrolled {len(ENROLLED)} people in {folder}")
 
-    def name(crops: Tensor, purifier: str = "raw") -> Match:
-        with torch.inference_mode():
-            return gallery.search(embedder.embed(crops).numpy(), purifier=purifier, count=1)[0][0]
+    # The aligned face alone, as the recogniser sees it.
+    clean = FaceCrops.whole(to_photo(shield.cut(read_photo(SAMPLES / PROBE)).at(CROP).crops[0]), CROP)
+    attacked = FaceCrops.whole(perturbed(embedder, clean, gallery), CROP)
+    small = attacked.at(shield.card.size)
+    purified = shield.restore(small, small.seeds(0))
 
-    photo = read_photo(SAMPLES / PROBE)
-    clean = align(photo, guard.one_face(photo), CROP)[None]
-    own, victim = (torch.from_numpy(gallery.templates_of(p)).mean(0) for p in (PERSON, VICTIM))
-    attacked = perturb(embedder, clean, own, victim)
-    assert guard.shield is not None
-    small = torch.nn.functional.interpolate(attacked, (guard.shield.size,) * 2, mode="bilinear", antialias=True)
-    purified = guard.shield.trace(small, [0])[-1][1]
-
-    said = {"the probe": name(clean), "perturbed": name(attacked), "purified": name(purified, guard.purifier)}
-    for what, match in said.items():
+    titles = []
+    for what, face, label in (("the probe", clean, RAW), ("perturbed", attacked, RAW), ("purified", purified, shield.card.label)):
+        match = gallery.search(embedder.rows(face.crops), purifier=label, count=1)[0][0]
         print(f"{what:10s} is named {match.person} (cosine {match.score:.2f})")
-    titles = [f"{what}: {match.person} {match.score:.2f}" for what, match in said.items()]
-    noise = (0.5 + 16 * (attacked - clean)).clamp(0, 1)
-    shown = [
-        Column(titles[0], clean),
-        Column("perturbation x 16", noise),
-        Column(titles[1], attacked),
-        Column(titles[2], purified),
-    ]
-    for what, crop in (("probe", clean), ("attacked", attacked)):
-        write_photo(args.output / f"{what}.png", to_photo(crop[0]))
+        titles.append(f"{what}: {match.person} {match.score:.2f}")
+    noise = Column("perturbation x 16", (0.5 + 16 * (attacked.crops - clean.crops)).clip(0, 1))
+    first, *rest = (Column(title, face.crops) for title, face in zip(titles, (clean, attacked, purified), strict=True))
     picture = args.output / "wrong-name.png"
-    write_photo(picture, sheet(shown, cell=256))
+    write_photo(picture, sheet([first, noise, *rest], cell=256))
+    write_photo(args.output / "probe.png", clean.photo)
+    write_photo(args.output / "attacked.png", attacked.photo)
     gallery.close()
     print(f"\nwho it is taken for, before and after: {picture}")
 
