@@ -178,7 +178,10 @@ def fill(
     state = {**counters, **state}
     _check_fit(wanted, state, where, kind, what)
     with torch.inference_mode(False):  # weights made in inference mode could never carry an attack's gradient
-        converted = {name: value.to(device, dtype if value.is_floating_point() else None) for name, value in state.items()}
+        converted = {
+            name: value.to(device, dtype if value.is_floating_point() else None, copy=value.is_inference())
+            for name, value in state.items()
+        }
         network.load_state_dict(converted, assign=True)
     if any(buffer.is_meta for buffer in network.buffers()):
         raise kind("the network has blocks with fixed filters, which are not supported", where)
