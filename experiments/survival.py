@@ -40,17 +40,11 @@ def energy(change: Tensor) -> Tensor:
 
 def survival(run: Run, name: str) -> list[dict[str, object]]:
     """A row for each defence's step and channel kind."""
-    settings, rows = run.settings, []
+    rows = []
     attack = next(a for a in run.attacks if a.name == name)
     attacked = run.adversarial(attack, run.count(attack)).images["uint8"]
-    for chosen, defence in zip(run.defences, run.made, strict=True):
-        if chosen.attacks is not None and name not in chosen.attacks:
-            continue
-        n = min(len(attacked), chosen.probes or len(attacked))
-        pair = [
-            defend(defence, images[:n], run.around, run.store, seed=settings.seed, batch=settings.batch)
-            for images in (run.images, attacked)
-        ]
+    for defence, n in run.faced_by(attack):
+        pair = [defend(defence, images[:n], run.context) for images in (run.images, attacked)]
         before = energy(attacked[:n] - run.images[:n])
         for (point, clean), (_, adversarial) in zip(pair[0].points, pair[1].points, strict=True):
             left = energy(adversarial - clean) / before

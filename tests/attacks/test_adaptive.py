@@ -8,12 +8,14 @@ import torch
 from torch.testing import assert_close
 
 from facesieve import Purifier
-from facesieve.attacks.adaptive import Behind, StraightThrough, gives_gradient, seen_through
+from facesieve.attacks.adaptive import EotScores
 from facesieve.attacks.gradient import pgd
 from facesieve.attacks.objectives import Margin
-from facesieve.defences import DEFENCES, BitDepth, GaussianBlur, Jpeg
+from facesieve.defences import DEFENCES
+from facesieve.defences.squeezing import BitDepth, GaussianBlur, Jpeg
 from facesieve.noise import seeded_noise
-from facesieve.purify import preset
+from facesieve.purify import Stage, StraightThrough, preset
+from facesieve.purify.stage import gives_gradient
 
 SHAPE = (3, 8, 8)
 WEIGHTS = torch.randn(2, math.prod(SHAPE), generator=torch.Generator().manual_seed(0))
@@ -24,7 +26,7 @@ def scores(images):
 
 
 @dataclass(frozen=True)
-class Noised:
+class Noised(Stage):
     """Adds unit noise: the score of person c then has the variance |w_c|^2."""
 
     name = "noised"
@@ -48,7 +50,7 @@ def test_the_identity_stands_in_for_a_gradient(images):
     assert torch.equal(slope, images)
 
 
-@pytest.mark.parametrize("name", sorted(DEFENCES.keys() - {"diffpure"}))
+@pytest.mark.parametrize("name", sorted({*DEFENCES} - {"diffpure"}))
 def test_which_defences_give_a_gradient_is_found_as_it_is_documented(name):
     none = {"jpeg", "total-variation", "non-local-means", "wavelet-denoise", "bit-depth", "feature-distillation"}
     assert gives_gradient(DEFENCES[name](), 32) == (name not in none)
@@ -57,7 +59,7 @@ def test_which_defences_give_a_gradient_is_found_as_it_is_documented(name):
 def test_an_attacker_sees_a_purifier_with_what_is_missing_replaced(white_prior, images):
     restoring = preset("stage2").changed(steps=2).with_prior(white_prior).stages[0]
     purifier = Purifier((Jpeg(), GaussianBlur(sigma=1.0), restoring))
-    seen = seen_through(purifier, 8)
+    seen = purifier.for_attacker(8)
     assert [isinstance(stage, StraightThrough) for stage in seen.stages] == [True, False, False]
     with torch.no_grad():
         assert_close(seen(images, seeds=[1, 2, 3]), purifier(images, seeds=[1, 2, 3]))
@@ -67,7 +69,7 @@ def test_an_attacker_sees_a_purifier_with_what_is_missing_replaced(white_prior, 
 
 
 def test_scores_are_the_mean_over_draws_that_are_new_at_every_call(images):
-    behind = Behind(scores, Purifier((Noised(),)), seeds=[5, 6, 7], draws=16)
+    behind = EotScores(scores, Purifier((Noised(),)), seeds=[5, 6, 7], eot_samples=16)
     asked = torch.stack([behind(images) - scores(images) for _ in range(200)])  # (200, 3, 2)
     expected = (WEIGHTS.square().sum(1) / 16).expand(3, 2)
     assert_close(asked.var(0), expected, rtol=0.35, atol=0)  # 200 draws: a standard deviation of 10 %
@@ -75,7 +77,7 @@ def test_scores_are_the_mean_over_draws_that_are_new_at_every_call(images):
 
 
 def test_an_image_gets_alone_what_it_gets_in_a_batch(images):
-    whole, alone = (Behind(scores, Purifier((Noised(),)), seeds=seeds, draws=2) for seeds in ([5, 6, 7], [6]))
+    whole, alone = (EotScores(scores, Purifier((Noised(),)), seeds=seeds, eot_samples=2) for seeds in ([5, 6, 7], [6]))
     for _ in range(2):
         assert_close(whole(images)[1:2], alone(images[1:2]))
 
@@ -84,8 +86,8 @@ def test_the_replaced_gradient_gets_through_where_the_true_one_does_not_move(ima
     """On linear scores the best corner of the ball is known: the sign of w_1 - w_0; rounding to 8 levels changes it little."""
     labels, eps = scores(images).argmax(1), 0.2
     masked = Purifier((BitDepth(bits=3),))
-    stuck = pgd(Margin(Behind(scores, masked, [0] * 3), labels), images, eps=eps, step=eps, iterations=3)
+    stuck = pgd(Margin(EotScores(scores, masked, [0] * 3), labels), images, eps=eps, step=eps, iterations=3)
     assert torch.equal(stuck, images)
-    found = pgd(Margin(Behind(scores, seen_through(masked, 8), [0] * 3), labels), images, eps=eps, step=eps, iterations=3)
+    found = pgd(Margin(EotScores(scores, masked.for_attacker(8), [0] * 3), labels), images, eps=eps, step=eps, iterations=3)
     toward = torch.where(labels == 0, 1.0, -1.0)[:, None, None, None] * (WEIGHTS[1] - WEIGHTS[0]).sign().view(SHAPE)
     assert_close(found, images + eps * toward)

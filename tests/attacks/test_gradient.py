@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -211,12 +212,13 @@ def test_half_a_level_becomes_one_or_none_when_it_is_saved():
 
 
 def test_sface_names_another_person_after_pgd(sample_photos):
-    from facesieve.faces import Detector, align
+    from facesieve.faces import Detector, FaceCrops
     from facesieve.recognition.sface import load_sface
 
     detector, network = Detector(), load_sface()
     photos = list(sample_photos.items())
-    crops = torch.stack([align(photo, detector.detect_largest(photo), 112) for _, photo in photos])
+    cut = [FaceCrops.cut(photo, detector.detect(photo)[:1], 112).crops for _, photo in photos]
+    crops = torch.from_numpy(np.concatenate(cut))
     people = sorted({path.stem.split("-")[0] for path, _ in photos})
     owners = torch.tensor([people.index(path.stem.split("-")[0]) for path, _ in photos])
     with torch.no_grad():

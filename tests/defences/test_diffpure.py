@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facesieve.defences import DiffPure
-from facesieve.defences.diffpure import noise_level
+from facesieve.defences.diffpure import DiffPure, noise_level
 from facesieve.noise import seeded_noise
 from facesieve.priors import Schedule
 from facesieve.priors.analytic import GaussianPrior

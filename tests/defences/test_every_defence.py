@@ -6,21 +6,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facesieve.defences import (
-    DEFENCES,
-    BitDepth,
-    BlockMeanBicubic,
-    Ddsa,
-    DiffPure,
-    FaceGuard,
-    FeatureDistillation,
-    GaussianBlur,
-    Jpeg,
-    MedianBlur,
-    NonLocalMeans,
-    TotalVariation,
-    WaveletDenoise,
-)
+from facesieve.defences import DEFENCES
+from facesieve.defences.ddsa import Ddsa
+from facesieve.defences.denoisers import NonLocalMeans, TotalVariation, WaveletDenoise
+from facesieve.defences.diffpure import DiffPure
+from facesieve.defences.distillation import FeatureDistillation
+from facesieve.defences.faceguard import FaceGuard
+from facesieve.defences.squeezing import BitDepth, BlockMeanBicubic, GaussianBlur, Jpeg, MedianBlur
 from facesieve.errors import SettingError
 from facesieve.noise import seeded_noise
 from facesieve.purify import Purifier
@@ -117,8 +109,8 @@ def test_gradients_pass_those_that_are_said_to_be_differentiable(kind):
 
 
 def test_every_name_makes_its_defence():
-    assert {type(each) for each in EVERY} == set(DEFENCES.values())
-    assert all(kind.name == name for name, kind in DEFENCES.items())
+    assert {type(each) for each in EVERY} == {DEFENCES[name] for name in DEFENCES}
+    assert all(DEFENCES[name].name == name for name in DEFENCES)
     assert DEFENCES["jpeg"](quality=40) == Jpeg(40)
 
 

@@ -11,9 +11,8 @@ from torch import nn
 from torch.nn import functional
 from torch.testing import assert_close
 
-from facesieve.defences import Ddsa, FaceGuard
-from facesieve.defences.ddsa import SparseAutoencoder, sparsity
-from facesieve.defences.faceguard import BOUND, Guard, seen
+from facesieve.defences.ddsa import Ddsa, SparseAutoencoder, sparsity
+from facesieve.defences.faceguard import BOUND, FaceGuard, Guard, seen
 from facesieve.errors import InputError
 from facesieve.faces import Detector, align
 from facesieve.recognition.sface import load_sface

@@ -13,17 +13,9 @@ from PIL import Image
 from torch.nn import functional
 from torch.testing import assert_close
 
-from facesieve.defences import (
-    BitDepth,
-    BlockMeanBicubic,
-    FeatureDistillation,
-    GaussianBlur,
-    Jpeg,
-    MedianBlur,
-    NonLocalMeans,
-    TotalVariation,
-    WaveletDenoise,
-)
+from facesieve.defences.denoisers import NonLocalMeans, TotalVariation, WaveletDenoise
+from facesieve.defences.distillation import FeatureDistillation
+from facesieve.defences.squeezing import BitDepth, BlockMeanBicubic, GaussianBlur, Jpeg, MedianBlur
 from facesieve.errors import MissingExtraError, SettingError
 
 CONSTANT = torch.tensor([51, 128, 204])[None, :, None, None].expand(2, 3, 24, 32) / 255

@@ -18,11 +18,11 @@ from facesieve.evaluate.choose_scale import (
     read_samples,
     recommend,
 )
-from facesieve.faces import Detector, align
+from facesieve.faces import Detector, FaceCrops
 from facesieve.images import read_photo, write_photo
 from facesieve.purify import chosen_preset, preset
 from facesieve.recognition.sface import load_sface
-from facesieve.shield import load_shield
+from facesieve.runtime.torch import load_runtime
 
 CENTRED = {"eyes": 0.01, "nose": 0.01, "mouth": 0.01}
 
@@ -61,13 +61,13 @@ class Rows:
 
     name, dimensions = "rows", 2
 
-    def embed(self, images):
-        return functional.normalize(images.flatten(1)[:, :2])
+    def rows(self, crops):
+        return crops.reshape(len(crops), -1)[:, :2]
 
 
 def at(*degrees):
-    angles = torch.deg2rad(torch.tensor(degrees, dtype=torch.float32))
-    return torch.stack([angles.cos(), angles.sin()], 1)[:, :, None, None].expand(-1, -1, 1, 1)
+    angles = np.deg2rad(np.array(degrees, np.float32))
+    return np.stack([np.cos(angles), np.sin(angles)], 1)[:, :, None, None]
 
 
 def test_a_photograph_is_not_compared_with_itself():
@@ -81,24 +81,23 @@ def test_a_photograph_is_not_compared_with_itself():
 @pytest.fixture(scope="module")
 def sample_crops(sample_photos):
     detector = Detector()
-    return torch.stack([align(photo, detector.detect_largest(photo), 128) for photo in sample_photos.values()])
+    return np.concatenate([FaceCrops.cut(photo, detector.detect(photo)[:1], 128).crops for photo in sample_photos.values()])
 
 
 def test_landmarks_of_the_same_image_have_not_moved_and_of_a_moved_one_by_as_much(sample_crops):
     before = sample_crops[:2]
     shift, lost = _shifts(before, before)
     assert (max(shift.values()), lost) == (0.0, 0.0)
-    moved = functional.pad(before, (8, 0, 0, 0), mode="replicate")[
-        ..., :128
-    ]  # 8 pixels; the eyes of the template are 0.3146 of the side apart
+    # 8 pixels; the eyes of the template are 0.3146 of the side apart
+    moved = np.pad(before, ((0, 0), (0, 0), (0, 0), (8, 0)), "edge")[..., :128]
     shift, _ = _shifts(before, moved)
     for part in shift.values():
         assert part == pytest.approx(8 / (0.3146 * 128), rel=0.25)
 
 
 def test_a_blurred_image_is_less_sharp_and_noise_is_sharper(sample_crops):
-    blurred = functional.avg_pool2d(sample_crops, 3, 1, 1)
-    noisy = sample_crops + 0.1 * torch.randn(sample_crops.shape, generator=torch.Generator().manual_seed(0))
+    blurred = functional.avg_pool2d(torch.from_numpy(sample_crops), 3, 1, 1).numpy()
+    noisy = sample_crops + 0.1 * np.random.default_rng(0).standard_normal(sample_crops.shape).astype(np.float32)
     assert (_laplacian(blurred) < 0.5 * _laplacian(sample_crops)).all()
     assert (_laplacian(noisy) > 2 * _laplacian(sample_crops)).all()
 
@@ -120,28 +119,26 @@ def folder(tmp_path, sample_paths):
 
 
 def test_indicators_of_real_photographs(folder):
-    shield = load_shield("fast")
-    samples = read_samples(folder, None, shield)
+    samples = read_samples(folder, None, 128)
     said = []
-    choice = choose_scale(samples, shield, load_sface(), scales=(2, 8), say=said.append)
+    choice = choose_scale(samples, load_runtime(preset("fast")), load_sface(), scales=(2, 8), report=said.append)
     gentle, harsh = choice.indicators
     assert choice.unprotected == (1.0, 1.0)
     assert gentle.recovery is None  # nothing was attacked
     assert gentle.similarity > harsh.similarity
     assert max(gentle.shift.values()) < 0.1
-    assert len(said) == 3
+    assert [(progress.done, progress.total) for progress in said] == [(0, 2), (1, 2), (2, 2)]
     assert choice.preset.restorations[0].operator.scale in (2, 8)
 
 
 def test_photographs_without_a_twin_or_of_another_size_are_named(folder, tmp_path):
-    shield = load_shield("fast")
     (tmp_path / "other").mkdir()
     with pytest.raises(InputError, match=r"no adversarial twin of collins/0\.png"):
-        read_samples(folder, tmp_path / "other", shield)
+        read_samples(folder, tmp_path / "other", 128)
     (tmp_path / "other" / "collins").mkdir()
     write_photo(tmp_path / "other" / "collins" / "0.jpg", np.zeros((20, 20, 3), np.uint8))
     with pytest.raises(InputError, match="20 x 20 pixels, its clean twin"):
-        read_samples(folder, tmp_path / "other", shield)
+        read_samples(folder, tmp_path / "other", 128)
 
 
 def test_one_person_is_not_enough(folder):
@@ -149,12 +146,12 @@ def test_one_person_is_not_enough(folder):
         path.unlink()
     (folder / "collins").rmdir()
     with pytest.raises(InputError, match="at least two people"):
-        read_samples(folder, None, load_shield("fast"))
+        read_samples(folder, None, 128)
 
 
 def test_the_command_leaves_a_profile_that_purify_takes(folder, tmp_path, facesieve, sample_paths):
     out = tmp_path / "out"
-    ran = facesieve("calibrate", "--clean", folder, "-o", out, "--preset", "fast", "--eps", "8")
+    ran = facesieve("choose-scale", "--clean", folder, "-o", out, "--preset", "fast", "--eps", "8")
     assert ran.code == 0, ran.err
     numbers = json.loads((out / "scales.json").read_text())
     assert {entry["scale"] for entry in numbers["scales"]} == {2, 4, 8}

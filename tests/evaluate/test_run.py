@@ -45,7 +45,7 @@ settings = { steps = 1, samples = 1 }
 [[defences]]
 preset = "stage2"
 settings = { steps = 2 }
-steps_too = true
+score_steps = true
 probes = 4
 
 [[defences]]
@@ -57,7 +57,6 @@ batch = 3
 samples = "SAMPLES"
 """
 ATTACK = "pgd, eps 8/255"
-SILENT = {"say": lambda _: None}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +77,7 @@ def experiment(tmp_path_factory, sample_paths):
 def done(source, experiment, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "fresh"
     lines = []
-    report = evaluate(read_experiment(experiment), source, out, say=lines.append)
+    report = evaluate(read_experiment(experiment), source, out, report=lambda progress: lines.append(progress.what))
     return out, report, lines
 
 
@@ -129,14 +128,14 @@ def test_a_run_that_was_stopped_at_any_line_ends_like_one_that_was_not(done, sou
     for after in (1, 4, 9):
         left = [after]
 
-        def say(line, left=left):
+        def report(_, left=left):
             left[0] -= 1
             if left[0] < 0:
                 raise StopError
 
         with pytest.raises(StopError):
-            evaluate(settings, source, tmp_path, say=say)
-    assert timeless(evaluate(settings, source, tmp_path, **SILENT)) == timeless(done[1])
+            evaluate(settings, source, tmp_path, report=report)
+    assert timeless(evaluate(settings, source, tmp_path)) == timeless(done[1])
 
 
 @pytest.mark.kills
@@ -156,19 +155,19 @@ def test_a_run_that_is_killed_loses_and_doubles_nothing(done, source, experiment
     assert [len(cell.predicted) for cell in again.cells] == [len(cell.predicted) for cell in done[1].cells]
     for one, other in zip(again.cells, done[1].cells, strict=True):  # another process: equal but for the last bits
         assert (one.attack, one.defence, one.point, one.predicted) == (other.attack, other.defence, other.point, other.predicted)
-        assert one.own == pytest.approx(other.own, abs=1e-3)
+        assert one.genuine == pytest.approx(other.genuine, abs=1e-3)
 
 
 def test_what_one_run_purified_another_takes_from_the_shared_folder(source, experiment, tmp_path):
     text = experiment.read_text()
     cache = tmp_path / "cache"
     first = Experiment.model_validate(read_experiment(experiment).model_dump() | {"attacks": ()})
-    evaluate(first, source, tmp_path / "a", cache=cache, **SILENT)
+    evaluate(first, source, tmp_path / "a", cache=cache)
     before = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}
     assert before
     path = tmp_path / "other.toml"
     path.write_text(text.replace('name = "pgd"', 'name = "other"').replace("eps = 8", "eps = 2"))
-    evaluate(read_experiment(path), source, tmp_path / "b", cache=cache, **SILENT)
+    evaluate(read_experiment(path), source, tmp_path / "b", cache=cache)
     after = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}
     assert {path: after[path] for path in before} == before  # the clean images were not purified again
     assert len(after) > len(before)
@@ -187,7 +186,7 @@ def test_another_experiment_in_the_same_folder_is_refused(done, experiment, sour
     changed = read_experiment(experiment).model_copy(update={"attacks": ()})
     before = (done[0] / "report.json").read_bytes()
     with pytest.raises(SettingError, match="another experiment"):
-        evaluate(changed, source, done[0], **SILENT)
+        evaluate(changed, source, done[0])
     assert (done[0] / "report.json").read_bytes() == before
 
 
@@ -196,7 +195,7 @@ def test_data_that_changed_since_the_manifest_is_named(done, experiment, people,
     used = json.loads((done[0] / "manifest.json").read_text())["images"][0]["ref"]
     (tmp_path / "source" / used).write_bytes(b"other")
     with pytest.raises(InputError, match=f"{used} has changed"):
-        evaluate(read_experiment(experiment), tmp_path / "source", tmp_path / "run", manifest=done[0] / "manifest.json", **SILENT)
+        evaluate(read_experiment(experiment), tmp_path / "source", tmp_path / "run", manifest=done[0] / "manifest.json")
 
 
 @pytest.mark.parametrize(
@@ -205,7 +204,7 @@ def test_data_that_changed_since_the_manifest_is_named(done, experiment, people,
         ("templates = 3", "templates = 9", SettingError, "3 training images"),
         ("templates = 3", 'embedder = "none.onnx"', EmbedderError, "no embedder"),
         ("templates = 3", 'scores = "closed-set"', EmbedderError, "no closed-set head"),
-        ('baseline = "jpeg"', 'baseline = "jpg"', SettingError, "no baseline 'jpg'"),
+        ('baseline = "jpeg"', 'baseline = "jpg"', SettingError, "unknown defence 'jpg'"),
         ("quality = 60", "qualty = 60", SettingError, "qualty"),
         ('preset = "stage2"', 'preset = "stage3"', SettingError, "unknown preset"),
         ("batch = 3", 'prior = "nowhere"', PriorError, "nowhere"),
@@ -217,8 +216,8 @@ def test_a_wrong_setting_is_said_before_anything_is_computed(source, tmp_path, d
     path = tmp_path / "e.toml"
     path.write_text(TEXT.replace('samples = "SAMPLES"\n', "").replace(old, new))
     with pytest.raises(error, match=said):
-        evaluate(read_experiment(path), source, tmp_path / "run", manifest=done[0] / "manifest.json", **SILENT)
-    assert not (tmp_path / "run" / "cells").exists()
+        evaluate(read_experiment(path), source, tmp_path / "run", manifest=done[0] / "manifest.json")
+    assert not (tmp_path / "run" / "trials").exists()
 
 
 def test_a_full_disk_ends_the_run_and_keeps_what_was_computed(source, experiment, done, tmp_path, monkeypatch):
@@ -236,21 +235,21 @@ def test_a_full_disk_ends_the_run_and_keeps_what_was_computed(source, experiment
 
     monkeypatch.setattr(images, "_replace", replace)
     with pytest.raises(InputError, match="No space left"):
-        evaluate(read_experiment(experiment), source, tmp_path, **SILENT)
-    kept = list((tmp_path / "cells").glob("*.json"))
+        evaluate(read_experiment(experiment), source, tmp_path)
+    kept = list((tmp_path / "trials").glob("*.json"))
     assert kept
     monkeypatch.undo()
-    assert timeless(evaluate(read_experiment(experiment), source, tmp_path, **SILENT)) == timeless(done[1])
+    assert timeless(evaluate(read_experiment(experiment), source, tmp_path)) == timeless(done[1])
 
 
 def test_a_damaged_batch_is_named(done, tmp_path):
-    from facesieve.evaluate.cache import Store
+    from facesieve.evaluate.cache import BatchCache
 
-    store = Store(tmp_path)
-    store.batch({"a": 1}, lambda: torch.zeros(1))
-    store.path({"a": 1}).write_bytes(b"no zip")
+    cache = BatchCache(tmp_path)
+    cache.batch({"a": 1}, lambda: torch.zeros(1))
+    cache.path({"a": 1}).write_bytes(b"no zip")
     with pytest.raises(InputError, match="delete it"):
-        store.batch({"a": 1}, lambda: torch.zeros(1))
+        cache.batch({"a": 1}, lambda: torch.zeros(1))
 
 
 def test_the_commands(done, source, experiment, facesieve):
@@ -265,7 +264,7 @@ def test_the_commands(done, source, experiment, facesieve):
     assert "<svg" in page
     picture = page.split("data:image/jpeg;base64,")[1].split('"')[0]
     shown = read_photo(base64.b64decode(picture))
-    assert page.count("data:image/jpeg") == 1  # of the one defence with steps_too
+    assert page.count("data:image/jpeg") == 1  # of the one defence with score_steps
     assert shown.shape[0] > 6 * 112  # six sample faces, one below the other
     ran = facesieve("evaluate", out / "none.toml", "--source", source, "-o", out)
     assert ran.code == 2
@@ -275,8 +274,8 @@ def test_the_commands(done, source, experiment, facesieve):
 
 def test_an_attack_can_be_crafted_on_another_recogniser(source, experiment, done, tmp_path):
     plain = read_experiment(experiment).model_dump() | {"defences": ()}
-    plain["attacks"] = [{**plain["attacks"][0], "name": "", "on": {"templates": 1}}]
-    report = evaluate(Experiment.model_validate(plain), source, tmp_path, manifest=done[0] / "manifest.json", **SILENT)
+    plain["attacks"] = [{**plain["attacks"][0], "name": "", "surrogate": {"templates": 1}}]
+    report = evaluate(Experiment.model_validate(plain), source, tmp_path, manifest=done[0] / "manifest.json")
     assert report.attacks[0].name == "pgd on sface, eps 8/255"
     assert report.attacks[0].sees.endswith("mean templates of 1")
     assert report.environment["recogniser"].endswith("mean templates of 3")
@@ -294,16 +293,14 @@ ADAPTIVE = {
 }
 
 
-def adaptive(threat, averaged=1):
-    return Experiment.model_validate({**ADAPTIVE, "run": {"batch": 3, "threat": threat, "averaged": averaged}})
+def adaptive(threat, eot_samples=1):
+    return Experiment.model_validate({**ADAPTIVE, "run": {"batch": 3, "threat": threat, "eot_samples": eot_samples}})
 
 
 @pytest.fixture(scope="module")
 def seen(source, tmp_path_factory):
     root = tmp_path_factory.mktemp("adaptive")
-    runs = {
-        name: evaluate(adaptive(name), source, root / name, cache=root / "cache", **SILENT) for name in ("oblivious", "adaptive")
-    }
+    runs = {name: evaluate(adaptive(name), source, root / name, cache=root / "cache") for name in ("oblivious", "adaptive")}
     return root, runs
 
 
@@ -317,7 +314,7 @@ def test_an_adaptive_attack_crafts_a_set_for_each_defence(seen):
 
     def margin(name, attack, defence):
         cell = runs[name].cell(attack, "uint8" if attack == NONE else "float", defence)
-        return np.mean(np.array(cell.own) - np.array(cell.other))
+        return np.mean(np.array(cell.genuine) - np.array(cell.impostor))
 
     assert margin("adaptive", ATTACK, "tuned") < margin("oblivious", ATTACK, "tuned") - 0.02
     # the identity's gradient gets through JPEG, which gives none of its own
@@ -331,7 +328,7 @@ def test_that_it_did_not_average_over_the_noise_is_said_until_it_does(seen, sour
     assert any("none saw a defence" in line for line in checks(tables_of(runs["oblivious"])))
     [said] = [line for line in checks(tables_of(runs["adaptive"])) if "did not average" in line]
     assert said.startswith("tuned draw")
-    more = evaluate(adaptive("adaptive", averaged=2), source, root / "averaged", cache=root / "cache", **SILENT)
+    more = evaluate(adaptive("adaptive", eot_samples=2), source, root / "eot", cache=root / "cache")
     assert not any("average" in line or "none saw" in line for line in checks(tables_of(more)))
 
 

@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from facesieve.defences import Ddsa, FaceGuard
+from facesieve.defences.ddsa import Ddsa
+from facesieve.defences.faceguard import FaceGuard
 from facesieve.errors import InputError, SettingError
 from facesieve.train.batches import ViewBatches
 from facesieve.train.ddsa import DdsaLesson, train_ddsa

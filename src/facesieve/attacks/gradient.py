@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from facesieve.attacks import ATTACKS, Attack, Budget, Goal
 from facesieve.attacks.objectives import Objective
 from facesieve.errors import SettingError
 
@@ -141,3 +142,25 @@ def _check(images: Tensor, eps: float, step: float, iterations: int, seeds: Sequ
     if images.dim() != 4 or (seeds is not None and len(seeds) != len(images)):
         given = "no" if seeds is None else len(seeds)
         raise SettingError(f"{given} seeds for images of shape {tuple(images.shape)}: one a (3, H, W) image is needed")
+
+
+# --- by name -----------------------------------------------------------------------------------------
+
+
+def _fgsm(goal: Goal, images: Tensor, budget: Budget, _: Sequence[int]) -> Tensor:
+    return fgsm(goal.objective, images, eps=budget.eps)
+
+
+def _pgd(goal: Goal, images: Tensor, budget: Budget, seeds: Sequence[int]) -> Tensor:
+    starts = seeds if budget.random_start else None
+    return pgd(goal.objective, images, eps=budget.eps, step=budget.step, iterations=budget.iterations, seeds=starts)
+
+
+def _pgd_l2(goal: Goal, images: Tensor, budget: Budget, seeds: Sequence[int]) -> Tensor:
+    starts = seeds if budget.random_start else None
+    return pgd_l2(goal.objective, images, eps=budget.eps, step=budget.step, iterations=budget.iterations, seeds=starts)
+
+
+ATTACKS.register("fgsm", Attack("fgsm", "linf", needs_gradient=True, sees_defence=True, craft=_fgsm))
+ATTACKS.register("pgd", Attack("pgd", "linf", needs_gradient=True, sees_defence=True, craft=_pgd))
+ATTACKS.register("pgd-l2", Attack("pgd-l2", "l2", needs_gradient=True, sees_defence=True, craft=_pgd_l2))

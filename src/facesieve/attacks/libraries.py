@@ -10,17 +10,17 @@ softmax makes sense of: logits, or ``objectives.similarities`` with a scale.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from facesieve.attacks import ATTACKS, Attack, Budget, Goal, Norm
 from facesieve.attacks.gradient import box, project_l2
 from facesieve.attacks.objectives import Scores
 from facesieve.errors import MissingExtraError, SettingError
 
-Norm = Literal["linf", "l2"]
 NORMS: dict[Norm, str] = {"linf": "Linf", "l2": "L2"}  # as pyautoattack spells them
 TARGETS = 9  # classes that the targeted attacks try, as in AutoAttack
 QUIET = {"verbose": False}
@@ -231,3 +231,37 @@ def _targets(scores: Scores, images: Tensor, least: int) -> int:
     if classes < least:
         raise SettingError(f"this attack needs {least} people or more, here are {classes}")
     return min(TARGETS, classes - 1)
+
+
+# --- by name -----------------------------------------------------------------------------------------
+
+
+def _mi_fgsm(goal: Goal, images: Tensor, budget: Budget, _: Sequence[int]) -> Tensor:
+    return mi_fgsm(goal.scores, images, goal.labels, eps=budget.eps, step=budget.step, iterations=budget.iterations)
+
+
+def _square(goal: Goal, images: Tensor, budget: Budget, seeds: Sequence[int]) -> Tensor:
+    return square(goal.scores, images, goal.labels, eps=budget.eps, queries=budget.iterations, seeds=seeds)
+
+
+def _auto_attack(goal: Goal, images: Tensor, budget: Budget, seeds: Sequence[int]) -> Tensor:
+    return auto_attack(goal.scores, images, goal.labels, eps=budget.eps, seeds=seeds)
+
+
+def _iterated(attack: Callable[..., Tensor]) -> Callable[[Goal, Tensor, Budget, Sequence[int]], Tensor]:
+    def craft(goal: Goal, images: Tensor, budget: Budget, seeds: Sequence[int]) -> Tensor:
+        return attack(goal.scores, images, goal.labels, eps=budget.eps, iterations=budget.iterations, seeds=seeds)
+
+    return craft
+
+
+for _attack in (
+    Attack("mi-fgsm", "linf", needs_gradient=True, sees_defence=False, craft=_mi_fgsm),
+    Attack("carlini-wagner-l2", "l2", needs_gradient=True, sees_defence=False, craft=_iterated(carlini_wagner_l2)),
+    Attack("apgd-ce", "linf", needs_gradient=True, sees_defence=False, craft=_iterated(apgd_ce)),
+    Attack("apgd-t", "linf", needs_gradient=True, sees_defence=False, craft=_iterated(apgd_t)),
+    Attack("fab", "linf", needs_gradient=True, sees_defence=False, craft=_iterated(fab)),
+    Attack("square", "linf", needs_gradient=False, sees_defence=False, craft=_square),
+    Attack("auto-attack", "linf", needs_gradient=True, sees_defence=False, craft=_auto_attack),
+):
+    ATTACKS.register(_attack.name, _attack)

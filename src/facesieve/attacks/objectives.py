@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from facesieve.recognition import Embedder
+from facesieve.recognition import TorchEmbedder
+from facesieve.registry import Registry
 
 Objective = Callable[[Tensor], Tensor]  # (B, 3, H, W) in [0, 1] -> (B,), which the attack raises
 Scores = Callable[[Tensor], Tensor]  # (B, 3, H, W) in [0, 1] -> (B, C)
 
 
-def similarities(embedder: Embedder, templates: Tensor, owners: Tensor | None = None, *, scale: float = 1.0) -> Scores:
+def similarities(embedder: TorchEmbedder, templates: Tensor, owners: Tensor | None = None, *, scale: float = 1.0) -> Scores:
     """Scores ``scale`` times the cosine with each person's template; of several, the best.
 
     ``templates`` (T, D), unit rows; ``owners`` (T,) says whose each is, 0 ... C - 1, each person at least
@@ -40,7 +41,7 @@ def similarities(embedder: Embedder, templates: Tensor, owners: Tensor | None = 
 
 @dataclass(frozen=True, eq=False)
 class CrossEntropy:
-    """Away from the right person: the cross-entropy of ``labels`` (B,)."""
+    """Away from the correct person: the cross-entropy of ``labels`` (B,)."""
 
     scores: Scores
     labels: Tensor
@@ -64,7 +65,7 @@ class TargetedCrossEntropy:
 
 @dataclass(frozen=True, eq=False)
 class Margin:
-    """Best wrong score minus the right one's; above 0 the image is named wrongly. Carlini and Wagner, 2017, f6."""
+    """Best wrong score minus the correct person's; above 0 the image is named wrongly. Carlini and Wagner, 2017, f6."""
 
     scores: Scores
     labels: Tensor
@@ -90,7 +91,7 @@ class TargetedMargin:
 class PushAway:
     """Dodging: minus the cosine with one's own template, ``own`` (B, D), unit rows."""
 
-    embedder: Embedder
+    embedder: TorchEmbedder
     own: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -102,7 +103,7 @@ class PushAway:
 class PullToward:
     """Impersonation: the cosine with a victim's template, ``victim`` (B, D), unit rows."""
 
-    embedder: Embedder
+    embedder: TorchEmbedder
     victim: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -114,3 +115,9 @@ def _lead(scores: Tensor, labels: Tensor) -> Tensor:
     """The label's score minus the best other one: (B,)."""
     own = functional.one_hot(labels, scores.shape[1]).bool()
     return scores[own] - scores.masked_fill(own, -torch.inf).amax(1)
+
+
+# Of an untargeted attack, made with scores and labels.
+OBJECTIVES: Registry[Callable[[Scores, Tensor], Objective]] = Registry("objective")
+OBJECTIVES.register("cross-entropy", CrossEntropy)
+OBJECTIVES.register("margin", Margin)

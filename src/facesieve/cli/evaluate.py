@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from facesieve.cli.terminal import errors, out
+from facesieve.progress import Progress
 
 
 def evaluate(
@@ -24,7 +25,7 @@ def evaluate(
     from facesieve.evaluate.run import evaluate as run
 
     cv2.setNumThreads(1)
-    run(read_experiment(experiment), source, output, manifest=manifest, cache=cache, say=_say)
+    run(read_experiment(experiment, note=_say), source, output, manifest=manifest, cache=cache, report=_tell)
     out.print(f"record in {output / 'report.json'}; draw it with `facesieve report {output}`", markup=False, soft_wrap=True)
 
 
@@ -39,6 +40,10 @@ def report(
     folder = output or (run if run.is_dir() else run.parent)
     for path in draw(load_record(run), folder):
         out.print(str(path), markup=False, soft_wrap=True)
+
+
+def _tell(progress: Progress) -> None:
+    _say(progress.what)
 
 
 def _say(line: str) -> None:
@@ -60,19 +65,20 @@ def choose_scale(
     seed: Annotated[int, typer.Option(help="Makes the indicators repeatable.")] = 0,
 ) -> None:
     """Choose the resolution scale on your own samples: indicators at 2, 4 and 8, pictures, a profile for the shield."""
-    from facesieve.evaluate.choose_scale import attacked, choose_scale, read_samples
+    from facesieve.evaluate.choose_scale import attacked, read_samples
+    from facesieve.evaluate.choose_scale import choose_scale as choose
     from facesieve.evaluate.profile import write_choice
     from facesieve.purify import preset as preset_named
     from facesieve.recognition.embedders import load_embedder
-    from facesieve.shield import load_shield
+    from facesieve.runtime.torch import load_runtime
 
     # A preset, not a profile: what is written names a preset and the scale, and would lose a profile's other settings.
-    shield, recogniser = load_shield(preset_named(preset)), load_embedder(embedder)
-    samples = read_samples(clean, adversarial, shield)
+    runtime, recogniser = load_runtime(preset_named(preset)), load_embedder(embedder)
+    samples = read_samples(clean, adversarial, runtime.size)
     if adversarial is None:
         _say(f"attacking {len(samples.clean)} faces at eps {eps:g}/255 ...")
         samples = attacked(samples, recogniser, eps / 255, seed=seed)
-    choice = choose_scale(samples, shield, recogniser, most_lost=most_lost / 100, seed=seed, say=_say)
+    choice = choose(samples, runtime, recogniser, most_lost=most_lost / 100, seed=seed, report=_tell)
     paths = write_choice(output, choice)
     out.print(f"recommended: {choice.reason}")
     out.print(f"look at {', '.join(path.name for path in paths[2:])} in {output} before you take it")

@@ -1,28 +1,26 @@
 """Defences that purification is compared with, each a ``Stage``: crops and noise to crops.
 
-``DEFENCES[name](**settings)`` makes one; ``DiffPure`` also takes its prior. Settings that do not fit
-raise ``SettingError``.
+``DEFENCES[name](**settings)`` makes one; one that ``needs_prior`` takes ``prior=...``, too. Settings that do
+not fit raise ``SettingError``. A file of this room registers what it adds.
 """
 
 from __future__ import annotations
 
-from facesieve.defences.ddsa import Ddsa
-from facesieve.defences.denoisers import NonLocalMeans, TotalVariation, WaveletDenoise
-from facesieve.defences.diffpure import DiffPure
-from facesieve.defences.distillation import FeatureDistillation
-from facesieve.defences.faceguard import FaceGuard
-from facesieve.defences.squeezing import BitDepth, BlockMeanBicubic, GaussianBlur, Jpeg, MedianBlur
+from typing import Any, Protocol
 
-# typed by hand: a type checker cannot say of a class that its instances are stages and take settings of their own
-DEFENCES: dict[str, type] = {
-    kind.name: kind
-    for kind in (
-        Jpeg, FeatureDistillation, BitDepth, MedianBlur, GaussianBlur, TotalVariation, NonLocalMeans, WaveletDenoise,
-        BlockMeanBicubic, DiffPure, Ddsa, FaceGuard,
-    )
-}  # fmt: skip
+from facesieve.purify import Stage
+from facesieve.registry import Registry
 
-__all__ = [
-    "DEFENCES", "BitDepth", "BlockMeanBicubic", "Ddsa", "DiffPure", "FaceGuard", "FeatureDistillation", "GaussianBlur",
-    "Jpeg", "MedianBlur", "NonLocalMeans", "TotalVariation", "WaveletDenoise",
-]  # fmt: skip
+
+class StageKind(Protocol):
+    """What makes a stage: its class."""
+
+    needs_prior: bool
+
+    def __call__(self, *args: Any, **settings: Any) -> Stage:
+        """A stage with these settings."""
+
+
+DEFENCES: Registry[StageKind] = Registry("defence", "facesieve.defences")
+
+__all__ = ["DEFENCES", "StageKind"]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from facesieve.defences import DEFENCES
 from facesieve.noise import Noise
+from facesieve.purify import Stage
 from facesieve.weights import load_network, on, shipped
 
 FOLD = 4  # one place of the code for 4 x 4 pixels
@@ -74,7 +76,7 @@ def sparsity(code: Tensor, target: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Ddsa:
+class Ddsa(Stage):
     """Denoising sparse autoencoder.
 
     After Bakhti, Fezza, Hamidouche and Déforges, "DDSA: A Defense Against Adversarial Attacks Using
@@ -88,7 +90,7 @@ class Ddsa:
     """
 
     weights: str | None = None
-    name: ClassVar[str] = "ddsa"
+    name = "ddsa"
 
     def __post_init__(self) -> None:
         weights = shipped(self.name) if self.weights is None else Path(self.weights)
@@ -102,8 +104,15 @@ class Ddsa:
         digest: str = self._digest  # type: ignore[attr-defined]
         return digest
 
+    def identity(self) -> dict[str, Any]:
+        """The settings, and the hash of the weights."""
+        return {**super().identity(), "weights": self.sha256}
+
     def __call__(self, images: Tensor, noise: Noise) -> Tensor:
         """``images`` (B, 3, H, W) in [0, 1] through the autoencoder, clipped to [0, 1]; ``noise`` is not used."""
         network: SparseAutoencoder = self._network  # type: ignore[attr-defined]
         restored: Tensor = on(network, images.device)(images.float())
         return restored.clamp(0, 1).to(images.dtype)
+
+
+DEFENCES.register(Ddsa.name, Ddsa)

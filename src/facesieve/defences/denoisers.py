@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facesieve.defences import DEFENCES
 from facesieve.errors import MissingExtraError, SettingError
 from facesieve.noise import Noise
+from facesieve.purify import Stage
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class TotalVariation:
+class TotalVariation(Stage):
     """The image near this one that varies least.
 
     Chambolle, "An algorithm for total variation minimization and applications" (2004): the minimum of
@@ -31,7 +32,7 @@ class TotalVariation:
     """
 
     weight: float = 0.03
-    name: ClassVar[str] = "total-variation"
+    name = "total-variation"
 
     def __post_init__(self) -> None:
         _above_zero("weight", self.weight)
@@ -44,7 +45,7 @@ class TotalVariation:
 
 
 @dataclass(frozen=True)
-class NonLocalMeans:
+class NonLocalMeans(Stage):
     """Each pixel becomes a mean of the pixels around it whose neighbourhoods look alike.
 
     Buades, Coll and Morel (CVPR 2005), used as a defence by Xu, Evans and Qi (NDSS 2018), whose choice
@@ -57,7 +58,7 @@ class NonLocalMeans:
     search: int = 11
     patch: int = 3
     strength: float = 4.0
-    name: ClassVar[str] = "non-local-means"
+    name = "non-local-means"
 
     def __post_init__(self) -> None:
         for setting in ("search", "patch"):
@@ -81,7 +82,7 @@ class NonLocalMeans:
 
 
 @dataclass(frozen=True)
-class WaveletDenoise:
+class WaveletDenoise(Stage):
     """Soft thresholds on the wavelet coefficients, in YCbCr.
 
     Chang, Yu and Vetterli, "Adaptive wavelet thresholding for image denoising and compression" (BayesShrink,
@@ -94,7 +95,7 @@ class WaveletDenoise:
 
     sigma: float = 0.04
     wavelet: str = "db1"
-    name: ClassVar[str] = "wavelet-denoise"
+    name = "wavelet-denoise"
 
     def __post_init__(self) -> None:
         _above_zero("sigma", self.sigma)
@@ -144,3 +145,7 @@ def _wavelets(feature: str) -> list[str]:
 def _above_zero(name: str, value: float) -> None:
     if not value > 0:
         raise SettingError(f"{name} {value} must be above 0")
+
+
+for _kind in (TotalVariation, NonLocalMeans, WaveletDenoise):
+    DEFENCES.register(_kind.name, _kind)

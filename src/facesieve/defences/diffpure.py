@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any
 
 from torch import Tensor
 
+from facesieve.defences import DEFENCES
 from facesieve.errors import SettingError
 from facesieve.noise import Noise
 from facesieve.priors import Prior
-from facesieve.sampling import Unconditional, last, sample
+from facesieve.purify import Stage
+from facesieve.sampling import Unconditional, checkpointed, last, sample
 
 
 @dataclass(frozen=True)
-class DiffPure:
+class DiffPure(Stage):
     """Add noise up to the time ``t`` of the forward process, then run the reverse process down to 0.
 
     Nie, Guo, Huang, Xiao, Vahdat and Anandkumar, "Diffusion Models for Adversarial Purification" (ICML
@@ -36,13 +38,32 @@ class DiffPure:
     t: float = 0.5
     steps: int = 50
     eta: float = 1.0
-    name: ClassVar[str] = "diffpure"
+    name = "diffpure"
+    needs_prior = True
 
     def __post_init__(self) -> None:
         if not 0 < self.t <= 1 or not 0 <= self.eta <= 1:
             raise SettingError(f"t {self.t} must be above 0 and at most 1, eta {self.eta} between 0 and 1")
         if not isinstance(self.steps, int) or self.steps < 1:
             raise SettingError(f"steps {self.steps} must be a whole number, 1 or more")
+
+    @property
+    def evaluations(self) -> int:
+        """One a step."""
+        return self.steps
+
+    @property
+    def draws_noise(self) -> bool:
+        """It begins with noise."""
+        return True
+
+    def identity(self) -> dict[str, Any]:
+        """The settings, and the prior's hash."""
+        return {**super().identity(), "prior": self.prior.sha256}
+
+    def for_attacker(self, size: int) -> DiffPure:
+        """With the memory of one evaluation of the prior; its gradient is exact."""
+        return replace(self, prior=checkpointed(self.prior))
 
     def sigmas(self) -> list[float]:
         """The noise levels that the sampler visits: from that of ``t`` down, then 0."""
@@ -75,3 +96,6 @@ class _Ancestral(Unconditional):
 def noise_level(t: float) -> float:
     """``sqrt(1 / alpha^2 - 1)`` at time ``t`` in [0, 1], ``alpha^2 = exp(-(0.1 t + 9.95 t^2))`` (VP, Song et al. 2021)."""
     return math.sqrt(math.expm1(0.1 * t + 9.95 * t**2))
+
+
+DEFENCES.register(DiffPure.name, DiffPure)

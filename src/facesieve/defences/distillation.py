@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import cos, pi, sqrt
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from facesieve.defences import DEFENCES
 from facesieve.errors import SettingError
 from facesieve.noise import Noise
+from facesieve.purify import Stage
 
 BLOCK = 8
 
 
 @dataclass(frozen=True)
-class FeatureDistillation:
+class FeatureDistillation(Stage):
     """Quantise the DCT of every 8 x 8 block by a coarse table, less coarsely where recognition needs it.
 
     Liu, Liu, Liu, Xu, Lin, Wang and Wen, "Feature Distillation: DNN-Oriented JPEG Compression Against
@@ -37,7 +38,7 @@ class FeatureDistillation:
     step: float = 30.0
     kept_step: float = 25.0
     kept: int = 4
-    name: ClassVar[str] = "feature-distillation"
+    name = "feature-distillation"
 
     def __post_init__(self) -> None:
         if not self.step > 0 or not self.kept_step > 0:
@@ -68,3 +69,6 @@ def dct_matrix() -> Tensor:
     scale = [sqrt(1 / BLOCK), *[sqrt(2 / BLOCK)] * (BLOCK - 1)]
     rows = [[scale[k] * cos((2 * n + 1) * k * pi / (2 * BLOCK)) for n in range(BLOCK)] for k in range(BLOCK)]
     return torch.tensor(rows, dtype=torch.float64)
+
+
+DEFENCES.register(FeatureDistillation.name, FeatureDistillation)

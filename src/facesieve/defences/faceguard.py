@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from facesieve.defences import DEFENCES
 from facesieve.errors import SettingError
 from facesieve.noise import Noise
+from facesieve.purify import Stage
 from facesieve.weights import load_network, on, shipped
 
 FOLD = 4
@@ -105,7 +107,7 @@ class Guard(nn.Module):
 
 
 @dataclass(frozen=True)
-class FaceGuard:
+class FaceGuard(Stage):
     """Purify the images that a detector judges perturbed, and leave the others as they are.
 
     After Deb, Liu and Jain, "FaceGuard: A Self-Supervised Defense Against Adversarial Face Images"
@@ -125,7 +127,7 @@ class FaceGuard:
 
     threshold: float = 0.5
     weights: str | None = None
-    name: ClassVar[str] = "faceguard"
+    name = "faceguard"
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
@@ -141,6 +143,10 @@ class FaceGuard:
         digest: str = self._digest  # type: ignore[attr-defined]
         return digest
 
+    def identity(self) -> dict[str, Any]:
+        """The settings, and the hash of the weights."""
+        return {**super().identity(), "weights": self.sha256}
+
     def detect(self, images: Tensor) -> Tensor:
         """The probability (B,) that each of the images (B, 3, H, W) in [0, 1] was perturbed."""
         network: Guard = self._network  # type: ignore[attr-defined]
@@ -152,3 +158,6 @@ class FaceGuard:
         flagged = self.detect(images) > self.threshold  # (B,)
         purified = on(network, images.device).purify(images.float()).to(images.dtype)
         return torch.where(flagged[:, None, None, None], purified, images)
+
+
+DEFENCES.register(FaceGuard.name, FaceGuard)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,16 +11,18 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from facesieve.defences import DEFENCES
 from facesieve.errors import SettingError
 from facesieve.images import to_floats, to_photo
 from facesieve.noise import Noise
 from facesieve.operators import MeanPool
+from facesieve.purify import Stage
 
 REACH = 4.0  # standard deviations at which a Gaussian kernel ends
 
 
 @dataclass(frozen=True)
-class Jpeg:
+class Jpeg(Stage):
     """Save as JPEG and read again: what compression throws away is gone.
 
     Dziugaite, Ghahramani and Roy, "A study of the effect of JPG compression on adversarial images"
@@ -32,7 +33,7 @@ class Jpeg:
     """
 
     quality: int = 75
-    name: ClassVar[str] = "jpeg"
+    name = "jpeg"
 
     def __post_init__(self) -> None:
         if not _whole(self.quality) or not 1 <= self.quality <= 95:
@@ -50,7 +51,7 @@ class Jpeg:
 
 
 @dataclass(frozen=True)
-class BitDepth:
+class BitDepth(Stage):
     """Round every value to one of 2^bits levels.
 
     Xu, Evans and Qi, "Feature Squeezing: Detecting Adversarial Examples in Deep Neural Networks" (NDSS
@@ -59,7 +60,7 @@ class BitDepth:
     """
 
     bits: int = 5
-    name: ClassVar[str] = "bit-depth"
+    name = "bit-depth"
 
     def __post_init__(self) -> None:
         if not _whole(self.bits) or not 1 <= self.bits <= 16:
@@ -73,7 +74,7 @@ class BitDepth:
 
 
 @dataclass(frozen=True)
-class MedianBlur:
+class MedianBlur(Stage):
     """Each value becomes the median of the ``size`` x ``size`` values around it, channel by channel.
 
     Xu, Evans and Qi (NDSS 2018) use 2 x 2 for ImageNet. A window of even size reaches one pixel further
@@ -83,7 +84,7 @@ class MedianBlur:
     """
 
     size: int = 2
-    name: ClassVar[str] = "median-blur"
+    name = "median-blur"
 
     def __post_init__(self) -> None:
         if not _whole(self.size) or not 1 <= self.size <= 31:
@@ -99,7 +100,7 @@ class MedianBlur:
 
 
 @dataclass(frozen=True)
-class GaussianBlur:
+class GaussianBlur(Stage):
     """Convolve with a Gaussian of standard deviation ``sigma`` pixels.
 
     The plainest of smoothings; no publication is followed, and the default is our own. The kernel ends
@@ -108,7 +109,7 @@ class GaussianBlur:
     """
 
     sigma: float = 1.0
-    name: ClassVar[str] = "gaussian-blur"
+    name = "gaussian-blur"
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma <= 20:
@@ -126,7 +127,7 @@ class GaussianBlur:
 
 
 @dataclass(frozen=True)
-class BlockMeanBicubic:
+class BlockMeanBicubic(Stage):
     """The mean of every ``scale`` x ``scale`` block, then bicubic interpolation back.
 
     Super-resolution without a prior: it throws away what the first stage of purification does, and
@@ -136,7 +137,7 @@ class BlockMeanBicubic:
     """
 
     scale: int = 2
-    name: ClassVar[str] = "block-mean-bicubic"
+    name = "block-mean-bicubic"
 
     def __post_init__(self) -> None:
         if not _whole(self.scale):
@@ -151,3 +152,7 @@ class BlockMeanBicubic:
 
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+for _kind in (Jpeg, BitDepth, MedianBlur, GaussianBlur, BlockMeanBicubic):
+    DEFENCES.register(_kind.name, _kind)

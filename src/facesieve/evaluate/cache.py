@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import time
 from collections.abc import Callable
@@ -15,26 +14,26 @@ import torch
 from torch import Tensor
 
 from facesieve.errors import InputError
-from facesieve.files import sha256_of_json, write_with_folder
+from facesieve.files import sha256_of, sha256_of_json, write_with_folder
 
 Ingredients = dict[str, Any]
 
 
 def image_digest(images: Tensor) -> str:
     """The hash of a batch's values and shape."""
-    return hashlib.sha256(repr(tuple(images.shape)).encode() + images.contiguous().numpy().tobytes()).hexdigest()
+    return sha256_of(repr(tuple(images.shape)).encode() + images.contiguous().numpy().tobytes())
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedBatch:
     """A batch, and how long it took when it was made."""
 
     images: Tensor  # (B, 3, H, W) in [0, 1]
     seconds: float
 
 
-class Store:
-    """Batches of images under one folder; a file is there whole or not at all."""
+class BatchCache:
+    """Batches of images under one folder, each file written atomically."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,7 +43,7 @@ class Store:
         name = sha256_of_json(made_from)
         return self.folder / name[:2] / f"{name}.npz"
 
-    def batch(self, made_from: Ingredients, make: Callable[[], Tensor], *, half: bool = False) -> Kept:
+    def batch(self, made_from: Ingredients, make: Callable[[], Tensor], *, half: bool = False) -> CachedBatch:
         """The batch made from these, computed where it is not there yet.
 
         With ``half`` it is kept in float16, to an eighth of an 8-bit level, and given back as it is
@@ -61,6 +60,6 @@ class Store:
             write_with_folder(path, buffer.getvalue())
         try:
             with np.load(path) as kept:
-                return Kept(torch.from_numpy(kept["images"]).float(), float(kept["seconds"]))
+                return CachedBatch(torch.from_numpy(kept["images"]).float(), float(kept["seconds"]))
         except (OSError, ValueError, KeyError, EOFError) as error:
-            raise InputError(f"{path}: damaged; delete it, and it is made again") from error
+            raise InputError("damaged", path, "delete it, and it is made again") from error

@@ -6,40 +6,43 @@ photographs from the target environment, and a person's look at the restored ima
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
 from facesieve.data.sources import FolderSource
-from facesieve.errors import InputError, NoFaceError
-from facesieve.faces import TEMPLATE, Detector, align
-from facesieve.images import Photo, read_photo, to_photo
+from facesieve.errors import InputError
+from facesieve.faces import TEMPLATE, Crops, Detector, FaceCrops
+from facesieve.images import Floats, Photo, read_photo, to_photo
 from facesieve.noise import derive_seed
+from facesieve.pictures import Column
+from facesieve.progress import Progress, Report, silent
 from facesieve.purify import Preset
 from facesieve.recognition import Embedder
-from facesieve.shield import Shield
+from facesieve.recognition.embedder import differentiable
+from facesieve.recognition.templates import nearest_without_own
+from facesieve.rows import Rows
+from facesieve.runtime.torch import TorchRuntime
 
 SCALES = (2, 4, 8)
 PARTS = {"eyes": (0, 1), "nose": (2,), "mouth": (3, 4)}  # of the five landmarks
 MOST_SHIFT = 0.10  # of the distance between the eyes: a tenth is what a person sees at a glance
 BATCH = 8
-
-Say = Callable[[str], None]
+SHOWN = 32  # faces in a picture
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
     """Aligned crops of clean photographs, whose each is, and the same crops of adversarial ones."""
 
-    clean: Tensor  # (N, 3, S, S) in [0, 1]
-    adversarial: Tensor  # (N, 3, S, S) in [0, 1]
+    clean: Crops  # (N, 3, S, S) in [0, 1]
+    adversarial: Crops  # (N, 3, S, S) in [0, 1]
     labels: NDArray[np.int64]
     people: tuple[str, ...]
 
@@ -67,11 +70,11 @@ class Choice:
     reason: str
     unprotected: tuple[float, float]  # accuracy on clean and adversarial images without a shield
     indicators: tuple[Indicators, ...]
-    sheets: dict[int, list[tuple[str, Tensor]]]  # by scale: titles and images for a person's look
+    sheets: dict[int, list[Column]]  # by scale: images for a person's look
 
 
-def read_samples(clean: Path, adversarial: Path | None, shield: Shield) -> Samples:
-    """Pairs from two folders that hold a folder a person with the same file names (whatever the suffix).
+def read_samples(clean: Path, adversarial: Path | None, size: int) -> Samples:
+    """Pairs from two folders that hold a folder a person with the same file names (whatever the suffix), cut at ``size``.
 
     Without ``adversarial`` both parts are the clean ones: attack them. The face is sought in the clean
     photograph, and cut out at the same place of its twin. Raises ``InputError`` for a photograph
@@ -79,7 +82,7 @@ def read_samples(clean: Path, adversarial: Path | None, shield: Shield) -> Sampl
     """
     source, detector = FolderSource(clean), Detector()
     twins = None if adversarial is None else _by_stem(adversarial)
-    parts: list[tuple[Tensor, Tensor]] = []
+    parts: list[tuple[Crops, Crops]] = []
     labels: list[int] = []
     people = tuple(source.identities())
     for number, person in enumerate(people):
@@ -87,16 +90,17 @@ def read_samples(clean: Path, adversarial: Path | None, shield: Shield) -> Sampl
             photo = read_photo(clean / ref)
             other = photo if twins is None else _twin(twins, ref, adversarial or clean, photo)
             try:
-                face = detector.detect_largest(photo)
-            except NoFaceError as error:
-                raise InputError(f"{clean / ref}: no face found; take it out of the samples") from error
-            parts.append((align(photo, face, shield.size), align(other, face, shield.size)))
+                faces = detector.detect(photo)[:1]
+                parts.append((FaceCrops.cut(photo, faces, size).crops, FaceCrops.cut(other, faces, size).crops))
+            except InputError as error:
+                error.at(clean / ref).advised("take it out of the samples")
+                raise
             labels.append(number)
     counts = np.bincount(labels, minlength=len(people))
     if len(people) < 2 or counts.min() < 2:
-        raise InputError(f"{clean}: at least two people with two photographs each are needed, to tell one from another")
+        raise InputError("at least two people with two photographs each are needed, to tell one from another", clean)
     first, second = zip(*parts, strict=True)
-    return Samples(torch.stack(first), torch.stack(second), np.array(labels), people)
+    return Samples(np.concatenate(first), np.concatenate(second), np.array(labels), people)
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
@@ -106,48 +110,47 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 def _twin(twins: dict[str, Path], ref: str, folder: Path, photo: Photo) -> Photo:
     path = twins.get(str(Path(ref).with_suffix("")))
     if path is None:
-        raise InputError(f"{folder}: no adversarial twin of {ref}; both folders need the same names")
+        raise InputError(f"no adversarial twin of {ref}; both folders need the same names", folder)
     other = read_photo(path)
     if other.shape != photo.shape:
-        raise InputError(
-            f"{path}: {other.shape[1]} x {other.shape[0]} pixels, its clean twin has {photo.shape[1]} x {photo.shape[0]}"
-        )
+        sizes = f"{other.shape[1]} x {other.shape[0]} pixels, its clean twin has {photo.shape[1]} x {photo.shape[0]}"
+        raise InputError(sizes, path)
     return other
 
 
 def choose_scale(
     samples: Samples,
-    shield: Shield,
+    runtime: TorchRuntime,
     embedder: Embedder,
     *,
     most_lost: float = 0.0225,
     scales: Sequence[int] = SCALES,
     seed: int = 0,
-    say: Say = print,
+    report: Report = silent,
 ) -> Choice:
-    """Purify the samples at each scale and weigh the results.
+    """Purify the samples at each scale of the runtime's preset and weigh the results.
 
     Recommended is the scale that gives back most of what the attack took, among those that lose at
     most ``most_lost`` of the clean accuracy (the published loss) and shift no part of the face by
     more than a tenth of the distance between the eyes; where none does, the one that loses least.
     """
-    name = _Names(embedder, samples)
-    bare = (name.accuracy(samples.clean), name.accuracy(samples.adversarial))
-    say(f"without a shield: clean {100 * bare[0]:.1f} %, adversarial {100 * bare[1]:.1f} % of {len(samples.clean)}")
+    names = _Names(embedder, samples)
+    bare = (names.accuracy(samples.clean), names.accuracy(samples.adversarial))
+    line = f"without a shield: clean {100 * bare[0]:.1f} %, adversarial {100 * bare[1]:.1f} % of {len(samples.clean)}"
+    report(Progress(0, len(scales), line))
     found: list[Indicators] = []
-    sheets: dict[int, list[tuple[str, Tensor]]] = {}
+    sheets: dict[int, list[Column]] = {}
     for scale in scales:
-        purifier = shield.with_preset(shield.preset.changed(scale=scale)).purifier
-        clean, adversarial = (_purified(purifier, images, seed) for images in (samples.clean, samples.adversarial))
-        found.append(_indicators(scale, samples, clean, adversarial, name, bare))
-        shown = slice(0, 32)
+        scaled = runtime.with_preset(runtime.preset.changed(scale=scale))
+        clean, adversarial = (_purified(scaled, crops, seed) for crops in (samples.clean, samples.adversarial))
+        found.append(_indicators(scale, samples, clean, adversarial, names, bare))
         sheets[scale] = [
-            ("clean", samples.clean[shown]), ("clean, purified", clean[shown]),
-            ("adversarial", samples.adversarial[shown]), ("adversarial, purified", adversarial[shown]),
+            Column("clean", samples.clean[:SHOWN]), Column("clean, purified", clean[:SHOWN]),
+            Column("adversarial", samples.adversarial[:SHOWN]), Column("adversarial, purified", adversarial[:SHOWN]),
         ]  # fmt: skip
-        say(line(found[-1]))
+        report(Progress(len(found), len(scales), in_words(found[-1])))
     best, reason = recommend(found, bare[0], most_lost)
-    return Choice(shield.preset.changed(scale=best.scale), best.scale, reason, bare, tuple(found), sheets)
+    return Choice(runtime.preset.changed(scale=best.scale), best.scale, reason, bare, tuple(found), sheets)
 
 
 def recommend(found: Sequence[Indicators], clean: float, most_lost: float) -> tuple[Indicators, str]:
@@ -162,13 +165,13 @@ def recommend(found: Sequence[Indicators], clean: float, most_lost: float) -> tu
     best = max(fit, key=lambda i: (i.adversarial, i.clean, -i.scale))
     others = ", ".join(f"scale {i.scale} {100 * i.adversarial:.1f} %" for i in fit if i is not best) or "no other scale qualifies"
     return best, (
-        f"scale {best.scale} names {100 * best.adversarial:.1f} % of the adversarial faces rightly, most of the scales that "
+        f"scale {best.scale} names {100 * best.adversarial:.1f} % of the adversarial faces correctly, most of the scales that "
         f"lose at most {100 * most_lost:g} points of clean accuracy and leave the face in its place ({others}); "
         f"it loses {100 * (clean - best.clean):.1f} points"
     )
 
 
-def line(found: Indicators) -> str:
+def in_words(found: Indicators) -> str:
     """One scale's indicators in a line."""
     shifts = ", ".join(f"{part} {100 * shift:.1f} %" for part, shift in found.shift.items())
     recovery = "–" if found.recovery is None else f"{100 * found.recovery:.1f} %"
@@ -179,63 +182,58 @@ def line(found: Indicators) -> str:
     )
 
 
+@dataclass(frozen=True, eq=False)
 class _Names:
     """Nearest mean template, each image's own photograph left out of its person's."""
 
-    def __init__(self, embedder: Embedder, samples: Samples) -> None:
-        self.embedder, self.labels = embedder, samples.labels
-        self.rows = self.embed(samples.clean)  # (N, D)
+    embedder: Embedder
+    samples: Samples
 
-    @torch.inference_mode()
-    def embed(self, images: Tensor) -> Tensor:
-        return torch.cat([self.embedder.embed(part) for part in torch.split(images, 16)])
+    @cached_property
+    def rows(self) -> Rows:
+        """Of the clean samples: (N, D)."""
+        return self.embedder.rows(self.samples.clean)
 
-    def accuracy(self, images: Tensor) -> float:
-        """Share of images (the samples' or what became of them, in their order) that are given the right name."""
-        probes, labels = self.embed(images), torch.from_numpy(self.labels)
-        members = functional.one_hot(labels).float()  # (N, people)
-        sums = members.T @ self.rows  # (people, D)
-        right = 0
-        for number, probe in enumerate(probes):
-            own = sums.clone()
-            own[labels[number]] -= self.rows[number]
-            right += int((functional.normalize(own) @ probe).argmax() == labels[number])
-        return right / len(probes)
+    def accuracy(self, crops: Crops) -> float:
+        """Share of crops (the samples' or what became of them, in their order) that are given the correct name."""
+        found = nearest_without_own(self.embedder.rows(crops), self.rows, self.samples.labels)
+        return float((found == self.samples.labels).mean())
 
 
-@torch.inference_mode()
-def _purified(purifier: Callable[..., Tensor], images: Tensor, seed: int) -> Tensor:
+def _purified(runtime: TorchRuntime, crops: Crops, seed: int) -> Crops:
     parts = []
-    for start in range(0, len(images), BATCH):
-        part = images[start : start + BATCH]
-        parts.append(purifier(part, seeds=[derive_seed(seed, "scale", start + i) for i in range(len(part))]))
-    return torch.cat(parts)
+    for start in range(0, len(crops), BATCH):
+        part = crops[start : start + BATCH]
+        parts.append(runtime.purify(part, [derive_seed(seed, "scale", start + i) for i in range(len(part))]).crops)
+    return np.concatenate(parts)
 
 
 def _indicators(
-    scale: int, samples: Samples, clean: Tensor, adversarial: Tensor, name: _Names, bare: tuple[float, float]
+    scale: int, samples: Samples, clean: Crops, adversarial: Crops, names: _Names, bare: tuple[float, float]
 ) -> Indicators:
-    kept, back = name.accuracy(clean), name.accuracy(adversarial)
+    kept, back = names.accuracy(clean), names.accuracy(adversarial)
     shift, lost = _shifts(samples.clean, clean)
     return Indicators(
         scale=scale,
         clean=kept,
         adversarial=back,
         recovery=(back - bare[1]) / (bare[0] - bare[1]) if bare[0] > bare[1] else None,
-        similarity=float((name.embed(clean) * name.rows).sum(1).mean()),
+        similarity=float((names.embedder.rows(clean) * names.rows).sum(1).mean()),
         shift=shift,
         lost_faces=lost,
-        sharpness=float((_laplacian(clean) / _laplacian(samples.clean).clamp(min=1e-12)).mean()),
+        sharpness=float((_laplacian(clean) / _laplacian(samples.clean).clip(min=1e-12)).mean()),
     )
 
 
-def _laplacian(images: Tensor) -> Tensor:
+def _laplacian(crops: Crops) -> NDArray[np.float32]:
     """Mean square of the Laplacian of the luminance: (N,)."""
-    kernel = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])[None, None]
-    return functional.conv2d(images.mean(1, keepdim=True), kernel).square().mean((1, 2, 3))
+    grey = crops.mean(1)
+    around = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
+    energy: NDArray[np.float32] = np.square(around - 4 * grey[:, 1:-1, 1:-1]).mean((1, 2))
+    return energy
 
 
-def _shifts(before: Tensor, after: Tensor) -> tuple[dict[str, float], float]:
+def _shifts(before: Crops, after: Crops) -> tuple[dict[str, float], float]:
     """Mean shift of each part, in distances between the eyes, and the share of faces that are found no longer."""
     detector, moved, lost = Detector(), [], 0
     eyes = float(np.linalg.norm(TEMPLATE[1] - TEMPLATE[0])) * 2 * before.shape[-1]
@@ -253,7 +251,7 @@ def _shifts(before: Tensor, after: Tensor) -> tuple[dict[str, float], float]:
     return {part: float(mean[list(points)].mean()) for part, points in PARTS.items()}, lost / (lost + len(moved))
 
 
-def _landmarks(detector: Detector, image: Tensor) -> NDArray[np.float64] | None:
+def _landmarks(detector: Detector, image: Floats) -> NDArray[np.float64] | None:
     """Five landmarks of an aligned crop, at twice its size: the detector is surer of them there."""
     side = 2 * image.shape[-1]
     faces = detector.detect(cv2.resize(to_photo(image), (side, side), interpolation=cv2.INTER_CUBIC))  # type: ignore[arg-type]
@@ -261,16 +259,18 @@ def _landmarks(detector: Detector, image: Tensor) -> NDArray[np.float64] | None:
 
 
 def attacked(samples: Samples, embedder: Embedder, eps: float, *, seed: int = 0) -> Samples:
-    """The samples with adversarial images made here: PGD-40 away from each face's own embedding, saved as 8 bit."""
+    """The samples with adversarial images made here: PGD-40 away from each face's own embedding, saved as 8 bit.
+
+    Raises ``EmbedderError`` for an embedder that gives no gradients.
+    """
     from facesieve.attacks.gradient import pgd
     from facesieve.attacks.objectives import PushAway
     from facesieve.attacks.quantise import as_uint8
 
-    parts = []
+    network, parts = differentiable(embedder), []
     for start in range(0, len(samples.clean), BATCH):
-        part = samples.clean[start : start + BATCH]
-        with torch.no_grad():  # not inference_mode: what it makes cannot take part in a gradient
-            own = embedder.embed(part)
+        part = torch.from_numpy(samples.clean[start : start + BATCH])
+        own = torch.from_numpy(embedder.rows(samples.clean[start : start + BATCH]))
         seeds = [derive_seed(seed, "attack", start + i) for i in range(len(part))]
-        parts.append(as_uint8(pgd(PushAway(embedder, own), part, eps=eps, step=eps / 4, iterations=40, seeds=seeds)))
-    return Samples(samples.clean, torch.cat(parts), samples.labels, samples.people)
+        parts.append(as_uint8(pgd(PushAway(network, own), part, eps=eps, step=eps / 4, iterations=40, seeds=seeds)))
+    return Samples(samples.clean, torch.cat(parts).numpy(), samples.labels, samples.people)

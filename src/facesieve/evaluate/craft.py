@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from facesieve.attacks import gradient, objectives
-from facesieve.attacks.adaptive import Behind
-from facesieve.attacks.objectives import Scores
-from facesieve.evaluate.cache import Ingredients, Store, image_digest
-from facesieve.evaluate.experiment import BLACK_BOX, AttackSettings
+from facesieve.attacks import ATTACKS, Budget, Goal
+from facesieve.attacks.adaptive import EotScores
+from facesieve.attacks.objectives import OBJECTIVES
+from facesieve.evaluate.cache import Ingredients, image_digest
+from facesieve.evaluate.defend import Defence, RunContext
+from facesieve.evaluate.experiment import AttackSettings
 from facesieve.evaluate.recogniser import Recogniser
 from facesieve.files import write_with_folder
 from facesieve.images import encode_photo, read_photo, to_floats, to_photo
-from facesieve.noise import derive_seed
 from facesieve.purify import Purifier
 from facesieve.report.record import AttackRecord
 
-L2 = frozenset({"pgd-l2", "carlini-wagner-l2"})
 FEW = 30  # images whose gradient is looked at
 
 
@@ -38,19 +36,37 @@ class AdversarialSet:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """A defence as an adaptive attack sees it."""
+class Victim:
+    """What an attack sees: a recogniser, alone or behind a defence."""
 
-    name: str
-    purifier: Purifier
-    draws: int  # of its noise, that each step averages over
-    device: torch.device  # where it runs
-    made_from: list[Ingredients]  # its stages
+    recogniser: Recogniser
+    data: str  # the hash of the manifest, on which mean templates depend
+    context: RunContext
+    defence: Defence | None = None
 
-    def before(self, recogniser: Recogniser, seeds: Sequence[int]) -> Recogniser:
-        """The recogniser behind it, for an attacker of a batch with these seeds."""
-        scores = Behind(recogniser.scores, self.purifier, seeds, self.draws, self.device)
-        return replace(recogniser, name=f"{recogniser.name}, behind {self.name}", scores=scores)
+    @cached_property
+    def _purifier(self) -> Purifier | None:
+        return None if self.defence is None else self.defence.purifier.for_attacker(self.context.settings.size)
+
+    @property
+    def eot_samples(self) -> int:
+        """Draws of the defence's noise that each step averages over."""
+        return self.context.settings.eot_samples if self._purifier is not None and self._purifier.draws_noise else 1
+
+    def seen_with(self, seeds: Sequence[int]) -> Recogniser:
+        """The recogniser as an attacker of a batch with these seeds sees it."""
+        if self.defence is None or self._purifier is None:
+            return self.recogniser
+        scores = EotScores(self.recogniser.scores, self._purifier, seeds, self.eot_samples, self.context.hardware.device)
+        return replace(self.recogniser, name=f"{self.recogniser.name}, behind {self.defence.name}", scores=scores)
+
+    def identity(self) -> Ingredients:
+        """Everything of it that a crafted image depends on."""
+        made_from: Ingredients = {"recogniser": self.recogniser.name, "data": self.data}
+        if self.defence is None:
+            return made_from
+        stages = [stage.identity() for stage in self.defence.purifier.stages]
+        return {**made_from, "behind": stages, "dtype": str(self.context.hardware.dtype), "eot_samples": self.eot_samples}
 
 
 def craft(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -58,95 +74,47 @@ def craft(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels
 
     Raises ``MissingExtraError`` for an attack whose library is not installed.
     """
-    if attack.method in {"fgsm", "pgd", "pgd-l2"}:
-        return _by_gradient(attack, recogniser, images, labels, seeds)
-    from facesieve.attacks import libraries
-
-    assert isinstance(attack.eps, float)
-    eps, step, iterations = attack.eps / 255, attack.step / 255, attack.iterations
-    run: dict[str, Callable[[Scores, Tensor, Tensor], Tensor]] = {
-        "mi-fgsm": partial(libraries.mi_fgsm, eps=eps, step=step, iterations=iterations),
-        "carlini-wagner-l2": partial(libraries.carlini_wagner_l2, eps=eps, iterations=iterations, seeds=seeds),
-        "apgd-ce": partial(libraries.apgd_ce, eps=eps, iterations=iterations, seeds=seeds),
-        "apgd-t": partial(libraries.apgd_t, eps=eps, iterations=iterations, seeds=seeds),
-        "fab": partial(libraries.fab, eps=eps, iterations=iterations, seeds=seeds),
-        "square": partial(libraries.square, eps=eps, queries=iterations, seeds=seeds),
-        "auto-attack": partial(libraries.auto_attack, eps=eps, seeds=seeds),
-    }
-    return run[attack.method](recogniser.logits, images, labels)
+    budget = Budget(_eps(attack) / 255, attack.step / 255, attack.iterations, attack.random_start)
+    return ATTACKS.load(attack.method).craft(_goal(attack, recogniser, labels), images, budget, seeds)
 
 
-def _by_gradient(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> Tensor:
-    assert isinstance(attack.eps, float)
-    objective = _objective(attack, recogniser, labels)
-    eps, step, iterations = attack.eps / 255, attack.step / 255, attack.iterations
-    starts = seeds if attack.random_start else None
-    if attack.method == "fgsm":
-        return gradient.fgsm(objective, images, eps=eps)
-    ascend = gradient.pgd if attack.method == "pgd" else gradient.pgd_l2
-    return ascend(objective, images, eps=eps, step=step, iterations=iterations, seeds=starts)
+def _goal(attack: AttackSettings, recogniser: Recogniser, labels: Tensor) -> Goal:
+    return Goal(recogniser.logits, labels, OBJECTIVES[attack.objective](recogniser.logits, labels))
 
 
-def _objective(attack: AttackSettings, recogniser: Recogniser, labels: Tensor) -> objectives.Objective:
-    kind = objectives.CrossEntropy if attack.objective == "cross-entropy" else objectives.Margin
-    return kind(recogniser.logits, labels)
+def _eps(attack: AttackSettings) -> float:
+    assert isinstance(attack.eps, float)  # one of ``AttackSettings.each``
+    return attack.eps
 
 
-def adversarial_set(
-    attack: AttackSettings,
-    recogniser: Recogniser,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    seed: int,
-    batch: int,
-    store: Store,
-    folder: Path,
-    data: str,
-    seen: Seen | None = None,
-) -> AdversarialSet:
-    """The adversarial images of ``images`` (N, 3, S, S), batch by batch from the store where they are there.
+def adversarial_set(attack: AttackSettings, victim: Victim, images: Tensor, labels: Tensor, folder: Path) -> AdversarialSet:
+    """The adversarial images of ``images`` (N, 3, S, S), batch by batch from the cache where they are there.
 
     ``folder`` gets them as ``float.npy``, ``uint8/*.png`` and ``set.json``, which says what made them;
-    the 8-bit set is what is read back from those files. ``data`` is the hash of the manifest: mean
-    templates hang on it. ``seen`` is the defence that the attack sees the recogniser behind.
+    the 8-bit set is what is read back from those files.
     """
     parts, seconds = [], 0.0
-
-    def before(seeds: Sequence[int]) -> Recogniser:
-        return recogniser if seen is None else seen.before(recogniser, seeds)
-
-    behind: Ingredients = {} if seen is None else {"behind": seen.made_from, "draws": seen.draws}
-    for start in range(0, len(images), batch):
-        part, people = images[start : start + batch], labels[start : start + batch]
-        seeds = [derive_seed(seed, "attack", start + i) for i in range(len(part))]
-        made_from = _ingredients(attack, recogniser.name, part, people, seeds, data) | behind
-        kept = store.batch(made_from, partial(craft, attack, before(seeds), part, people, seeds))
+    settings = attack.model_dump(mode="json", exclude={"name", "quantisation", "probes", "surrogate"})
+    for part, seeds in victim.context.batches(images, "attack"):
+        made_from = {
+            "attack": settings, **victim.identity(), "images": image_digest(images[part]), "labels": labels[part].tolist(),
+            "seeds": seeds,
+        }  # fmt: skip
+        make = partial(craft, attack, victim.seen_with(seeds), images[part], labels[part], seeds)
+        kept = victim.context.cache.batch(made_from, make)
         parts.append(kept.images)
         seconds += kept.seconds
     made = torch.cat(parts)
-    saved = _saved(folder, made, attack, recogniser.name, data)
-    record = _record(attack, before(range(min(FEW, len(images)))), images, labels, saved, seconds)
-    return AdversarialSet({"float": made, "uint8": saved}, record)
+    saved = _saved(folder, made, attack, victim)
+    return AdversarialSet({"float": made, "uint8": saved}, _record(attack, victim, images, labels, saved, seconds))
 
 
-def _ingredients(
-    attack: AttackSettings, recogniser: str, images: Tensor, labels: Tensor, seeds: Sequence[int], data: str
-) -> Ingredients:
-    settings = attack.model_dump(mode="json", exclude={"name", "quantisation", "probes", "on"})
-    return {
-        "attack": settings,
-        "recogniser": recogniser,
-        "images": image_digest(images),
-        "labels": labels.tolist(),
-        "seeds": list(seeds),
-        "data": data,
-    }
-
-
-def _saved(folder: Path, images: Tensor, attack: AttackSettings, recogniser: str, data: str) -> Tensor:
+def _saved(folder: Path, images: Tensor, attack: AttackSettings, victim: Victim) -> Tensor:
     """The images as 8-bit files have them, by writing and reading such files."""
-    about = {"attack": attack.model_dump(mode="json"), "recogniser": recogniser, "data": data, "images": image_digest(images)}
+    about = {
+        "attack": attack.model_dump(mode="json"), "recogniser": victim.recogniser.name, "data": victim.data,
+        "images": image_digest(images),
+    }  # fmt: skip
     text = (json.dumps(about, indent=1) + "\n").encode()
     done, files = folder / "set.json", [folder / "uint8" / f"{number:05d}.png" for number in range(len(images))]
     if not done.exists() or done.read_bytes() != text:
@@ -158,29 +126,29 @@ def _saved(folder: Path, images: Tensor, attack: AttackSettings, recogniser: str
 
 
 def _record(
-    attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels: Tensor, saved: Tensor, seconds: float
+    attack: AttackSettings, victim: Victim, images: Tensor, labels: Tensor, saved: Tensor, seconds: float
 ) -> AttackRecord:
-    assert isinstance(attack.eps, float)
-    norm: Literal["linf", "l2"] = "l2" if attack.method in L2 else "linf"
+    kind = ATTACKS.load(attack.method)
+    recogniser = victim.seen_with(range(min(FEW, len(images))))
     difference = (saved - images).flatten(1)
-    length = difference.norm(dim=1) if norm == "l2" else difference.abs().amax(1)
+    length = difference.norm(dim=1) if kind.norm == "l2" else difference.abs().amax(1)
     return AttackRecord(
         name=attack.name,
         method=attack.method,
-        eps=attack.eps,
-        norm=norm,
+        eps=_eps(attack),
+        norm=kind.norm,
         iterations=attack.iterations,
         sees=recogniser.name,
-        black_box=attack.method in BLACK_BOX,
-        left_ball=float((length > attack.eps / 255 + 1e-6).double().mean()),
-        still=_still(attack, recogniser, images, labels),
+        black_box=not kind.needs_gradient,
+        left_ball=float((length > _eps(attack) / 255 + 1e-6).double().mean()),
+        still=_still(_goal(attack, recogniser, labels[:FEW]), images[:FEW]),
         seconds=round(seconds / len(images), 3),
     )
 
 
-def _still(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels: Tensor) -> float:
-    """Share of (the first few) images at which the objective's gradient vanishes or is not finite."""
-    x = images[:FEW].clone().requires_grad_(True)
-    (slope,) = torch.autograd.grad(_objective(attack, recogniser, labels[:FEW])(x).sum(), x)
+def _still(goal: Goal, images: Tensor) -> float:
+    """Share of the images at which the objective's gradient vanishes or is not finite."""
+    x = images.clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(goal.objective(x).sum(), x)
     steepest = slope.flatten(1).abs().amax(1)
     return float((~torch.isfinite(steepest) | (steepest == 0)).double().mean())

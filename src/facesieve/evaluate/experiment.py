@@ -7,25 +7,40 @@ of the weights; nothing is read from anywhere else.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from facesieve.attacks import ATTACKS
+from facesieve.attacks.objectives import OBJECTIVES
 from facesieve.data.manifest import Selection
 from facesieve.errors import SettingError
-from facesieve.files import read_toml
+from facesieve.evaluate.measures import MEASURES
+from facesieve.files import first_problem, read_toml
+from facesieve.registry import Registry
+from facesieve.report.record import RENAMED
 
 Quantisation = Literal["float", "uint8"]
-Method = Literal[
-    "fgsm", "pgd", "pgd-l2", "mi-fgsm", "carlini-wagner-l2", "apgd-ce", "apgd-t", "fab", "square", "auto-attack"
-]  # fmt: skip
 Value = bool | int | FiniteFloat | str
 Eps = Annotated[float, Field(gt=0, le=255)]
 
-BLACK_BOX = frozenset({"square"})  # see scores alone, no gradient
-BY_GRADIENT = frozenset({"fgsm", "pgd", "pgd-l2"})  # ours, which can be made to see a defence
+
+def _in(registry: Registry[Any]) -> AfterValidator:
+    def check(spec: str) -> str:
+        try:
+            registry.load(spec)
+        except SettingError as error:
+            raise ValueError(str(error)) from error
+        return spec
+
+    return AfterValidator(check)
+
+
+def _either(name: str) -> AliasChoices:
+    return AliasChoices(name, next(old for old, new in RENAMED.items() if new == name))
 
 
 class _Settings(BaseModel):
@@ -43,21 +58,24 @@ class RecogniserSettings(_Settings):
 class AttackSettings(_Settings):
     """One attack; with several ``eps`` one for each of them."""
 
-    method: Method = "pgd"
+    method: Annotated[str, _in(ATTACKS)] = "pgd"  # a name in ATTACKS, or package.module:object
     name: str = ""
     eps: Eps | tuple[Eps, ...] = 0.5  # levels of 255; for an L2 attack the length of the perturbation in such levels
     step: float = Field(default=2.0, gt=0)  # levels of 255
     iterations: int = Field(default=40, ge=1)
     random_start: bool = True
-    objective: Literal["cross-entropy", "margin"] = "cross-entropy"
+    objective: Annotated[str, _in(OBJECTIVES)] = "cross-entropy"
     quantisation: tuple[Quantisation, ...] = ("float", "uint8")
     probes: int | None = Field(default=None, ge=1)  # the first so many of the test images; None: all
-    on: RecogniserSettings | None = None  # crafted on this one, tried on the experiment's: transfer
+    # crafted on this one, tried on the experiment's: transfer
+    surrogate: RecogniserSettings | None = Field(default=None, validation_alias=_either("surrogate"))
 
     def each(self) -> list[AttackSettings]:
         """One attack for each eps, named."""
         many = self.eps if isinstance(self.eps, tuple) else (self.eps,)
-        stem = self.name or f"{self.method}{'' if self.on is None else ' on ' + Path(self.on.embedder).name}"
+        stem = self.name or self.method.rpartition(":")[2]
+        if self.surrogate is not None and not self.name:
+            stem += f" on {Path(self.surrogate.embedder).name}"
         return [self.model_copy(update={"eps": eps, "name": f"{stem}, eps {eps:g}/255"}) for eps in many]
 
 
@@ -66,10 +84,11 @@ class DefenceSettings(_Settings):
 
     name: str = ""
     preset: str | None = None
-    baseline: str | None = None
+    baseline: str | None = None  # a name in DEFENCES, or package.module:object
     settings: dict[str, Value] = {}
     sweep: dict[str, tuple[Value, ...]] = {}
-    steps_too: bool = False  # also score what each step of it leaves: the observation, and the stage's result
+    # also score what each step of it leaves: the observation, and the stage's result
+    score_steps: bool = Field(default=False, validation_alias=_either("score_steps"))
     probes: int | None = Field(default=None, ge=1)
     attacks: tuple[str, ...] | None = None  # names of attacks, as listed by the run, that it is tried on; None: all
 
@@ -98,12 +117,14 @@ class RunSettings(_Settings):
     probes: int | None = Field(default=None, ge=1)  # the first so many of the test images; None: all
     batch: int = Field(default=15, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    samples: str | None = None  # folder of photographs that may be shown: the report has pictures of the steps_too defences
+    samples: str | None = None  # folder of photographs that may be shown: the report has pictures of the score_steps defences
     prior: str | None = None  # folder; None: the embedded one
     far: float = Field(default=0.01, gt=0, lt=1)  # false-accept rate that the threshold of `unknown` is chosen for
     # what the attack sees: the recogniser alone, or the recogniser behind each defence, with a set of its own for each
     threat: Literal["oblivious", "adaptive"] = "oblivious"
-    averaged: int = Field(default=1, ge=1)  # draws of a defence's noise that an adaptive attack averages over at each step
+    # draws of a defence's noise that an adaptive attack averages over at each step
+    eot_samples: int = Field(default=1, ge=1, validation_alias=_either("eot_samples"))
+    measures: tuple[Annotated[str, _in(MEASURES)], ...] = ()  # taken at the end; names in MEASURES, or package.module:object
 
 
 class Experiment(_Settings):
@@ -117,11 +138,10 @@ class Experiment(_Settings):
 
     @model_validator(mode="after")
     def _seen(self) -> Self:
-        blind = [attack.method for attack in self.attacks if attack.method not in BY_GRADIENT or attack.on is not None]
+        blind = [a for a in self.attacks if a.surrogate is not None or not ATTACKS.load(a.method).sees_defence]
         if self.run.threat == "adaptive" and blind:
-            raise ValueError(
-                f"run.threat adaptive takes {', '.join(sorted(BY_GRADIENT))} on the experiment's recogniser, no other"
-            )
+            able = ", ".join(sorted(name for name in ATTACKS if ATTACKS[name].sees_defence))
+            raise ValueError(f"run.threat adaptive takes {able} on the experiment's recogniser, no other")
         return self
 
     def all_attacks(self) -> list[AttackSettings]:
@@ -146,29 +166,33 @@ def _distinct(items: list[Any], what: str) -> list[Any]:
     return items
 
 
-def read_experiment(path: Path) -> Experiment:
-    """Read it.
+def read_experiment(path: Path, *, note: Callable[[str], None] = warnings.warn) -> Experiment:
+    """Read it; ``note`` is told, in a line each, which keys have another name now.
 
     Raises ``InputError`` for a file that cannot be read, ``SettingError`` for a key that is unknown or does not fit.
     """
     tables = read_toml(path)
+    for old in sorted(_renamed(tables)):
+        note(f"{path}: {old} is called {RENAMED[old]} now; the old name is read for this release only")
     try:
         experiment = Experiment.model_validate(tables)
         experiment.all_defences()
     except ValidationError as error:
-        raise SettingError(f"{path}: {_first(error)}") from error
+        place, problem = first_problem(error)
+        line = f"{problem} {place}" if problem == "unknown key" else f"{place}: {problem.lower()}"
+        raise SettingError(line, path) from error
     except SettingError as error:
-        raise SettingError(f"{path}: {error}") from error
+        error.at(path)
+        raise
     return experiment
 
 
-def _first(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part + 1) if isinstance(part, int) else part for part in _plain(first["loc"]))
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where}"
-    return f"{where}: {first['msg'].removeprefix('Value error, ').lower()}"
+def _renamed(tables: dict[str, Any]) -> set[str]:
+    """The old keys that an experiment's tables use."""
 
+    def keys() -> Iterator[str]:
+        for table in tables.values():
+            for entry in table if isinstance(table, list) else [table]:
+                yield from entry if isinstance(entry, dict) else ()
 
-def _plain(location: Sequence[int | str]) -> list[int | str]:
-    return [part for part in location if isinstance(part, int) or "[" not in part]
+    return RENAMED.keys() & set(keys())

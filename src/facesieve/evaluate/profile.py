@@ -1,4 +1,4 @@
-"""What `facesieve calibrate` leaves: a profile that the shield takes, the indicators, and pictures for a person's look."""
+"""What ``facesieve choose-scale`` leaves: a profile that the shield takes, the indicators, and pictures for a person's look."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from torch import Tensor
-
 from facesieve.evaluate.choose_scale import Choice
 from facesieve.files import write_with_folder
 from facesieve.images import encode_photo
-from facesieve.pictures import Column, sheet
+from facesieve.pictures import sheet
 
 
 def write_choice(folder: Path, choice: Choice) -> list[Path]:
@@ -26,12 +24,8 @@ def write_choice(folder: Path, choice: Choice) -> list[Path]:
     pages = {
         "profile.toml": profile.encode(),
         "scales.json": (json.dumps(numbers, indent=1) + "\n").encode(),
-        **{f"scale-{scale}.png": _picture(columns) for scale, columns in choice.sheets.items()},
+        **{f"scale-{scale}.png": encode_photo(sheet(columns, cell=160), "png") for scale, columns in choice.sheets.items()},
     }
     for name, data in pages.items():
         write_with_folder(folder / name, data)
     return [folder / name for name in pages]
-
-
-def _picture(columns: list[tuple[str, Tensor]]) -> bytes:
-    return encode_photo(sheet([Column(title, images) for title, images in columns], cell=160), "png")

@@ -6,46 +6,46 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from facesieve.data.sources import SUFFIXES
-from facesieve.errors import InputError, NoFaceError
-from facesieve.evaluate.defend import Around, Defence
-from facesieve.faces import Detector, align
+from facesieve.errors import InputError
+from facesieve.evaluate.defend import Defence, RunContext
+from facesieve.faces import Crops, Detector, FaceCrops
+from facesieve.files import images_in
 from facesieve.images import encode_photo, read_photo
 from facesieve.noise import derive_seed
 from facesieve.pictures import columns, sheet
+from facesieve.runtime.torch import traced
 
 MOST = 6  # photographs in one picture
 CELL = 112  # pixels of a face there
 
 
-def sample_crops(folder: Path, size: int) -> Tensor:
-    """The aligned faces (N, 3, size, size) of the first photographs in a folder.
+def sample_crops(folder: Path, size: int) -> Crops:
+    """The aligned faces (N, 3, size, size) of the first photographs in a folder, the largest of each.
 
-    Raises ``InputError`` for a folder without photographs, or a photograph without a face.
+    Raises ``InputError`` for a folder without photographs, ``NoFaceError`` for a photograph without a face.
     """
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)[:MOST]
+    paths = images_in(folder)[:MOST] if folder.is_dir() else []
     if not paths:
-        raise InputError(f"{folder}: no photographs; run.samples names a folder of photographs that may be shown")
+        raise InputError("no photographs", folder, "run.samples names a folder of photographs that may be shown")
     detector, crops = Detector(), []
     for path in paths:
         photo = read_photo(path)
         try:
-            crops.append(align(photo, detector.detect_largest(photo), size))
-        except NoFaceError as error:
-            raise InputError(f"{path}: no face found; take it out of run.samples") from error
-    return torch.stack(crops)
+            crops.append(FaceCrops.cut(photo, detector.detect(photo)[:1], size).crops)
+        except InputError as error:
+            error.at(path).advised("take it out of run.samples")
+            raise
+    return np.concatenate(crops)
 
 
-@torch.inference_mode()
-def sample_pictures(images: Tensor, defences: Sequence[Defence], around: Around, *, seed: int) -> dict[str, str]:
-    """For each defence a JPEG, in base64: every sample face of ``images`` (N, 3, S, S) a row, every step a column."""
-    seeds = [derive_seed(seed, "samples", number) for number in range(len(images))]
+def sample_pictures(crops: Crops, defences: Sequence[Defence], context: RunContext) -> dict[str, str]:
+    """For each defence a JPEG, in base64: every sample face of ``crops`` (N, 3, S, S) a row, every step a column."""
+    seeds = [derive_seed(context.settings.seed, "samples", number) for number in range(len(crops))]
     found = {}
     for defence in defences:
-        stages = [(s, after.cpu()) for s, after in defence.purifier.trace(images.to(around.path.device), seeds=seeds)]
-        picture = encode_photo(sheet(columns(images, stages), cell=CELL), "jpeg", quality=85)
+        trace = traced(defence.purifier, crops, seeds, context.hardware.device)
+        picture = encode_photo(sheet(columns(crops, trace), cell=CELL), "jpeg", quality=85)
         found[defence.name] = base64.b64encode(picture).decode()
     return found

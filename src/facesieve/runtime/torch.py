@@ -39,19 +39,13 @@ class TorchRuntime:
         dtype = str(self.hardware.dtype).removeprefix("torch.")
         return PurifierCard(self.preset.as_dict(), self.size, self.prior_sha256, dtype, str(self.hardware))
 
-    @torch.inference_mode()
     def purify(self, crops: Crops, seeds: Sequence[int], report: Report = silent) -> Trace:
         """Purify crops (N, 3, S, S) in [0, 1] without gradients; crop ``i`` depends on its pixels and ``seeds[i]`` alone.
 
         ``report`` is told before each evaluation of the prior how many were done, of all.
         """
-        images = torch.from_numpy(crops).to(self.hardware.device)
         purifier = self.purifier if report is silent else self.purifier.watched(report)
-        steps = []
-        for stage, result in purifier.trace(images, seeds=seeds):
-            steps.append(_step(stage, images, result))
-            images = result
-        return Trace(tuple(steps))
+        return traced(purifier, crops, seeds, self.hardware.device)
 
     def with_preset(self, preset: Preset) -> TorchRuntime:
         """This runtime with another preset; its prior stays, unless both are presets' own and differ.
@@ -69,6 +63,17 @@ class TorchRuntime:
         if prior is None:
             raise SettingError("this shield's stages are of its own: there is no prior to go with another preset")
         return prior
+
+
+@torch.inference_mode()
+def traced(purifier: Purifier, crops: Crops, seeds: Sequence[int], device: torch.device) -> Trace:
+    """Every step of a purifier on crops (N, 3, S, S) in [0, 1], without gradients."""
+    images = torch.from_numpy(crops).to(device)
+    steps = []
+    for stage, result in purifier.trace(images, seeds=seeds):
+        steps.append(_step(stage, images, result))
+        images = result
+    return Trace(tuple(steps))
 
 
 def _step(stage: Stage, before: Tensor, after: Tensor) -> TraceStep:

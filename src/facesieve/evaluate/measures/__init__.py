@@ -1,0 +1,23 @@
+"""What a run is measured by beyond its tables: each measure is ``measure(run) -> {name: Estimate}``.
+
+An experiment names the wanted ones in ``run.measures``, those of this room or ``package.module:object``; they are taken
+when all else is done, and may use all that a ``Run`` has: its record, crops, defences, recogniser and cache. A file of
+this room registers what it adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from facesieve.metrics.intervals import Estimate
+from facesieve.registry import Registry
+
+if TYPE_CHECKING:
+    from facesieve.evaluate.run import Run
+
+Measure = Callable[["Run"], Mapping[str, Estimate]]
+
+MEASURES: Registry[Measure] = Registry("measure", "facesieve.evaluate.measures")
+
+__all__ = ["MEASURES", "Estimate", "Measure"]
