@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from facesieve.errors import SettingError
-from facesieve.train.loop import MovingAverage, Record, Run, Task, finish, kept, thinned
+from facesieve.train.loop import MovingAverage, Record, Run, Task, finish, thinned
 from facesieve.train.settings import Training
 
 
@@ -65,15 +65,15 @@ def test_a_record_a_step_and_held_out_figures_with_the_checkpoints(tmp_path):
 
 def test_whoever_stops_taking_records_resumes_where_the_last_one_was_written(tmp_path):
     whole = Run(Square(), tmp_path / "whole")
-    last = finish(whole, whole.records())
+    last = finish(whole)
     for record in Run(Square(), tmp_path / "parts").records(checkpoint_minutes=0):
         if record.step == 4:
             break
     resumed = Run(Square(), tmp_path / "parts")
     assert resumed.step == 4
-    assert finish(resumed, resumed.records()) == last
+    assert finish(resumed) == last
     assert resumed.task.weight.item() == whole.task.weight.item()
-    assert finish(resumed, resumed.records()) == last  # nothing is left to train: measured anew
+    assert finish(resumed) == last  # nothing is left to train: measured anew
 
 
 def test_it_stops_when_the_time_is_over_and_has_saved(tmp_path):
@@ -85,7 +85,7 @@ def test_it_stops_when_the_time_is_over_and_has_saved(tmp_path):
 
 
 def test_settings_stay_but_for_those_that_may_change(tmp_path):
-    finish(run := Run(Square(), tmp_path), run.records())
+    finish(Run(Square(), tmp_path))
     assert Run(Square(Descent(steps=8)), tmp_path).step == 6
     with pytest.raises(SettingError, match=r"checkpoint\.pt: this run has rate 0\.1, not 0\.2; use another folder"):
         Run(Square(Descent(rate=0.2)), tmp_path)
@@ -102,8 +102,7 @@ def test_thinned_records_have_mean_losses_and_miss_no_figure():
 def test_curves_are_appended_and_told(tmp_path):
     told = []
     for steps in (2, 3):
-        run = Run(Square(Descent(steps=steps)), tmp_path)
-        finish(run, kept(run.records(), tmp_path, told.append))
+        finish(Run(Square(Descent(steps=steps)), tmp_path), told.append)
     for name, column in (("curve.csv", "loss"), ("held-out.csv", "weight")):
         rows = list(csv.DictReader((tmp_path / name).open()))
         assert [row["step"] for row in rows] == ["2", "3"]

@@ -104,7 +104,7 @@ def test_a_run_that_was_stopped_ends_where_one_that_was_not_does(start, crops, t
         return Run(ViewTask(lesson, views, SMALL), folder)
 
     whole = run(tmp_path / "whole")
-    measured = finish(whole, whole.records())
+    measured = finish(whole)
     first = run(tmp_path / "parts")
     first.advance()
     first.advance()
@@ -112,7 +112,7 @@ def test_a_run_that_was_stopped_ends_where_one_that_was_not_does(start, crops, t
     torch.manual_seed(123)  # whatever else draws in between
     second = run(tmp_path / "parts")
     assert second.step == 2
-    assert finish(second, second.records()) == measured
+    assert finish(second) == measured
     assert_close(*(dict(run.task.lesson.networks.state_dict()) for run in (second, whole)), rtol=0, atol=0)
 
 

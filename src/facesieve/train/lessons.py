@@ -15,7 +15,7 @@ from facesieve.noise import derive_seed
 from facesieve.progress import Progress, Report
 from facesieve.train.batches import ViewBatches
 from facesieve.train.cards import card
-from facesieve.train.loop import Run, Task, finish, kept
+from facesieve.train.loop import Run, Task, finish
 from facesieve.train.settings import ViewTraining
 from facesieve.weights import save_weights
 
@@ -95,7 +95,7 @@ def train_defence(
     run = Run(task, out)
     size = sum(parameter.numel() for parameter in network.parameters())
     report(Progress(run.step, task.total, f"{task.faces}, {size / 1e6:.2f} M parameters, on {task.hardware}"))
-    held_out = finish(run, kept(run.records(checkpoint_minutes=checkpoint_minutes), out, report))
+    held_out = finish(run, report, checkpoint_minutes=checkpoint_minutes)
     about = {**about, "data": f"{task.faces}; photographs of faces, aligned to the template"}
     figures = {"held_out": {measure: round(value, 6) for measure, value in held_out.items()}}
     weights = out / f"{name}.safetensors"

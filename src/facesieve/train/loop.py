@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from facesieve.files import make_folder
-from facesieve.progress import Progress, Report
+from facesieve.progress import Progress, Report, silent
 from facesieve.train.checkpoints import append_row, check_settings, write_checkpoint
 from facesieve.train.settings import Training
 
@@ -215,13 +215,15 @@ def _joined(records: list[Record]) -> Record:
     return replace(records[-1], losses={name: sum(record.losses[name] for record in records) / len(records) for name in names})
 
 
-def kept(records: Iterable[Record], out: Path, report: Report, *, curve: str = "curve.csv") -> Iterator[Record]:
-    """The records, thinned, after their figures were added to ``curve`` and ``held-out.csv`` in ``out``, and reported."""
-    for record in thinned(records):
-        append_row(out / curve, {"step": record.step, **record.losses})
+def kept(
+    run: Run[AnyTask], report: Report = silent, *, checkpoint_minutes: float = CHECKPOINT_MINUTES, curve: str = "curve.csv"
+) -> Iterator[Record]:
+    """A run's records, thinned, after their figures were added to ``curve`` and ``held-out.csv`` beside it, and reported."""
+    for record in thinned(run.records(checkpoint_minutes=checkpoint_minutes)):
+        append_row(run.out / curve, {"step": record.step, **record.losses})
         report(Progress(record.step, record.total, facts=in_words(record.losses)))
         if record.held_out is not None:
-            append_row(out / "held-out.csv", {"step": record.step, **record.held_out})
+            append_row(run.out / "held-out.csv", {"step": record.step, **record.held_out})
             report(Progress(record.step, record.total, "held out", in_words(record.held_out)))
         yield record
 
@@ -231,9 +233,9 @@ def in_words(figures: Mapping[str, float]) -> dict[str, str]:
     return {name: f"{value:.5f}" for name, value in figures.items()}
 
 
-def finish(run: Run[AnyTask], records: Iterable[Record]) -> Mapping[str, float]:
-    """Take every record; returns the held-out figures of the last, measured anew where there was nothing left to train."""
+def finish(run: Run[AnyTask], report: Report = silent, *, checkpoint_minutes: float = CHECKPOINT_MINUTES) -> Mapping[str, float]:
+    """Train to the end; returns the last held-out figures, measured anew where there was nothing left to train."""
     held_out: Mapping[str, float] | None = None
-    for record in records:
+    for record in kept(run, report, checkpoint_minutes=checkpoint_minutes):
         held_out = record.held_out
     return held_out if held_out is not None else run.task.measure(run.step)

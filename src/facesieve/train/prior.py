@@ -147,7 +147,7 @@ def train_prior(
     counts = f"{train} faces to train on, {held_out} held out"
     report(Progress(run.step, task.total, f"{counts}, {size:.1f} M parameters, on {task.hardware}"))
     measured = None
-    for record in kept(run.records(checkpoint_minutes=checkpoint_minutes), out, report, curve="loss.csv"):
+    for record in kept(run, report, checkpoint_minutes=checkpoint_minutes, curve="loss.csv"):
         measured = record.held_out
         if measured is not None:
             with task.averaged() as prior:

@@ -13,7 +13,7 @@ against an attacker who sees the purifier is not trained for.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -34,7 +34,7 @@ from facesieve.recognition.embedder import differentiable
 from facesieve.recognition.embedders import load_embedder
 from facesieve.train.cards import card
 from facesieve.train.lessons import ViewTask, drawn, uniform, views_of
-from facesieve.train.loop import CHECKPOINT_MINUTES, Run, finish, kept
+from facesieve.train.loop import CHECKPOINT_MINUTES, Run, finish
 from facesieve.train.settings import TunedTraining
 
 SHARPNESS = 32.0  # of the cross-entropy over cosines
@@ -170,25 +170,27 @@ def train_tuned(
     if len(views.held_out) < 2:
         count = len(views.train) + len(views.held_out)
         raise InputError(f"{count} faces are too few to hold two of them out", data, "use eight or more")
-    task = ViewTask(TunedLesson(settings, prior, embedders, views.held_out_images().to(device)), views, settings)
-    run = Run(task, out)
+    run = Run(ViewTask(TunedLesson(settings, prior, embedders, views.held_out_images().to(device)), views, settings), out)
     names = [embedder.name for embedder in embedders]
-    report(Progress(run.step, task.total, f"{task.faces}, against {', '.join(names)}"))
-    held_out = finish(run, kept(run.records(checkpoint_minutes=checkpoint_minutes), out, report))
+    report(Progress(run.step, run.task.total, f"{run.task.faces}, against {', '.join(names)}"))
+    held_out = finish(run, report, checkpoint_minutes=checkpoint_minutes)
     folder = out / f"prior-{run.step:06d}"
-    if folder.exists():
-        return folder
+    if not folder.exists():
+        save_prior(prior, folder, card=_card(run, start, names, held_out))
+    return folder
+
+
+def _card(run: Run[ViewTask], start: Path, recognisers: Sequence[str], held_out: Mapping[str, float]) -> dict[str, object]:
     begun = read_card(start)
     about = {
         "what": "a prior of aligned faces tuned for one short restoration of the block mean, against attacks on recognisers; "
         "images in [-1, 1]",
         "start": {"name": begun["name"], "sha256": prior_hash(start)},
-        "recognisers": names,
-        "data": f"{task.faces}; photographs of faces, aligned to the template",
+        "recognisers": list(recognisers),
+        "data": f"{run.task.faces}; photographs of faces, aligned to the template",
     }
     figures = {"held_out_cosine": {measure: round(value, 4) for measure, value in held_out.items()}}
-    save_prior(prior, folder, card=card(f"{begun['name']}, tuned", about, settings, run.seconds, figures, _LIMITS))
-    return folder
+    return card(f"{begun['name']}, tuned", about, run.task.settings, run.seconds, figures, _LIMITS)
 
 
 def _loaded(spec: str, device: torch.device) -> TorchEmbedder:

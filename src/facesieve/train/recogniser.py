@@ -240,21 +240,16 @@ def classify(
     report(Progress(run.step, task.total, f"{counts}, on {task.hardware}"))
     if start is not None and run.step == 0:
         begin_at_class_means(network, trained, batches.train, size=batches.size(0))
-        before = task.measure(0)  # kept as the best so far, where it is at full size: training need not improve it
-        said = f"the warm start's features, by the nearest class mean: held-out top-1 {100 * before[TOP1]:.1f} %"
+        top1 = task.measure(0)[TOP1]  # kept as the best so far, where it is at full size: training need not improve it
+        said = f"the warm start's features, by the nearest class mean: held-out top-1 {100 * top1:.1f} %"
         report(Progress(0, task.total, said))
     network = train(run, report=report, checkpoint_minutes=checkpoint_minutes)
     network.people = trained.people
-    top1, figures = _tested(network, test)
-    data = {
-        "manifest": manifest.name,
-        "images": len(trained),
-        "start": _named(start),
-        "teacher": None if master is None else master.name,
-        "held_out_top1": round(task.best, 4),
-        **figures,
-    }
-    return _finished(network, run, f"facenet-{len(trained.people)}", data), top1
+    estimate, figures = _tested(network, test)
+    teacher = None if master is None else master.name
+    data = {"manifest": manifest.name, "images": len(trained), "start": _named(start), "teacher": teacher}
+    data |= {"held_out_top1": round(task.best, 4), **figures}
+    return _finished(network, run, f"facenet-{len(trained.people)}", data), estimate
 
 
 def _tested(network: FaceNet, test: LabelledCrops) -> tuple[Estimate, dict[str, Any]]:
