@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -127,27 +126,6 @@ class Batch:
     rows: Tensor | None  # (B, D), the teacher's
 
 
-class Batches(Protocol):
-    """The batch of each step."""
-
-    @property
-    def total(self) -> int:
-        """Steps in all."""
-
-    @property
-    def per_epoch(self) -> int:
-        """Steps of one pass."""
-
-    def size(self, step: int) -> int:
-        """Side of the images, pixels."""
-
-    def rate(self, step: int) -> float:
-        """Factor of the learning rate after the warm-up."""
-
-    def __call__(self, step: int) -> Batch:
-        """The batch of this step."""
-
-
 class DistillingBatches:
     """Crops in random order, each once an epoch, with the teacher's rows (N, D)."""
 
@@ -161,11 +139,11 @@ class DistillingBatches:
         self.total = settings.epochs * self.per_epoch
 
     def size(self, step: int) -> int:
-        """One size for all steps."""
+        """Side of the images in pixels: one for all steps."""
         return self.settings.size
 
     def rate(self, step: int) -> float:
-        """Constant, falling to a tenth over the last third."""
+        """Factor of the learning rate: constant, falling to a tenth over the last third."""
         return min(1.0, 0.1 + 2.7 * (self.total - step) / self.total)
 
     def __call__(self, step: int) -> Batch:
@@ -189,13 +167,14 @@ class ClassifyingBatches:
         self.begins = [round(self.total * share) for share in shares]  # step at which each size begins; the last is the end
 
     def size(self, step: int) -> int:
-        """Grows with the steps."""
+        """Side of the images in pixels: it grows with the steps."""
         return self.settings.sizes[self._phase(step)]
 
     def rate(self, step: int) -> float:
-        """A half cosine to zero over each size: a network that meets larger images has to be able to change.
+        """Factor of the learning rate: a half cosine to zero over each size.
 
-        Warm restarts as of Loshchilov and Hutter, "SGDR", ICLR 2017.
+        A network that meets larger images has to be able to change. Warm restarts as of Loshchilov and
+        Hutter, "SGDR", ICLR 2017.
         """
         phase = self._phase(step)
         begun, ended = self.begins[phase], self.begins[phase + 1]
@@ -213,6 +192,9 @@ class ClassifyingBatches:
         images = to_batch([vary(self.crops.images[index], self.size(step), rng) for index in chosen])
         rows = None if self.rows is None else self.rows[torch.from_numpy(chosen)]
         return Batch(images, torch.from_numpy(people.astype(np.int64)), rows)
+
+
+Batches = DistillingBatches | ClassifyingBatches
 
 
 def split(labels: Indices, held_out: int, seed: int) -> tuple[Indices, Indices]:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from facesieve.files import make_folder
-from facesieve.images import to_photo, write_photo
+from facesieve.images import write_photo
 from facesieve.noise import seeded_noise
+from facesieve.pictures import Column, sheet
 from facesieve.priors.network import NetworkPrior
 from facesieve.sampling import karras_sigmas, last, sample
 from facesieve.train.settings import Training
@@ -41,14 +42,15 @@ def write_sheets(prior: NetworkPrior, images: Tensor, folder: Path, step: int) -
     make_folder(folder)
     noise = seeded_noise(range(len(images)), tuple(images.shape[1:]), device=images.device)
     unit = noise()
-    rows = [images]
+    columns = [_column("held out", images)]
     for sigma in SHEET_SIGMAS:
-        rows += [images + sigma * unit, prior(images + sigma * unit, sigma)]
-    write_photo(folder / f"denoised-{step:06d}.png", to_photo(_tiled(rows) / 2 + 0.5))
+        noised = images + sigma * unit
+        columns += [_column(f"noise {sigma:g}", noised), _column("denoised", prior(noised, sigma))]
+    write_photo(folder / f"denoised-{step:06d}.png", sheet(columns, cell=images.shape[-1]))
     sigmas = karras_sigmas(30, 100.0)
     faces = last(sample(prior, sigmas[0] * noise(), sigmas, noise, eta=0.3))
-    write_photo(folder / f"sampled-{step:06d}.png", to_photo(_tiled([faces]) / 2 + 0.5))
+    write_photo(folder / f"sampled-{step:06d}.png", sheet([_column("sampled", faces)], cell=images.shape[-1]))
 
 
-def _tiled(rows: list[Tensor]) -> Tensor:
-    return torch.cat([torch.cat(list(row), 2) for row in rows], 1).cpu()
+def _column(title: str, images: Tensor) -> Column:
+    return Column(title, (images / 2 + 0.5).float().cpu().numpy())

@@ -29,7 +29,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         with draft(path) as (file, part):
             torch.save(dict(state), file)
             settle(file, part, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: what torch makes of a full disk
         raise InputError(f"the checkpoint cannot be written: {one_line(error)}", path, "make room, then resume") from error
 
 

@@ -90,8 +90,8 @@ class FaceGuardLesson:
                 fake = (part + self.settings.eps / 2 * self.patterns(part, draws)[0]).clamp(0, 1)
                 sums["generated_cosine"] += (self.embedder.embed(fake) * rows).sum().item()
                 sums["purified_cosine"] += (self.embedder.embed(self.guard.purify(fake)) * rows).sum().item()
-                right = (self.guard.detect(part) <= 0).sum() + (self.guard.detect(fake) > 0).sum()
-                sums["detector_accuracy"] += right.item() / 2
+                correct = (self.guard.detect(part) <= 0).sum() + (self.guard.detect(fake) > 0).sum()
+                sums["detector_accuracy"] += correct.item() / 2
         return {name: total / len(images) for name, total in sums.items()}
 
 

@@ -126,8 +126,8 @@ class TunedLesson:
                     seen = self._rows(embedder, shown)
                     cosines = (seen * rows).sum(1)
                     found[f"{embedder.name}, {name}"] = cosines.mean().item()
-                    right = cosines > (seen @ elsewhere.T).amax(1)
-                    found[f"{embedder.name}, {name}, nearest"] = right.double().mean().item()
+                    correct = cosines > (seen @ elsewhere.T).amax(1)
+                    found[f"{embedder.name}, {name}, nearest"] = correct.double().mean().item()
         return found
 
 
