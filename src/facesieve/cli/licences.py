@@ -1,0 +1,89 @@
+"""The terms of everything that an installation holds: weight files by their cards, dependencies by their metadata."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from facesieve.cli.terminal import out
+
+LONGEST = 100  # letters of a licence; some packages put the whole text where its name belongs
+
+
+@dataclass(frozen=True)
+class Terms:
+    """One thing and under which terms it may be used."""
+
+    kind: str  # "weights" or "package"
+    name: str
+    terms: str
+    attribution: tuple[str, ...] = ()  # who has to be named where it is used
+
+
+def licences(json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """List every weight file that ships and every dependency that is installed, each with its terms."""
+    found = [*weight_terms(), *package_terms()]
+    if json_:
+        out.print_json(json.dumps([asdict(terms) for terms in found]))
+        return
+    from rich.table import Table
+
+    table = Table("kind", "name", "terms")
+    for terms in found:
+        lines = [terms.terms, *(f"  {line}" for line in terms.attribution)]
+        table.add_row(terms.kind, terms.name, "\n".join(lines))
+    out.print(table)
+
+
+def weight_terms() -> Iterator[Terms]:
+    """Of the weight files that ship with the package: what their cards say."""
+    folder = Path(__file__).parent.parent / "weights"
+    for path in sorted([*folder.glob("*.card.json"), *folder.glob("*/card.json")]):
+        card = json.loads(path.read_text(encoding="utf-8"))
+        yield Terms(
+            "weights", card["name"], card.get("licence") or card.get("terms") or "not stated", tuple(card.get("attribution", ()))
+        )
+
+
+def package_terms(root: str = "facesieve") -> Iterator[Terms]:
+    """Of every installed package that ``root`` depends on, with its extras, directly or through another one."""
+    waiting, found = _needed(root, extras=True), dict[str, metadata.PackageMetadata]()
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            try:
+                found[name] = metadata.metadata(name)
+            except metadata.PackageNotFoundError:  # of an extra, or of another platform
+                continue
+            waiting += _needed(name, extras=False)
+    for name, about in sorted(found.items()):
+        yield Terms("package", name, licence_of(about))
+
+
+def _needed(package: str, *, extras: bool) -> list[str]:
+    wanted = [line for line in metadata.requires(package) or [] if extras or "extra ==" not in line]
+    names = [_plain(re.match(r"[\w.-]+", line).group()) for line in wanted]  # type: ignore[union-attr]
+    return [name for name in names if name != _plain(package)]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def licence_of(about: metadata.PackageMetadata) -> str:
+    """A package's licence in a line: its SPDX expression where it has one, else its classifiers, else what it calls it."""
+    named = about.get("License-Expression")
+    if named:
+        return str(named)
+    classifiers = [line.rpartition(" :: ")[2] for line in about.get_all("Classifier") or [] if line.startswith("License ::")]
+    if classifiers:
+        return ", ".join(classifiers)
+    first = next((line.strip() for line in str(about.get("License") or "").splitlines() if line.strip()), "not stated")
+    return first[:LONGEST]
