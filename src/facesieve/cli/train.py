@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from facesieve.cli.terminal import out
+from facesieve.cli.terminal import errors, out
 from facesieve.errors import InputError, SettingError
 from facesieve.progress import Progress
 
@@ -109,8 +110,8 @@ def faceguard_command(data: Data, output: Output, settings: Settings = None, che
     out.print(f"finished weights in {weights}")
 
 
-@train_app.command("tuned-prior")
-def tuned_prior_command(
+@train_app.command("purifier")
+def purifier_command(
     data: Data,
     output: Output,
     start: Annotated[Path | None, typer.Option(help="The prior to begin with; the embedded one if not given.")] = None,
@@ -119,22 +120,38 @@ def tuned_prior_command(
     ] = None,
     settings: Settings = None,
     checkpoint_minutes: Minutes = 5.0,
+    stop_after_minutes: Annotated[float, typer.Option(help="Stop and save after so long; the same command resumes.")] = math.inf,
 ) -> None:
-    """Tune a prior until recognisers know the person again, attacked or not: what the preset `tuned` restores with."""
+    """Train a purifier against attacks through itself, or resume a training: what the preset `robust` restores with."""
     from facesieve.priors.embedded import embedded_prior_folder
-    from facesieve.train.purifier import train_tuned
-    from facesieve.train.settings import TunedTraining
+    from facesieve.train.purifier import train_purifier
+    from facesieve.train.settings import PurifierTraining
 
-    folder = train_tuned(
+    folder = train_purifier(
         data,
         output,
-        _chosen(TunedTraining, settings),
+        _chosen(PurifierTraining, settings),
         start=start or embedded_prior_folder(),
-        recognisers=recogniser or ["sface"],
+        recognisers=recogniser or ["sface", "dlib"],
         report=_Teller(),
         checkpoint_minutes=checkpoint_minutes,
+        stop_after_minutes=stop_after_minutes,
     )
-    out.print(f"finished prior in {folder}")
+    out.print(f"purifier in {folder}")
+
+
+@train_app.command("tuned-prior", hidden=True)
+def tuned_prior_command(
+    data: Data,
+    output: Output,
+    start: Annotated[Path | None, typer.Option(help="As of `train purifier`.")] = None,
+    recogniser: Annotated[list[str] | None, typer.Option(help="As of `train purifier`.")] = None,
+    settings: Settings = None,
+    checkpoint_minutes: Minutes = 5.0,
+) -> None:
+    """The name that `train purifier` had before."""
+    errors.print("`facesieve train tuned-prior` is called `facesieve train purifier` now, and trains that; the old name goes")
+    purifier_command(data, output, start, recogniser, settings, checkpoint_minutes)
 
 
 def _chosen(kind: type[Kind], pairs: list[str] | None) -> Kind:

@@ -22,6 +22,9 @@ from facesieve.images import Photo, read_photo
 
 Crops = NDArray[np.uint8]  # (N, S, S, 3)
 
+WIDE = 1.45  # sides of the template's square that a wide crop holds, so that views can move and turn
+WIDE_SIDE = 256  # pixels of a wide crop
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledCrops:
@@ -128,10 +131,18 @@ def unlabelled_crops(folder: Path, work: Path, size: int) -> Crops:
 
     Raises ``InputError`` as ``FaceFolder``, and for a file of crops that cannot be written or is damaged.
     """
-    path = work / f"unlabelled-{size}.npy"
+    return _of_folder(folder, work, work / f"unlabelled-{size}.npy", size, 1.0)
+
+
+def wide_crops(folder: Path, work: Path) -> Crops:
+    """As ``unlabelled_crops``, with room around: (N, 256, 256, 3), of which the template's square is the middle 1 / ``WIDE``."""
+    return _of_folder(folder, work, work / "unlabelled-wide.npy", WIDE_SIDE, 1 / WIDE)
+
+
+def _of_folder(folder: Path, work: Path, path: Path, size: int, zoom: float) -> Crops:
     if not path.exists():
         faces = FaceFolder(folder, work / "landmarks.npz")
-        _keep(path, (faces.crop(index, size) for index in range(len(faces))), len(faces), size)
+        _keep(path, (faces.crop(index, size, zoom) for index in range(len(faces))), len(faces), size)
     return _kept(path, None, size)
 
 

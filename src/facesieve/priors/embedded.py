@@ -1,7 +1,8 @@
 """The priors that ship with the package, of 128 x 128 faces.
 
-``prior-128`` was trained by ``facesieve train prior``; ``prior-128-tuned`` began with it and was
-tuned for recognition by ``facesieve train tuned-prior``.
+``prior-128`` was trained by ``facesieve train prior``; ``prior-128-tuned`` began with it and was tuned against
+attacks on recognisers. ``purifier-128`` is for one evaluation, trained against attacks through itself as
+``facesieve train purifier`` does.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from pathlib import Path
 
 from facesieve.weights import FOLDER
 
-PRIOR, TUNED_PRIOR = "prior-128", "prior-128-tuned"
-EMBEDDED = (PRIOR, TUNED_PRIOR)
+PRIOR, TUNED_PRIOR, PURIFIER = "prior-128", "prior-128-tuned", "purifier-128"
+EMBEDDED = (PRIOR, TUNED_PRIOR, PURIFIER)
 
 
 def embedded_prior_folder(name: str = PRIOR) -> Path:

@@ -10,7 +10,7 @@ from facesieve.errors import SettingError
 from facesieve.files import read_toml
 from facesieve.operators import OPERATORS, Grey, MeanPool, grey_mean_pool
 from facesieve.priors import Prior
-from facesieve.priors.embedded import PRIOR, TUNED_PRIOR
+from facesieve.priors.embedded import PRIOR, PURIFIER, TUNED_PRIOR
 from facesieve.purify.purifier import Purifier
 from facesieve.purify.restoration import Restoration, RestorationStage
 
@@ -91,6 +91,12 @@ PRESETS: dict[str, Preset] = {
                 ),
             ),
             prior=TUNED_PRIOR,
+        ),
+        Preset(
+            "robust",
+            "one evaluation from the noised block mean, by a prior trained against attacks through itself",
+            (Restoration("restoration", MeanPool(2), steps=1, eta=0.0, sigma_y=0.1, start_sigma=0.1, end_sigma=0.1),),
+            prior=PURIFIER,
         ),
         Preset(
             "fused",

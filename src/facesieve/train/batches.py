@@ -15,8 +15,8 @@ from facesieve.data.crops import Crops, FaceFolder, LabelledCrops
 from facesieve.errors import InputError
 from facesieve.images import Photo, to_floats
 from facesieve.priors.schedule import Schedule
-from facesieve.train.settings import Classifying, Distilling, PriorTraining, ViewTraining
-from facesieve.train.views import sharpened, to_batch, vary
+from facesieve.train.settings import Classifying, Distilling, PriorTraining, PurifierTraining, ViewTraining
+from facesieve.train.views import by_camera, sharpened, to_batch, vary, wide_view
 
 Indices = NDArray[np.int64]
 
@@ -112,6 +112,30 @@ class ViewBatches:
         size = (self.settings.size, self.settings.size)
         resized: Photo = cv2.resize(self.crops[index], size, interpolation=cv2.INTER_AREA)
         return resized
+
+
+class WideBatches:
+    """Views of wide crops in random order, as a purifier learns from them; each face once an epoch, but for those held out."""
+
+    def __init__(self, crops: Crops, settings: PurifierTraining) -> None:
+        self.train, self.held_out = hold_out(len(crops), settings.held_out, settings.batch, settings.seed)
+        self.crops, self.settings = crops, settings
+
+    def __call__(self, step: int, *, again: bool = False) -> Tensor:
+        """The views of this step: (B, 3, S, S) in [0, 1]; with ``again`` other views of the same faces."""
+        settings = self.settings
+        rng = np.random.default_rng((settings.seed, 3 if again else 2, step))
+        views = []
+        for index in of_epoch(self.train, settings.batch, settings.seed, step):
+            if again or rng.random() < 0.7:
+                views.append(by_camera(wide_view(self.crops[index], settings.size, rng), rng))
+            else:
+                views.append(wide_view(self.crops[index], settings.size))
+        return to_batch(views)
+
+    def held_out_images(self) -> Tensor:
+        """The held-out faces as they are: (N, 3, S, S) in [0, 1]."""
+        return to_batch([wide_view(self.crops[index], self.settings.size) for index in self.held_out])
 
 
 # --- of the recogniser -------------------------------------------------------------------------------

@@ -216,10 +216,15 @@ def _joined(records: list[Record]) -> Record:
 
 
 def kept(
-    run: Run[AnyTask], report: Report = silent, *, checkpoint_minutes: float = CHECKPOINT_MINUTES, curve: str = "curve.csv"
+    run: Run[AnyTask],
+    report: Report = silent,
+    *,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    stop_after_minutes: float = math.inf,
+    curve: str = "curve.csv",
 ) -> Iterator[Record]:
     """A run's records, thinned, after their figures were added to ``curve`` and ``held-out.csv`` beside it, and reported."""
-    for record in thinned(run.records(checkpoint_minutes=checkpoint_minutes)):
+    for record in thinned(run.records(checkpoint_minutes=checkpoint_minutes, stop_after_minutes=stop_after_minutes)):
         append_row(run.out / curve, {"step": record.step, **record.losses})
         report(Progress(record.step, record.total, facts=in_words(record.losses)))
         if record.held_out is not None:
@@ -233,9 +238,15 @@ def in_words(figures: Mapping[str, float]) -> dict[str, str]:
     return {name: f"{value:.5f}" for name, value in figures.items()}
 
 
-def finish(run: Run[AnyTask], report: Report = silent, *, checkpoint_minutes: float = CHECKPOINT_MINUTES) -> Mapping[str, float]:
-    """Train to the end; returns the last held-out figures, measured anew where there was nothing left to train."""
+def finish(
+    run: Run[AnyTask],
+    report: Report = silent,
+    *,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    stop_after_minutes: float = math.inf,
+) -> Mapping[str, float]:
+    """Train to the end, or until the time is over; returns the last held-out figures, measured anew where there was nothing left to train."""
     held_out: Mapping[str, float] | None = None
-    for record in kept(run, report, checkpoint_minutes=checkpoint_minutes):
+    for record in kept(run, report, checkpoint_minutes=checkpoint_minutes, stop_after_minutes=stop_after_minutes):
         held_out = record.held_out
     return held_out if held_out is not None else run.task.measure(run.step)

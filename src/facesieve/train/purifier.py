@@ -1,30 +1,32 @@
-"""Tune a prior for recognition: fine-tune it until what it restores is taken for the same person, attacked or not.
+"""Train a purifier through itself: a prior fine-tuned for one evaluation, against an attacker who differentiates through it.
 
-The prior is trained through one short restoration, as the preset ``tuned`` uses it, against the
-features of recognisers, on faces that are under attack. After Salman et al., "Denoised Smoothing",
-NeurIPS 2020 (a denoiser in front of a fixed recogniser, trained through it, with noise); Liao et al.,
-"Defense against Adversarial Attacks Using High-Level Representation Guided Denoiser", CVPR 2018 (the
-loss on features); Lin et al., "Adversarial Training on Purification", ICLR 2024.
+    y  = 2 x - 1
+    f(x; z) = clip(D(Ap A y + sigma z, sigma) / 2 + 1/2, 0, 1)
 
-The attacks of the training see the recogniser alone, as the oblivious attacker does. What it does
-against an attacker who sees the purifier is not trained for.
+``D`` is the prior, ``A`` the block mean and ``z`` unit noise. Each step attacks most of its batch through ``f`` and one
+frozen recogniser, then lowers the distance between what the recogniser says of the purified face and of the clean one. After
+Salman et al., "Denoised Smoothing", NeurIPS 2020 (a denoiser in front of a fixed classifier, trained through it, with noise);
+Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018 (the attacker inside the training);
+Wong, Rice and Kolter, "Fast is Better than Free", ICLR 2020 (one inner step from a random start).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from facesieve.attacks.gradient import pgd
-from facesieve.attacks.objectives import Objective
-from facesieve.attacks.quantise import as_uint8
+from facesieve.data.crops import wide_crops
 from facesieve.errors import InputError, SettingError
-from facesieve.hardware import choose_hardware
+from facesieve.hardware import Hardware, choose_hardware
+from facesieve.noise import derive_seed
 from facesieve.operators import MeanPool
 from facesieve.priors.folder import load_prior, prior_hash, read_card, save_prior
 from facesieve.priors.network import NetworkPrior
@@ -32,130 +34,188 @@ from facesieve.progress import Progress, Report, silent
 from facesieve.recognition import TorchEmbedder
 from facesieve.recognition.embedder import differentiable
 from facesieve.recognition.embedders import load_embedder
+from facesieve.train.batches import WideBatches
 from facesieve.train.cards import card
-from facesieve.train.lessons import ViewTask, drawn, uniform, views_of
-from facesieve.train.loop import CHECKPOINT_MINUTES, Run, finish
-from facesieve.train.settings import TunedTraining
+from facesieve.train.lessons import drawn
+from facesieve.train.loop import CHECKPOINT_MINUTES, MovingAverage, Run, Task, finish
+from facesieve.train.settings import PurifierTraining
 
-SHARPNESS = 32.0  # of the cross-entropy over cosines
+LEAST_SIGMA = 0.02  # the network is asked at no less: its schedule has no 0
+CLOSE = 0.5  # norm of the mean row from which on a recogniser's rows lie so close together that the mean is taken out
+SHARPNESS, SHARPNESS_CENTRED = 32.0, 20.0  # of the cross-entropy over cosines: of rows as they are, and without their mean
+MEASURED_EPS = 2 / 255  # of the held-out figures
 
 
-class TunedLesson:
-    """The same person behind one short restoration, for every one of the ``embedders``."""
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """A frozen recogniser in the loop, with the crowd that a face can be taken for."""
 
-    def __init__(self, settings: TunedTraining, prior: NetworkPrior, embedders: Sequence[TorchEmbedder], others: Tensor) -> None:
-        """``others`` (M, 3, H, W) in [0, 1] are faces that are not trained on."""
-        if settings.attacked * len(embedders) > settings.batch or not embedders:
-            raise SettingError(f"a batch of {settings.batch} has no room for {settings.attacked} images of each recogniser")
-        self.settings, self.prior, self.embedders = settings, prior, tuple(embedders)
-        self.operator = MeanPool(settings.scale)
-        prior.requires_grad_(True)
-        self.networks: nn.Module = nn.ModuleDict({"network": prior.network})
-        self.others = [self._rows(embedder, others) for embedder in self.embedders]  # (M, D) each
+    name: str
+    embed: Callable[[Tensor], Tensor]  # (B, 3, S, S) in [0, 1] to unit rows (B, D), differentiable
+    crowd: Tensor  # (M, D), of faces that are never trained on
+    sharpness: float
 
-    @staticmethod
+    @classmethod
     @torch.no_grad()
-    def _rows(embedder: TorchEmbedder, images: Tensor) -> Tensor:
-        return torch.cat([embedder.embed(part) for part in torch.split(images, 16)])
+    def of(cls, embedder: TorchEmbedder, others: Tensor) -> Witness:
+        """``others`` (M, 3, S, S) are the crowd's faces. Rows that all lie close together are freed of their mean."""
+        rows = torch.cat([embedder.embed(part).float() for part in torch.split(others, 32)])
+        mean = rows.mean(0)
+        if float(mean.norm()) < CLOSE:
+            return cls(embedder.name, lambda images: embedder.embed(images).float(), rows, SHARPNESS)
 
-    def restored(self, images: Tensor, sigmas: Tensor, generator: torch.Generator) -> Tensor:
-        """One draw of what the preset averages: (B, 3, H, W), near [0, 1]. ``sigmas`` (B, 1, 1, 1)."""
-        start = self.operator.Ap(self.operator(2 * images - 1)) + sigmas * drawn(images, generator)
-        return self.prior(start, sigmas.flatten()) / 2 + 0.5  # type: ignore[no-any-return]
+        def centred(images: Tensor) -> Tensor:
+            return functional.normalize(embedder.embed(images).float() - mean)
 
-    def backward(self, images: Tensor, generator: torch.Generator) -> dict[str, float]:
-        """Distance of pixels; for each embedder one minus the cosine with the clean face, and being taken for somebody else."""
+        return cls(embedder.name, centred, functional.normalize(rows - mean), SHARPNESS_CENTRED)
+
+    def margin(self, rows: Tensor, own: Tensor) -> Tensor:
+        """What the attack raises: a soft maximum over the crowd's cosines minus the cosine with oneself, (B,)."""
+        half = self.sharpness / 2
+        return torch.logsumexp(half * (rows @ self.crowd.T), 1) / half - (rows * own).sum(1)
+
+    def naming(self, rows: Tensor, own: Tensor, margin: float) -> Tensor:
+        """Cross-entropy of oneself, whose cosine must lead by ``margin``, among the crowd: (B,)."""
+        cosines = torch.cat([(rows * own).sum(1, keepdim=True) - margin, rows @ self.crowd.T], 1)
+        return functional.cross_entropy(
+            self.sharpness * cosines, cosines.new_zeros(len(rows), dtype=torch.long), reduction="none"
+        )
+
+
+class PurifierTask(Task):
+    """The prior's network, with AdamW on a half cosine; its moving average is what is kept."""
+
+    settings: PurifierTraining
+    may_change = frozenset({"steps"})
+    average: MovingAverage
+
+    def __init__(
+        self, prior: NetworkPrior, embedders: Sequence[TorchEmbedder], batches: WideBatches, settings: PurifierTraining
+    ) -> None:
+        self.settings, self.batches, self.total = settings, batches, settings.steps
+        self.hardware: Hardware = choose_hardware(precision=settings.precision)
+        self.prior = prior.to(self.hardware.device).to(memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
+        self.operator = MeanPool(settings.scale)
+        self.others = batches.held_out_images().to(self.hardware.device)
+        self.witnesses = [Witness.of(embedder, self.others) for embedder in embedders]
+        self.networks = {"network": prior.network}
+        self.optimiser = torch.optim.AdamW(
+            prior.network.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
+        )
+        self.average = MovingAverage(prior.network, settings.ema_decay)
+
+    def rate(self, step: int) -> float:
+        """A linear warm-up, over a half cosine to 0."""
+        warm = min(1.0, (step + 1) / max(self.settings.warmup_steps, 1))
+        return self.settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / self.total))
+
+    def purify(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """``f``: images (B, 3, S, S) in [0, 1] to the same, one evaluation, with fresh noise."""
+        sigma = self.settings.sigma
+        start = self.operator.Ap(self.operator(2 * images - 1)) + sigma * drawn(images, generator)
+        return (self.prior(start, max(sigma, LEAST_SIGMA)) / 2 + 0.5).clamp(0, 1)  # type: ignore[no-any-return]
+
+    def backward(self, step: int) -> dict[str, float]:
+        """Attack through the purifier, then the distance to the clean face, its name, and its pixels."""
+        settings, device = self.settings, self.hardware.device
+        rng = np.random.default_rng((settings.seed, 11, step))
+        generator = torch.Generator().manual_seed(derive_seed(settings.seed, step))
+        witness = self.witnesses[int(rng.integers(len(self.witnesses)))]
+        images = self.batches(step).to(device)
+        with self.reduced():
+            own = self._meant(witness, images, step, generator)
+            attacked = self.attacked(images[: settings.attacked], own[: settings.attacked], witness, rng, generator)
+            purified = self.purify(torch.cat([attacked, images[settings.attacked :]]), generator)
+            rows = witness.embed(purified)
+            cosine = (rows * own).sum(1)
+            named = witness.naming(rows, own, settings.margin)
+            pixels = (purified - images).abs().mean((1, 2, 3))
+            weights = torch.ones_like(cosine)
+            weights[settings.attacked :] = settings.clean_weight
+            loss = (weights * (1 - cosine) + settings.naming_weight * named + settings.pixel_weight * pixels).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        parts = {"attacked": slice(None, settings.attacked), "clean": slice(settings.attacked, None)}
+        cosines = {f"cosine, {name}": cosine[part].mean().item() for name, part in parts.items() if len(cosine[part])}
+        return {**cosines, "taken for another": named.mean().item(), "pixels": pixels.mean().item()}
+
+    @torch.no_grad()
+    def _meant(self, witness: Witness, images: Tensor, step: int, generator: torch.Generator) -> Tensor:
+        """The rows that purified faces shall have: the clean faces', or those of other views of them behind the purifier."""
+        if not self.settings.other_views:
+            return witness.embed(images)
+        return witness.embed(self.purify(self.batches(step, again=True).to(images.device), generator))
+
+    def attacked(
+        self, images: Tensor, own: Tensor, witness: Witness, rng: np.random.Generator, generator: torch.Generator
+    ) -> Tensor:
+        """Images (B, 3, S, S) under an attack that sees purifier and recogniser, each in a ball of its own log-uniform size."""
+        if not len(images):
+            return images
         settings = self.settings
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-            with torch.no_grad():
-                rows = [embedder.embed(images) for embedder in self.embedders]
-            attacked = self.attacked(images, rows, generator)
-            span = uniform(images, math.log(settings.sigma_low), math.log(settings.sigma_high), generator)
-            restored = self.restored(attacked, span.exp(), generator)
-            pixel = (restored - images).abs().mean()
-            seen = restored.clamp(0, 1)
-            losses = {"pixel": pixel}
-            loss = settings.pixel_weight * pixel
-            for embedder, own, others in zip(self.embedders, rows, self.others, strict=True):
-                found = embedder.embed(seen).float()
-                cosine = (found * own).sum(1)  # (B,)
-                scores = SHARPNESS * torch.cat([cosine[:, None] - settings.margin, found @ others.T], 1)  # (B, 1 + M)
-                taken = functional.cross_entropy(scores, scores.new_zeros(len(scores), dtype=torch.long))
-                losses |= {f"{embedder.name}, distance": 1 - cosine.mean(), f"{embedder.name}, taken for another": taken}
-                loss = loss + (1 - cosine.mean()) + settings.name_weight * taken
-            loss.backward()  # type: ignore[no-untyped-call]
-        return {name: value.item() for name, value in losses.items()}
+        spans = rng.uniform(math.log(settings.eps_low), math.log(settings.eps_high), (len(images), 1, 1, 1))
+        eps = torch.from_numpy(np.exp(spans)).float().to(images.device) / 255
+        length = 1.0 if settings.inner_steps == 1 else 0.75
+        delta = (2 * torch.rand(images.shape, generator=generator).to(images.device) - 1) * eps
+        for _ in range(settings.inner_steps):
+            seen = (images + delta).clamp(0, 1).requires_grad_(True)
+            raised = witness.margin(witness.embed(self.purify(seen, generator)), own).sum()
+            (slope,) = torch.autograd.grad(raised, seen)
+            delta = torch.maximum(torch.minimum(delta + length * eps * slope.sign(), eps), -eps)
+        return (images + delta).clamp(0, 1)
 
-    def attacked(self, images: Tensor, rows: Sequence[Tensor], generator: torch.Generator) -> Tensor:
-        """The batch (B, 3, H, W), the first images under an attack on the first embedder, the next on the second, and so on.
+    def measure(self, step: int) -> dict[str, float]:
+        """Held-out faces behind the averaged network: mean margin and share named, clean and attacked.
 
-        Each is attacked away from itself and toward the nearest of the held-out faces. Half of the
-        batch is saved with 8 bits.
+        The attacks are PGD of 10 steps at 2/255: ``oblivious`` on the recogniser alone, ``adaptive`` through the purifier
+        with the mean of two draws a step. The margin is the cosine with oneself minus the best of the
+        crowd that is not measured.
         """
-        settings, done = self.settings, images.clone()
-        for number, (embedder, own, others) in enumerate(zip(self.embedders, rows, self.others, strict=True)):
-            first, end = number * settings.attacked, (number + 1) * settings.attacked
-            if first == end:
-                break
-            objective = away_from(embedder, own[first:end], others)
-            span = uniform(images[:1], math.log(settings.eps_low), math.log(settings.eps_high), generator)
-            eps = float(span.exp()) / 255
-            step = eps * float(uniform(images[:1], 0.3, 1, generator))
-            seeds = torch.randint(2**62, (end - first,), generator=generator).tolist()
-            done[first:end] = pgd(objective, images[first:end], eps=eps, step=step, iterations=settings.iterations, seeds=seeds)
-        return torch.where(uniform(images, 0, 1, generator) < 0.5, as_uint8(done), done)
-
-    def measure(self, images: Tensor, eps: float = 8 / 255, sigma: float = 0.1) -> dict[str, float]:
-        """Mean cosines with the clean faces: of attacked ones, of restored clean ones and of restored attacked ones.
-
-        ``nearest`` is the share whose clean face is nearer than each of the held-out ones that are not measured.
-        """
-        images, found = images[: min(self.settings.measured, len(images) // 2)], {}
-        draws = torch.Generator().manual_seed(1)
-        for embedder, others in zip(self.embedders, self.others, strict=True):
-            rows, elsewhere = self._rows(embedder, images), others[len(images) :]
-            attacked = pgd(
-                away_from(embedder, rows, elsewhere), images, eps=eps, step=eps / 4, iterations=10, seeds=range(len(images))
-            )
-            with torch.no_grad():
-                for name, batch in (("attacked", attacked), ("clean, restored", None), ("attacked, restored", attacked)):
-                    shown = images if batch is None else batch
-                    if "restored" in name:
-                        sigmas = shown.new_full((len(shown), 1, 1, 1), sigma)
-                        shown = torch.cat([self.restored(*part, draws) for part in _parts(shown, sigmas)]).clamp(0, 1)
-                    seen = self._rows(embedder, shown)
-                    cosines = (seen * rows).sum(1)
-                    found[f"{embedder.name}, {name}"] = cosines.mean().item()
-                    correct = cosines > (seen @ elsewhere.T).amax(1)
-                    found[f"{embedder.name}, {name}, nearest"] = correct.double().mean().item()
+        count = min(self.settings.measured, len(self.others) // 2)
+        found: dict[str, float] = {}
+        with self.average.applied():
+            for witness in self.witnesses:
+                for name, margins in self._margins(witness, count).items():
+                    found[f"{witness.name}, {name}"] = float(margins.mean())
+                    found[f"{witness.name}, {name}, named"] = float((margins > 0).double().mean())
         return found
 
+    def _margins(self, witness: Witness, count: int) -> dict[str, Tensor]:
+        images, crowd = self.others[:count], witness.crowd[count:]
+        with torch.no_grad():
+            own = witness.embed(images)
 
-def away_from(embedder: TorchEmbedder, own: Tensor, others: Tensor) -> Objective:
-    """Best cosine with one of ``others`` (M, D) minus the cosine with oneself, ``own`` (B, D)."""
+        def lead(rows: Tensor) -> Tensor:
+            return (rows * own).sum(1) - (rows @ crowd.T).amax(1)
 
-    def objective(images: Tensor) -> Tensor:
-        found = embedder.embed(images)
-        return (found @ others.T).amax(1) - (found * own).sum(1)
+        draws = torch.Generator().manual_seed(1)
 
-    return objective
+        def through(x: Tensor) -> Tensor:
+            return -(lead(witness.embed(self.purify(x, draws))) + lead(witness.embed(self.purify(x, draws))))
+
+        shown = {"clean": images}
+        for name, goal in (("oblivious", lambda x: -lead(witness.embed(x))), ("adaptive", through)):
+            with self.reduced():
+                shown[name] = pgd(goal, images, eps=MEASURED_EPS, step=MEASURED_EPS / 4, iterations=10, seeds=range(count))
+        with torch.no_grad():
+            return {name: lead(witness.embed(self.purify(x, torch.Generator().manual_seed(2)))) for name, x in shown.items()}
+
+    def reduced(self) -> torch.autocast:
+        """Autocast to bf16 where the hardware's number format is that."""
+        return torch.autocast(self.hardware.device.type, torch.bfloat16, enabled=self.hardware.dtype == torch.bfloat16)
 
 
-def _parts(images: Tensor, sigmas: Tensor) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(torch.split(images, 16), torch.split(sigmas, 16), strict=True))
-
-
-def train_tuned(
+def train_purifier(
     data: Path,
     out: Path,
-    settings: TunedTraining,
+    settings: PurifierTraining,
     *,
     start: Path,
-    recognisers: Sequence[str] = ("sface",),
+    recognisers: Sequence[str] = ("sface", "dlib"),
     report: Report = silent,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    stop_after_minutes: float = math.inf,
 ) -> Path:
-    """Tune, or resume tuning, the prior in the folder ``start`` on photographs with one face each; returns the new folder.
+    """Train, or resume, a purifier from the prior in the folder ``start`` on photographs with one face each; returns its folder.
 
     Raises ``InputError`` for a folder with too few faces, ``PriorError`` and ``EmbedderError`` for
     what cannot be loaded, ``SettingError`` where the run in ``out`` began with other settings
@@ -164,48 +224,54 @@ def train_tuned(
     prior = load_prior(start)
     if prior.shape[-1] != settings.size:
         raise SettingError(f"restores {prior.shape[-1]} pixels, not {settings.size}", start, f"set size={prior.shape[-1]}")
-    device = choose_hardware(precision="fp32").device
-    embedders = [_loaded(spec, device) for spec in recognisers]
-    views = views_of(data, out, settings)
-    if len(views.held_out) < 2:
-        count = len(views.train) + len(views.held_out)
+    embedders = [_loaded(spec) for spec in recognisers]
+    if not embedders:
+        raise SettingError("a purifier is trained against at least one recogniser")
+    batches = WideBatches(wide_crops(data, out), settings)
+    if len(batches.held_out) < 2:
+        count = len(batches.train) + len(batches.held_out)
         raise InputError(f"{count} faces are too few to hold two of them out", data, "use eight or more")
-    run = Run(ViewTask(TunedLesson(settings, prior, embedders, views.held_out_images().to(device)), views, settings), out)
+    task = PurifierTask(prior, embedders, batches, settings)
+    run = Run(task, out)
+    faces = f"{len(batches.train)} faces to train on, {len(batches.held_out)} held out"
     names = [embedder.name for embedder in embedders]
-    report(Progress(run.step, run.task.total, f"{run.task.faces}, against {', '.join(names)}"))
-    held_out = finish(run, report, checkpoint_minutes=checkpoint_minutes)
-    folder = out / f"prior-{run.step:06d}"
+    report(Progress(run.step, task.total, f"{faces}, against {', '.join(names)}, on {task.hardware}"))
+    held_out = finish(run, report, checkpoint_minutes=checkpoint_minutes, stop_after_minutes=stop_after_minutes)
+    folder = out / f"purifier-{run.step:06d}"
     if not folder.exists():
-        save_prior(prior, folder, card=_card(run, start, names, held_out))
+        with task.average.applied():
+            save_prior(prior, folder, card=_card(run, start, faces, names, held_out))
     return folder
 
 
-def _card(run: Run[ViewTask], start: Path, recognisers: Sequence[str], held_out: Mapping[str, float]) -> dict[str, object]:
-    begun = read_card(start)
+def _card(
+    run: Run[PurifierTask], start: Path, faces: str, names: Sequence[str], held_out: Mapping[str, float]
+) -> dict[str, object]:
+    settings, begun = run.task.settings, read_card(start)
     about = {
-        "what": "a prior of aligned faces tuned for one short restoration of the block mean, against attacks on recognisers; "
-        "images in [-1, 1]",
+        "what": f"a prior of aligned faces trained for one evaluation at sigma {settings.sigma:g} on the block mean of scale "
+        f"{settings.scale}, against attacks through itself; images in [-1, 1]; at other noise levels it is not meant to be used",
         "start": {"name": begun["name"], "sha256": prior_hash(start)},
-        "recognisers": list(recognisers),
-        "data": f"{run.task.faces}; photographs of faces, aligned to the template",
+        "recognisers": list(names),
+        "data": f"{faces}; photographs of faces, aligned to the template",
+        "attacked": run.step * settings.attacked,
     }
-    figures = {"held_out_cosine": {measure: round(value, 4) for measure, value in held_out.items()}}
-    return card(f"{begun['name']}, tuned", about, run.task.settings, run.seconds, figures, _LIMITS)
+    figures = {"held_out": {name: round(value, 4) for name, value in held_out.items()}}
+    return card(f"{begun['name']}, purifier", about, settings, run.seconds, figures, _LIMITS)
 
 
-def _loaded(spec: str, device: torch.device) -> TorchEmbedder:
-    """A recogniser on that device. Raises ``EmbedderError`` for one that gives no gradients."""
+def _loaded(spec: str) -> TorchEmbedder:
+    """A recogniser on the device of the training. Raises ``EmbedderError`` for one that gives no gradients."""
     embedder = differentiable(load_embedder(spec))
     if isinstance(embedder, nn.Module):
-        embedder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        embedder.to(choose_hardware(precision="fp32").device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return embedder
 
 
 _LIMITS = (
-    "It was tuned against attacks that see the recogniser alone, on the recognisers named here, and is no longer a "
-    "prior to draw faces from: at noise levels outside of sigma_low to sigma_high it is not meant to be used. What it makes "
-    "of other recognisers' attacks has to be measured. Faces far from the data (children, strong occlusion, extreme pose or "
-    "light) are restored worse; it was not checked that it treats groups of people alike."
+    "It was trained against attacks through itself and the recognisers named here; attacks on other recognisers have to be "
+    "measured. It is no prior to draw faces from. Faces far from the data (children, strong occlusion, extreme pose or light) "
+    "are restored worse; it was not checked that it treats groups of people alike."
 )
 
-__all__ = ["TunedLesson", "TunedTraining", "train_tuned"]
+__all__ = ["PurifierTask", "PurifierTraining", "Witness", "train_purifier"]

@@ -87,30 +87,37 @@ class FaceGuardTraining(ViewTraining):
     bonafide_weight: float = Field(0.02, ge=0)
 
 
-class TunedTraining(ViewTraining):
-    """A prior tuned for one short restoration, against attacks that see the recogniser alone."""
+class PurifierTraining(Training):
+    """A purifier that is trained through itself."""
 
-    steps: int = Field(1500, gt=0)
-    learning_rate: float = Field(3e-4, gt=0)
-    warmup_steps: int = Field(50, ge=0)
-    held_out: int = Field(512, gt=0)  # never trained on; they are who an attacked face is drawn to
+    steps: int = Field(12_000, gt=0)
+    batch: int = Field(12, gt=0)
+    attacked: int = Field(9, ge=0)  # of the batch; the rest stays clean
+    size: int = Field(128, ge=32)  # pixels of the views, the prior's
+    learning_rate: float = Field(1.5e-4, gt=0)  # after the warm-up it falls to 0 along a half cosine
+    warmup_steps: int = Field(100, ge=0)
+    ema_decay: float = Field(0.998, gt=0, lt=1)
+    sigma: float = Field(0.1, ge=0, lt=10)  # noise level that the restoration begins with, images in [-1, 1]
+    scale: int = Field(2, ge=1)  # of the block mean that it begins from
+    eps_low: float = Field(1.0, gt=0)  # levels of 255; each attacked face draws its own, evenly in the logarithm
+    eps_high: float = Field(10.0, gt=0)
+    inner_steps: int = Field(1, ge=1)  # of the attack, of one eps each (of 0.75 eps where there are several)
+    clean_weight: float = Field(2.0, ge=0)  # of a clean face's distance, beside 1 of an attacked one's
+    naming_weight: float = Field(0.3, ge=0)  # of the cross-entropy over oneself and the held-out faces
+    margin: float = Field(0.2, ge=0)  # by which the cosine with oneself must lead there
+    pixel_weight: float = Field(1.0, ge=0)
+    other_views: bool = False  # the rows to reach are those of other views of the faces behind the purifier
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the networks' products while training
+    held_out: int = Field(512, gt=0)  # faces that are never trained on; they are the crowd
     measured: int = Field(32, gt=0)  # of those, for the held-out figures
-    scale: int = Field(2, ge=1)  # of the block mean that the restoration starts from
-    sigma_low: float = Field(0.05, gt=0)  # the noise levels, images in [-1, 1], evenly in their logarithm
-    sigma_high: float = Field(0.2, gt=0)
-    attacked: int = Field(5, ge=0)  # of the batch, by each of the recognisers; the rest stays clean
-    eps_low: float = Field(1.0, gt=0)  # levels of 255, evenly in their logarithm
-    eps_high: float = Field(12.0, gt=0)
-    iterations: int = Field(8, gt=0)
-    pixel_weight: float = Field(2.0, ge=0)
-    name_weight: float = Field(0.3, ge=0)  # of the cross-entropy over oneself and the held-out faces
-    margin: float = Field(0.35, ge=0)  # by which the cosine with oneself must lead there
-    precision: Literal["fp32", "bf16"] = "fp32"  # of the networks' products while training
+    seed: int = 0
 
     def model_post_init(self, _: object) -> None:
         """Settings that contradict each other."""
-        if self.sigma_low > self.sigma_high or self.eps_low > self.eps_high:
-            raise SettingError("sigma_low and eps_low must not be above sigma_high and eps_high")
+        if self.eps_low > self.eps_high:
+            raise SettingError("eps_low must not be above eps_high")
+        if self.attacked > self.batch:
+            raise SettingError(f"attacked {self.attacked} must be at most batch {self.batch}")
 
 
 # --- of the recogniser -------------------------------------------------------------------------------

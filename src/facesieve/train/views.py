@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from facesieve.data.crops import Crops
+from facesieve.data.crops import WIDE, Crops
 from facesieve.images import Photo
 
 
@@ -33,6 +33,36 @@ def vary(crop: Photo, size: int, rng: np.random.Generator) -> Photo:
     gain, shift = rng.uniform(0.75, 1.25), rng.uniform(-20, 20)
     lit: Photo = np.rint(np.clip(view.astype(np.float32) * gain + shift, 0, 255)).astype(np.uint8)
     return lit
+
+
+def wide_view(crop: Photo, size: int, rng: np.random.Generator | None = None) -> Photo:
+    """The template's square (size, size, 3) of a wide crop; with ``rng`` mirrored, moved, turned and zoomed a little."""
+    zoom, turn, shift, mirrored = 1.0, 0.0, np.zeros(2), False
+    if rng is not None:
+        zoom, turn = rng.uniform(0.95, 1.25), rng.uniform(-6, 6) if rng.random() < 0.5 else 0.0
+        shift, mirrored = rng.uniform(-0.03, 0.03, 2) * size, rng.random() < 0.5
+    side = crop.shape[0]
+    scale = zoom * WIDE * size / side
+    matrix = cv2.getRotationMatrix2D((0, 0), -turn, scale)
+    matrix[:, 2] = (size - 1) / 2 + shift - matrix[:, :2] @ np.full(2, (side - 1) / 2)
+    source = crop if scale > 0.8 else cv2.GaussianBlur(crop, (0, 0), 0.315 / scale)  # against aliasing
+    view = cv2.warpAffine(source, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.ascontiguousarray(view[:, ::-1] if mirrored else view)
+
+
+def by_camera(view: Photo, rng: np.random.Generator) -> Photo:
+    """A view as another camera has it: with few pixels, coded as JPEG, lit differently; each now and then."""
+    side = view.shape[0]
+    if rng.random() < 0.15:
+        few = int(rng.uniform(0.4, 0.75) * side)
+        view = cv2.resize(cv2.resize(view, (few, few), interpolation=cv2.INTER_AREA), (side, side))  # type: ignore[assignment]
+    if rng.random() < 0.15:
+        _, coded = cv2.imencode(".jpg", view, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(60, 95))])
+        view = cv2.imdecode(coded, cv2.IMREAD_COLOR)  # type: ignore[assignment]  # the order of channels comes back as it went in
+    if rng.random() < 0.5:
+        lit = view.astype(np.float32) * rng.uniform(0.75, 1.25) + rng.uniform(-20, 20)
+        view = np.clip(lit, 0, 255).astype(np.uint8)
+    return view
 
 
 def to_batch(crops: Sequence[Photo] | Crops) -> Tensor:
