@@ -133,10 +133,10 @@ def test_aligned_crops(facesieve, tmp_path):
 def test_presets(facesieve):
     table = facesieve("presets")
     assert table.code == 0
-    for name in ("fast", "fast-fused", "tuned", "fused", "paper", "stage1", "stage2"):
+    for name in ("fast", "fast-fused", "tuned", "robust", "fused", "paper", "stage1", "stage2"):
         assert name in table.out
     data = json.loads(facesieve("presets", "--json").out)
-    assert [preset["name"] for preset in data] == ["fast", "fast-fused", "tuned", "fused", "paper", "stage1", "stage2"]
+    assert [preset["name"] for preset in data] == ["fast", "fast-fused", "tuned", "robust", "fused", "paper", "stage1", "stage2"]
 
 
 def test_info(facesieve):
@@ -149,6 +149,7 @@ def test_info(facesieve):
         "processor",
         "cuda",
         "path",
+        "prior",
         "prior",
         "prior",
     ]

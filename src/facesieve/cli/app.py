@@ -12,6 +12,7 @@ from facesieve.cli.data import data_app
 from facesieve.cli.evaluate import choose_scale, evaluate, report
 from facesieve.cli.gallery import gallery_app
 from facesieve.cli.identify import enrol, identify, verify
+from facesieve.cli.licences import licences
 from facesieve.cli.prior import info, presets, prior_app
 from facesieve.cli.purify import purify
 from facesieve.cli.serve import serve_app
@@ -52,7 +53,7 @@ def _calibrate(**options: Any) -> None:
     choose_scale(**options)
 
 
-for command in (purify, presets, info, enrol, identify, verify, choose_scale, evaluate, report, ui):
+for command in (purify, presets, info, licences, enrol, identify, verify, choose_scale, evaluate, report, ui):
     app.command()(command)
 app.command("calibrate", hidden=True)(_calibrate)
 for name, group in [
