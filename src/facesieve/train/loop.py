@@ -245,7 +245,7 @@ def finish(
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
     stop_after_minutes: float = math.inf,
 ) -> Mapping[str, float]:
-    """Train to the end, or until the time is over; returns the last held-out figures, measured anew where there was nothing left to train."""
+    """Train to the end or until the time is over; returns the last held-out figures, measured anew where there are none."""
     held_out: Mapping[str, float] | None = None
     for record in kept(run, report, checkpoint_minutes=checkpoint_minutes, stop_after_minutes=stop_after_minutes):
         held_out = record.held_out
