@@ -1,14 +1,18 @@
-"""`evaluate` and `report`."""
+"""`evaluate`, `report` and `choose-scale`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from facesieve.cli.terminal import errors, out
-from facesieve.progress import Progress
+from facesieve.cli.terminal import errors, out, progress_bar
+
+if TYPE_CHECKING:
+    from facesieve.progress import Progress, Report
 
 
 def evaluate(
@@ -25,8 +29,10 @@ def evaluate(
     from facesieve.evaluate.run import evaluate as run
 
     cv2.setNumThreads(1)
-    run(read_experiment(experiment, note=_say), source, output, manifest=manifest, cache=cache, report=_tell)
-    out.print(f"record in {output / 'report.json'}; draw it with `facesieve report {output}`", markup=False, soft_wrap=True)
+    settings = read_experiment(experiment, note=errors.print)
+    with _lines("evaluating") as tell:
+        run(settings, source, output, manifest=manifest, cache=cache, report=tell)
+    out.print(f"record in {output / 'report.json'}; draw it with `facesieve report {output}`")
 
 
 def report(
@@ -39,15 +45,7 @@ def report(
 
     folder = output or (run if run.is_dir() else run.parent)
     for path in draw(load_record(run), folder):
-        out.print(str(path), markup=False, soft_wrap=True)
-
-
-def _tell(progress: Progress) -> None:
-    _say(progress.what)
-
-
-def _say(line: str) -> None:
-    errors.print(line, markup=False, soft_wrap=True)
+        out.print(str(path))
 
 
 def choose_scale(
@@ -76,10 +74,26 @@ def choose_scale(
     runtime, recogniser = load_runtime(preset_named(preset)), load_embedder(embedder)
     samples = read_samples(clean, adversarial, runtime.size)
     if adversarial is None:
-        _say(f"attacking {len(samples.clean)} faces at eps {eps:g}/255 ...")
+        errors.print(f"attacking {len(samples.clean)} faces at eps {eps:g}/255 ...")
         samples = attacked(samples, recogniser, eps / 255, seed=seed)
-    choice = choose(samples, runtime, recogniser, most_lost=most_lost / 100, seed=seed, report=_tell)
+    with _lines("scales") as tell:
+        choice = choose(samples, runtime, recogniser, most_lost=most_lost / 100, seed=seed, report=tell)
     paths = write_choice(output, choice)
     out.print(f"recommended: {choice.reason}")
     out.print(f"look at {', '.join(path.name for path in paths[2:])} in {output} before you take it")
     out.print(f"profile in {paths[0]}: facesieve purify PHOTO -o OUT --preset {paths[0]}")
+
+
+@contextmanager
+def _lines(title: str) -> Iterator[Report]:
+    """A line for each piece of work; on a terminal also how far all of it is, and the time left."""
+    with progress_bar(title) as bar:
+
+        def tell(progress: Progress) -> None:
+            share = (
+                "" if errors.is_terminal or not progress.done else f" ({100 * progress.done / progress.total:.0f} % of the work)"
+            )
+            errors.print(progress.what + share)
+            bar(progress)
+
+        yield tell

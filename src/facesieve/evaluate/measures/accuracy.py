@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facesieve.errors import InputError
 from facesieve.evaluate.measures import MEASURES
-from facesieve.metrics.intervals import Estimate, Statistic, bootstrap
-from facesieve.metrics.rates import mean
-from facesieve.report.record import NONE, Cell, Record
+from facesieve.metrics.intervals import Estimate, Means
+from facesieve.report.record import NONE
+from facesieve.report.tables import CLEAN_KIND, tables_of
 
 if TYPE_CHECKING:
     from facesieve.evaluate.run import Run
@@ -21,46 +19,34 @@ if TYPE_CHECKING:
 def accuracy(run: Run) -> dict[str, Estimate]:
     """For each defence ``clean accuracy lost``; under each attack its ``recovery`` and ``clean accuracy kept``.
 
-    All are shares: ``recovery`` of what the attack took, ``kept`` of the accuracy on clean images without a defence. One
-    that is undefined, as the recovery of an attack that took nothing, is left out.
+    All are shares: ``recovery`` of what the attack took, ``kept`` of the accuracy on the same images, clean and without a
+    defence. One that is undefined, as the recovery of an attack that took nothing, is left out.
     """
-    record, found = run.record, {}
-    for cell in record.cells:
-        if cell.point or cell.defence == NONE:
+    found: dict[str, Estimate | None] = {}
+    for row in tables_of(run.record).rows:
+        if row.defence == NONE:
             continue
-        labels = np.array(record.labels[: len(cell.predicted)])
-        behind, clean = _correct(record, cell), _correct_without(record, NONE, "uint8", len(labels))
-        if cell.attack == NONE:
-            wanted: dict[str, Statistic] = {"clean accuracy lost": lambda w, a=clean, b=behind: mean(a, w) - mean(b, w)}  # type: ignore[misc]
+        if row.attack == NONE:
+            found[f"clean accuracy lost, {row.defence}"] = row.lost
         else:
-            bare = _correct_without(record, cell.attack, cell.quantisation, len(labels))
-            wanted = {
-                "recovery": lambda w, a=behind, b=bare, c=clean: _ratio(mean(a, w) - mean(b, w), mean(c, w) - mean(b, w)),  # type: ignore[misc]
-                "clean accuracy kept": lambda w, a=behind, c=clean: _ratio(mean(a, w), mean(c, w)),  # type: ignore[misc]
-            }
-        where = cell.defence if cell.attack == NONE else f"{cell.defence}, {cell.attack}, {cell.quantisation}"
-        for what, statistic in wanted.items():
-            try:
-                found[f"{what}, {where}"] = bootstrap(statistic, labels)
-            except InputError:
-                continue
-    return found
+            where = f"{row.defence}, {row.attack}, {row.quantisation}"
+            found[f"recovery, {where}"] = row.recovery
+            found[f"clean accuracy kept, {where}"] = _kept(run, row.attack, row.quantisation, row.defence)
+    return {name: estimate for name, estimate in found.items() if estimate is not None}
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else math.nan
-
-
-def _correct(record: Record, cell: Cell) -> NDArray[np.float64]:
-    """For each image of the cell 1 if it was given the correct name, else 0: (n,)."""
-    correct: NDArray[np.float64] = np.equal(cell.predicted, record.labels[: len(cell.predicted)]).astype(np.float64)
-    return correct
-
-
-def _correct_without(record: Record, attack: str, quantisation: str, n: int) -> NDArray[np.float64]:
-    cell = record.cell(attack, quantisation, NONE)
-    assert cell is not None  # a run scores every attack without a defence first
-    return _correct(record, cell)[:n]
+def _kept(run: Run, attack: str, quantisation: str, defence: str) -> Estimate | None:
+    cell, clean = run.record.cell(attack, quantisation, defence), run.record.cell(NONE, CLEAN_KIND, NONE)
+    assert cell is not None
+    assert clean is not None
+    n = len(cell.predicted)
+    labels = np.array(run.record.labels[:n])
+    try:
+        means = Means(labels)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return means.estimate(means.of(np.equal(cell.predicted, labels)) / means.of(np.equal(clean.predicted[:n], labels)))
+    except InputError:
+        return None
 
 
 MEASURES.register("accuracy", accuracy)
