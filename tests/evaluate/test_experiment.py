@@ -38,6 +38,9 @@ def test_the_defaults_are_the_published_attack(tmp_path):
         (DATA + "[run]\nsed = 1\n", "unknown key run.sed"),
         (DATA + "[runs]\n", "unknown key runs"),
         (DATA + '[[attacks]]\nmethod = "magic"\n', "attacks.1.method"),
+        (DATA + '[[attacks]]\nmethod = "no.module:attack"\n', "attacks.1.method"),
+        (DATA + '[[attacks]]\nobjective = "joy"\n', "attacks.1.objective"),
+        (DATA + '[run]\nmeasures = ["luck"]\n', "run.measures.1"),
         (DATA + "[[attacks]]\neps = -1\n", "attacks.1.eps"),
         (DATA + "[[defences]]\n", "either preset or baseline"),
         (DATA + '[[defences]]\npreset = "fast"\nbaseline = "jpeg"\n', "either preset or baseline"),
@@ -56,6 +59,24 @@ def test_a_mistake_gets_one_line_that_names_file_and_place(tmp_path, text, said)
     assert said in message
     assert str(tmp_path / "e.toml") in message
     assert "\n" not in message
+
+
+def test_the_names_of_the_release_before_are_read_and_the_new_ones_are_told(tmp_path):
+    old = DATA + (
+        '[[attacks]]\non = { embedder = "sface" }\n[[defences]]\npreset = "fast"\nsteps_too = true\n[run]\naveraged = 3\n'
+    )
+    path, said = tmp_path / "e.toml", []
+    path.write_text(old)
+    experiment = read_experiment(path, note=said.append)
+    assert experiment.attacks[0].surrogate.embedder == "sface"
+    assert experiment.defences[0].score_steps
+    assert experiment.run.eot_samples == 3
+    assert [line.split(": ")[1].split(";")[0] for line in said] == [
+        "averaged is called eot_samples now", "on is called surrogate now", "steps_too is called score_steps now",
+    ]  # fmt: skip
+    path.write_text(old.replace("steps_too", "score_steps").replace("averaged", "eot_samples").replace("\non =", "\nsurrogate ="))
+    assert read_experiment(path, note=said.append) == experiment
+    assert len(said) == 3
 
 
 def test_a_missing_file_is_said(tmp_path):

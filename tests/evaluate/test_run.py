@@ -223,17 +223,17 @@ def test_a_wrong_setting_is_said_before_anything_is_computed(source, tmp_path, d
 def test_a_full_disk_ends_the_run_and_keeps_what_was_computed(source, experiment, done, tmp_path, monkeypatch):
     import errno
 
-    from facesieve import images
+    from facesieve import files
 
-    real, left = images._replace, [12]
+    real, left = files.settle, [12]
 
-    def replace(target, data):
+    def settle(*draft):
         left[0] -= 1
         if left[0] < 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(target, data)
+        real(*draft)
 
-    monkeypatch.setattr(images, "_replace", replace)
+    monkeypatch.setattr(files, "settle", settle)
     with pytest.raises(InputError, match="No space left"):
         evaluate(read_experiment(experiment), source, tmp_path)
     kept = list((tmp_path / "trials").glob("*.json"))
@@ -330,6 +330,20 @@ def test_that_it_did_not_average_over_the_noise_is_said_until_it_does(seen, sour
     assert said.startswith("tuned draw")
     more = evaluate(adaptive("adaptive", eot_samples=2), source, root / "eot", cache=root / "cache")
     assert not any("average" in line or "none saw" in line for line in checks(tables_of(more)))
+
+
+def test_measures_join_the_record(source, done, tmp_path):
+    plain = {**ADAPTIVE, "attacks": [{"eps": 8, "iterations": 3, "quantisation": ["float"]}], "defences": [{"baseline": "jpeg"}]}
+    settings = Experiment.model_validate({**plain, "run": {"measures": ["accuracy"]}})
+    evaluate(settings, source, tmp_path, manifest=done[0] / "manifest.json")
+    record = load_record(tmp_path)
+    found = record.measures["accuracy"]
+    assert set(found) >= {"clean accuracy lost, jpeg", f"clean accuracy kept, jpeg, {ATTACK}, float"}
+    kept = found[f"clean accuracy kept, jpeg, {ATTACK}, float"]
+    correct = np.equal(record.cell(ATTACK, "float", "jpeg").predicted, record.labels).mean()
+    assert kept.value == pytest.approx(correct)  # all clean images are named correctly
+    assert kept.low <= kept.value <= kept.high
+    assert kept.n == 8
 
 
 def test_an_adaptive_attack_goes_by_gradients():
