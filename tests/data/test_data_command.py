@@ -22,6 +22,7 @@ from facesieve.data.manifest import load_manifest, save_manifest
         (("--train", 0, "--test", 0), "error: train and test are both 0"),
         (("-o", "{here}/nowhere/m.json"), "nowhere/m.json: cannot be written"),
         (("-o", "{here}"), "cannot be written; name a file"),
+        (("--beyond", "{here}/m0.json"), "takes its settings from the manifest"),
     ],
 )
 def test_mistakes_are_one_line(facesieve, folder, tmp_path, arguments, said):
@@ -37,6 +38,14 @@ def test_mistakes_are_one_line(facesieve, folder, tmp_path, arguments, said):
     (line,) = done.err.strip().splitlines()
     assert said in line
     assert not (tmp_path / "m.json").exists()
+
+
+def test_photographs_to_choose_settings_on(facesieve, chosen, tmp_path):
+    root, manifest = chosen
+    save_manifest(tmp_path / "tested.json", manifest)
+    done = facesieve("data", "select", root, "-o", tmp_path / "m.json", "--beyond", tmp_path / "tested.json")
+    assert done.code == 0, done.err
+    assert not set(load_manifest(tmp_path / "m.json").of("test")) & set(manifest.of("test"))
 
 
 def test_one_readable_image_is_one_line_and_an_older_manifest_stays(facesieve, people, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from facesieve.data.crops import aligned_crops
 from facesieve.data.manifest import Selection, load_manifest, save_manifest
-from facesieve.data.select import read_selection, select
+from facesieve.data.select import read_selection, select, select_beyond
 from facesieve.data.sources import open_source
 from facesieve.errors import InputError, SettingError
 from facesieve.faces import TEMPLATE, Detector
@@ -51,6 +51,19 @@ def test_one_persons_images_do_not_depend_on_who_else_is_there(chosen, tmp_path)
     shutil.copytree(root / person, alone / person)
     images = select(open_source(alone), FEW.model_copy(update={"people": 1})).images
     assert images == tuple(image for image in manifest.images if image.person == person)
+
+
+def test_photographs_to_choose_on_are_in_no_test(chosen):
+    root, manifest = chosen
+    beyond = select_beyond(open_source(root), manifest)
+    assert beyond.of("train") == manifest.of("train")
+    assert [image.person for image in beyond.of("test")] == list(manifest.people)
+    kept = {image.ref for image in manifest.of("test")}
+    assert not kept & {image.ref for image in beyond.images}
+    assert kept == {entry.ref for entry in beyond.replaced if entry.reason == "a test image, kept for the tests"}
+    other = select(open_source(root), FEW.model_copy(update={"seed": 1}))
+    with pytest.raises(InputError, match="other people or images"):
+        select_beyond(open_source(root), other.model_copy(update={"selection": FEW}))
 
 
 def test_what_cannot_be_used_is_replaced_and_listed(people, folder):

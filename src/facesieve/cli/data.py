@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from facesieve.cli.terminal import errors, out
-from facesieve.errors import InputError
+from facesieve.errors import InputError, SettingError
 from facesieve.progress import Progress
 
 data_app = typer.Typer(no_args_is_help=True, help="Labelled photographs: choose people and images by the published protocol.")
@@ -34,12 +34,16 @@ def select(
     test: Annotated[int | None, typer.Option(help="Test images of each.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed chooses the same.")] = None,
     aligned: Annotated[bool | None, typer.Option(help="The images are aligned face crops already.")] = None,
+    beyond: Annotated[
+        Path | None,
+        typer.Option(help="A manifest: its people, and in place of its test images the next of each, to choose settings on."),
+    ] = None,
 ) -> None:
     """Choose people and images at random; write every file, its hash and its role into a manifest."""
     import cv2
 
-    from facesieve.data.manifest import save_manifest
-    from facesieve.data.select import read_selection
+    from facesieve.data.manifest import load_manifest, save_manifest
+    from facesieve.data.select import read_selection, select_beyond
     from facesieve.data.select import select as choose
     from facesieve.data.sources import open_source
 
@@ -48,8 +52,13 @@ def select(
     given: dict[str, Any] = {
         "minimum": minimum, "people": people, "train": train, "test": test, "seed": seed, "aligned": aligned,
     }  # fmt: skip
-    selection = read_selection(config, {name: value for name, value in given.items() if value is not None})
-    manifest = choose(open_source(source), selection, report=_tell)
+    given = {name: value for name, value in given.items() if value is not None}
+    if beyond is not None:
+        if config is not None or given:
+            raise SettingError("--beyond takes its settings from the manifest, and no others")
+        manifest = select_beyond(open_source(source), load_manifest(beyond), report=_tell)
+    else:
+        manifest = choose(open_source(source), read_selection(config, given), report=_tell)
     save_manifest(output, manifest)
     whole = sum(entry.ref is None for entry in manifest.replaced)
     out.print(f"{len(manifest.people)} people, {len(manifest.of('train'))} images to train, {len(manifest.of('test'))} to test")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,29 @@ def select(source: Source, selection: Selection, *, report: Report = silent) -> 
     listed = tuple(image for name in sorted(chosen) for image in chosen[name])
     ordered = tuple(sorted(replaced, key=lambda entry: (entry.person, entry.ref or "")))
     return Manifest(source=source.kind, selection=selection, images=listed, replaced=ordered)
+
+
+def select_beyond(source: Source, tested: Manifest, *, report: Report = silent) -> Manifest:
+    """Photographs to choose settings on, which are in no test: in place of a manifest's test images each person's next one.
+
+    People and training images are those of ``tested``; its test images are listed as replaced. Raises as ``select``, and
+    ``InputError`` where the source is not the one that ``tested`` was selected from.
+    """
+    wanted = tested.selection
+    more = select(source, wanted.model_copy(update={"test": wanted.test + 1}), report=report)
+    images: list[Image] = []
+    replaced = list(more.replaced)
+    for _, group in groupby(more.images, key=lambda image: image.person):
+        of_person = list(group)
+        images += [*of_person[: wanted.train], of_person[-1]]
+        of_tests = of_person[wanted.train : -1]
+        replaced += [Replaced(person=i.person, ref=i.ref, reason="a test image, kept for the tests") for i in of_tests]
+    ordered = tuple(sorted(replaced, key=lambda entry: (entry.person, entry.ref or "")))
+    chosen = wanted.model_copy(update={"test": 1})
+    manifest = Manifest(source=more.source, selection=chosen, images=tuple(images), replaced=ordered)
+    if manifest.of("train") != tested.of("train") or {i.ref for i in manifest.of("test")} & {i.ref for i in tested.images}:
+        raise InputError("the source chooses other people or images than the manifest lists", advice="give the manifest's source")
+    return manifest
 
 
 def _too_few(selection: Selection, people: int, able: int, usable: str = "") -> str:

@@ -1,0 +1,55 @@
+"""Whether a gallery should be purified too: the nearest of raw, purified, or both kinds of templates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facesieve.evaluate.defend import defend
+from facesieve.evaluate.measures import MEASURES
+from facesieve.images import to_floats
+from facesieve.metrics.intervals import Estimate, bootstrap
+from facesieve.metrics.open_set import best_scores
+from facesieve.metrics.rates import mean
+from facesieve.recognition.embedders import load_embedder
+
+if TYPE_CHECKING:
+    from facesieve.evaluate.run import Run
+
+
+def templates(run: Run) -> dict[str, Estimate]:
+    """The share of test images whose nearest template is their own person's, behind each defence, clean and attacked.
+
+    Each of the first training images of a person is a template.
+    """
+    embedder, each = load_embedder(run.experiment.recogniser.embedder), run.experiment.recogniser.templates
+    gallery = run.gallery
+    first = np.concatenate([np.flatnonzero(gallery.labels == person)[:each] for person in range(len(gallery.people))])
+    crops, owners = to_floats(gallery.images[first]), gallery.labels[first].astype(str)
+    raw, found = embedder.rows(crops), {}
+    for defence in run.defences:
+        purified = embedder.rows(defend(defence, torch.from_numpy(crops), run.context).points[-1][1].numpy())
+        kinds = {"raw": (raw, owners), "purified": (purified, owners)}
+        kinds["both"] = np.concatenate([raw, purified]), np.concatenate([owners, owners])
+        for name, images in _probes(run, defence.name).items():
+            rows = embedder.rows(defend(defence, images, run.context).points[-1][1].numpy())
+            labels = run.labels[: len(images)]
+            for kind, (of, names) in kinds.items():
+                genuine, impostor = best_scores(rows, labels.astype(str), of, names)
+                hits = genuine > impostor
+                share = bootstrap(lambda w, hits=hits: mean(hits, w), labels)  # type: ignore[misc]
+                found[f"correct with {kind} templates, {defence.name}, {name}"] = share
+    return found
+
+
+def _probes(run: Run, defence: str) -> dict[str, Tensor]:
+    """Clean images, and those of each attack, saved as 8 bit, that this defence was tried on."""
+    attacked = {a.name: n for a in run.attacks for d, n in run.faced_by(a) if d.name == defence}
+    crafted = {a.name: run.adversarial(a, run.count(a)).images["uint8"] for a in run.attacks if a.name in attacked}
+    return {"clean": run.images, **{name: images[: attacked[name]] for name, images in crafted.items()}}
+
+
+MEASURES.register("templates", templates)
