@@ -21,17 +21,24 @@ def evaluate(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; what is there already is not done again.")],
     manifest: Annotated[Path | None, typer.Option(help="A selection that `facesieve data select` made from the data.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of batches that several runs share.")] = None,
+    targets: Annotated[
+        Path | None, typer.Option(help="A JSON list of targets that the figures which the experiment asks for are kept in.")
+    ] = None,
 ) -> None:
     """Attack, defend and score, as an experiment's file says; write the record."""
     import cv2
 
     from facesieve.evaluate.experiment import read_experiment
     from facesieve.evaluate.run import evaluate as run
+    from facesieve.report.targets import keep_targets, measured
 
     cv2.setNumThreads(1)
     settings = read_experiment(experiment, note=errors.print)
     with _lines("evaluating") as tell:
-        run(settings, source, output, manifest=manifest, cache=cache, report=tell)
+        record = run(settings, source, output, manifest=manifest, cache=cache, report=tell)
+    if targets is not None:
+        given = "" if manifest is None else f" --manifest {manifest}"
+        keep_targets(targets, measured(record, f"facesieve evaluate {experiment} --source DATA{given} -o RUN"))
     out.print(f"record in {output / 'report.json'}; draw it with `facesieve report {output}`")
 
 

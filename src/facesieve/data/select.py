@@ -19,7 +19,7 @@ from facesieve.images import read_photo
 from facesieve.noise import derive_seed
 from facesieve.progress import Progress, Report, silent
 
-TABLES = frozenset({"data", "recogniser", "attacks", "defences", "run"})  # of an experiment's file
+TABLES = frozenset({"data", "recogniser", "attacks", "defences", "run", "targets"})  # of an experiment's file
 
 
 def read_selection(config: Path | None, given: Mapping[str, Any]) -> Selection:

@@ -22,6 +22,7 @@ from facesieve.evaluate.measures import MEASURES
 from facesieve.files import first_problem, read_toml
 from facesieve.registry import Registry
 from facesieve.report.record import RENAMED
+from facesieve.report.targets import Area
 
 Quantisation = Literal["float", "uint8"]
 Value = bool | int | FiniteFloat | str
@@ -127,6 +128,17 @@ class RunSettings(_Settings):
     measures: tuple[Annotated[str, _in(MEASURES)], ...] = ()  # taken at the end; names in MEASURES, or package.module:object
 
 
+class TargetSettings(_Settings):
+    """What is wanted of one figure of a measure."""
+
+    measure: str  # one of run.measures
+    figure: str  # its name there
+    target: str = ""  # its name in the list of targets; the figure's if not given
+    area: Area = "purifier"
+    wanted: str = "none set"  # such as ">= 60"
+    percent: bool = False  # whether ``wanted`` and the list are in percent of the figure
+
+
 class Experiment(_Settings):
     """The whole file. Every combination of an attack (or none) and a defence (or none) is a cell of the result."""
 
@@ -135,6 +147,14 @@ class Experiment(_Settings):
     attacks: tuple[AttackSettings, ...] = ()
     defences: tuple[DefenceSettings, ...] = ()
     run: RunSettings = RunSettings()
+    targets: tuple[TargetSettings, ...] = ()
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        missing = [target.measure for target in self.targets if target.measure not in self.run.measures]
+        if missing:
+            raise ValueError(f"a target is of the measure {missing[0]}, which run.measures does not name")
+        return self
 
     @model_validator(mode="after")
     def _seen(self) -> Self:

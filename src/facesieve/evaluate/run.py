@@ -36,6 +36,7 @@ from facesieve.evaluate.experiment import AttackSettings, Experiment
 from facesieve.evaluate.measures import MEASURES
 from facesieve.evaluate.recogniser import judge, load_recogniser
 from facesieve.evaluate.sheets import sample_crops, sample_pictures
+from facesieve.faces import Crops
 from facesieve.files import sha256_of_json, write_with_folder
 from facesieve.images import to_floats
 from facesieve.progress import Progress, Report, silent
@@ -62,10 +63,11 @@ class Run:
         self._claim()
         self.manifest = self._manifest(source, manifest)
         folder = out / "cache" if cache is None else cache
-        crops = aligned_crops(self.manifest, open_source(source), folder, self.settings.size)
+        self._source = open_source(source)
+        crops = aligned_crops(self.manifest, self._source, folder, self.settings.size)
         self.gallery, test = of_role(self.manifest, crops, "train"), of_role(self.manifest, crops, "test")
-        order = _round_robin(test.labels)[: self.settings.probes]
-        self.images, self.labels = torch.from_numpy(to_floats(test.images[order])), test.labels[order]
+        self._order = _round_robin(test.labels)[: self.settings.probes]
+        self.images, self.labels = torch.from_numpy(to_floats(test.images[self._order])), test.labels[self._order]
         self.context = RunContext.of(self.settings, BatchCache(folder))
         shown = self.settings.samples
         self.samples = None if shown is None else sample_crops(Path(shown), self.settings.size)
@@ -120,6 +122,11 @@ class Run:
     def count(self, attack: AttackSettings) -> int:
         """How many test images it is made for."""
         return len(self.images) if attack.probes is None else min(attack.probes, len(self.images))
+
+    def test_crops(self, size: int) -> Crops:
+        """The test images again, in the same order, cut at another size: (N, 3, size, size) in [0, 1]."""
+        crops = aligned_crops(self.manifest, self._source, self.context.cache.folder, size)
+        return to_floats(of_role(self.manifest, crops, "test").images[self._order])
 
     def faced_by(self, attack: AttackSettings | None) -> list[tuple[Defence, int]]:
         """The defences that an attack (or none) is tried on, each with how many images."""

@@ -28,6 +28,7 @@ class Row:
     accuracy: Estimate
     undefended: Estimate  # accuracy on the same images without a defence
     recovery: Estimate | None  # of what the attack took; None for clean images, or where it took nothing
+    kept: Estimate | None  # accuracy as a share of that on the clean images; None for clean images
     lost: Estimate | None  # clean images: accuracy that the defence costs
     probability: Estimate | None  # mean probability of the right person
     frr: Estimate | None  # share of the right people under the threshold
@@ -101,14 +102,15 @@ class _Making:
         """The numbers of a cell."""
         n = len(cell.predicted)
         behind, bare, clean = self.hits(cell), self.undefended(cell, n), self.undefended(None, n)
-        recovery = lost = None
+        recovery = kept = lost = None
         if (means := self.means(n)) is not None and cell.defence != NONE:
-            # Of ones and zeros, so that what is the same is exactly the same.
-            kept, taken, wanted = means.of(behind), means.of(bare), means.of(clean)
+            left, taken, wanted = means.of(behind), means.of(bare), means.of(clean)
             if cell.attack == NONE:
-                lost = means.estimate(wanted - kept)
+                lost = means.estimate(wanted - left)
             else:
-                recovery = _estimate(means, _share(kept, taken, wanted))
+                # (adversarial purified - adversarial) / (clean - adversarial); undefined where the attack took nothing
+                recovery = _share(means, left - taken, wanted - taken)
+                kept = _share(means, left, wanted)
         known = self.threshold is not None
         return Row(
             cell.attack,
@@ -117,6 +119,7 @@ class _Making:
             self.mean(behind),
             self.mean(bare),
             recovery,
+            kept,
             lost,
             None if cell.probability is None else self.mean(np.array(cell.probability)),
             self.rate(np.array(cell.genuine) < self.threshold) if known else None,
@@ -163,16 +166,9 @@ class _Making:
         return None if self.means(len(flags)) is None else self.mean(flags.astype(np.float64))
 
 
-def _share(kept: Floats, taken: Floats, wanted: Floats) -> Floats:
-    """Recovery: (adversarial purified - adversarial) / (clean - adversarial); nan where the attack took nothing."""
-    lost = np.where(wanted > taken, wanted - taken, np.nan)
-    share: Floats = (kept - taken) / lost
-    return share
-
-
-def _estimate(means: Means, drawn: Floats) -> Estimate | None:
-    """With its interval; None where it is undefined."""
+def _share(means: Means, part: Floats, whole: Floats) -> Estimate | None:
+    """Part over whole, with its interval; None where the whole is nothing."""
     try:
-        return means.estimate(drawn)
+        return means.estimate(part / np.where(whole > 0, whole, np.nan))
     except InputError:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
 import subprocess
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from facesieve.errors import InputError, one_line
+from facesieve.errors import InputError, SettingError, one_line
 from facesieve.files import first_problem, write_with_folder
+from facesieve.report.record import Record
 
 Area = Literal["purifier", "worst case", "light", "service", "photograph", "house"]
 
@@ -67,6 +69,24 @@ def keep_targets(path: Path, measured: Sequence[Target]) -> None:
     merged = [new.pop((old.area, old.target), old) for old in (read_targets(path) if path.exists() else [])]
     plain = [target.model_dump(exclude={"defence"} if target.defence is None else None) for target in [*merged, *new.values()]]
     write_with_folder(path, (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def measured(record: Record, command: str) -> list[Target]:
+    """The targets that a record's experiment asks for, by what it was measured by; ``command`` made it, at this commit.
+
+    Raises ``SettingError`` for one of a figure that no measure gave.
+    """
+    found, made = [], {"command": command, "commit": commit()}
+    for wanted in record.experiment.get("targets", ()):
+        figures = record.measures.get(wanted["measure"], {})
+        if wanted["figure"] not in figures:
+            raise SettingError(f"measure {wanted['measure']!r} gave no figure {wanted['figure']!r}; it gave {'; '.join(figures)}")
+        estimate, factor = figures[wanted["figure"]], 100 if wanted["percent"] else 1
+        numbers = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+        rounded = {name: float(f"{factor * number:.4g}") for name, number in numbers.items() if not math.isnan(number)}
+        about = {"area": wanted["area"], "target": wanted["target"] or wanted["figure"], "wanted": wanted["wanted"]}
+        found.append(Target.model_validate({**about, **rounded, "n": estimate.n, **made}))
+    return found
 
 
 def commit() -> str:

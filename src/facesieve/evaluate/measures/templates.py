@@ -11,9 +11,8 @@ from torch import Tensor
 from facesieve.evaluate.defend import defend
 from facesieve.evaluate.measures import MEASURES
 from facesieve.images import to_floats
-from facesieve.metrics.intervals import Estimate, bootstrap
+from facesieve.metrics.intervals import Estimate, Means
 from facesieve.metrics.open_set import best_scores
-from facesieve.metrics.rates import mean
 from facesieve.recognition.embedders import load_embedder
 
 if TYPE_CHECKING:
@@ -28,19 +27,19 @@ def templates(run: Run) -> dict[str, Estimate]:
     embedder, each = load_embedder(run.experiment.recogniser.embedder), run.experiment.recogniser.templates
     gallery = run.gallery
     first = np.concatenate([np.flatnonzero(gallery.labels == person)[:each] for person in range(len(gallery.people))])
-    crops, owners = to_floats(gallery.images[first]), gallery.labels[first].astype(str)
+    crops, owners = to_floats(gallery.images[first]), [str(label) for label in gallery.labels[first]]
     raw, found = embedder.rows(crops), {}
     for defence in run.defences:
         purified = embedder.rows(defend(defence, torch.from_numpy(crops), run.context).points[-1][1].numpy())
         kinds = {"raw": (raw, owners), "purified": (purified, owners)}
-        kinds["both"] = np.concatenate([raw, purified]), np.concatenate([owners, owners])
+        kinds["both"] = np.concatenate([raw, purified]), owners + owners
         for name, images in _probes(run, defence.name).items():
             rows = embedder.rows(defend(defence, images, run.context).points[-1][1].numpy())
             labels = run.labels[: len(images)]
+            means = Means(labels)
             for kind, (of, names) in kinds.items():
-                genuine, impostor = best_scores(rows, labels.astype(str), of, names)
-                hits = genuine > impostor
-                share = bootstrap(lambda w, hits=hits: mean(hits, w), labels)  # type: ignore[misc]
+                genuine, impostor = best_scores(rows, [str(label) for label in labels], of, names)
+                share = means.estimate(means.of(genuine > impostor))
                 found[f"correct with {kind} templates, {defence.name}, {name}"] = share
     return found
 
