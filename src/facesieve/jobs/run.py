@@ -192,6 +192,8 @@ class _Job:
             if begun.error is not None:
                 break
         self.held.append(_Place(begun))
+        if unit.is_shard and self.options.seed is not None:
+            self.batches.rest()  # a result differs by rounding with its batch; a shard's bytes must depend on the shard alone
         self._write_ready()
 
     def rest(self) -> None:
