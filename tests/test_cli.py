@@ -130,6 +130,23 @@ def test_aligned_crops(facesieve, tmp_path):
     assert read_photo(tmp_path / "out" / "crop.png").shape == (128, 128, 3)
 
 
+@pytest.mark.parametrize("aligned", [True, False])
+def test_what_to_do_is_said_by_option(facesieve, tmp_path, aligned):
+    write_photo(tmp_path / "grey.png", np.full((100, 140, 3), 77, np.uint8))
+    done = facesieve("purify", tmp_path / "grey.png", "-o", tmp_path / "out", "--steps", 1, *(["--aligned"] if aligned else []))
+    assert done.code == 1
+    assert ("leave --aligned out to find its face" if aligned else "is an aligned face crop already, use --aligned") in done.err
+
+
+def test_the_old_name_of_choose_scale_still_works_and_says_the_new_one(facesieve, tmp_path):
+    (tmp_path / "nobody").mkdir()
+    old, new = (facesieve(name, "--clean", tmp_path / "nobody", "-o", tmp_path / "x") for name in ("calibrate", "choose-scale"))
+    first, *rest = old.err.splitlines()
+    assert "facesieve choose-scale" in first
+    assert (old.code, rest) == (new.code, new.err.splitlines())
+    assert "calibrate " not in facesieve("--help").out
+
+
 def test_presets(facesieve):
     table = facesieve("presets")
     assert table.code == 0

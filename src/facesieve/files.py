@@ -133,20 +133,32 @@ def files_below(
     """Each file among files and folders (recursive), once, with its path below the folder that was given.
 
     In folders those with one of ``suffixes`` that ``fits`` count, but for what lies in ``out``; ``what``
-    they are is for messages. Raises ``InputError`` for a path that does not exist, and a folder without such files.
+    they are is for messages. Raises ``InputError`` for a path that does not exist, and a folder without such files
+    or within ``out``.
     """
     found: list[tuple[Path, Path]] = []
     for path in inputs:
         if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in suffixes and p.is_file() and fits(p)]
+            inside = [name for name in _walk(path, out) if name.suffix.lower() in suffixes and fits(name)]
             if not inside:
                 raise InputError(f"no {what} in this folder; known suffixes are {' '.join(sorted(suffixes))}", path)
-            found += [(p, p.relative_to(path)) for p in inside if out.resolve() not in p.resolve().parents]
+            found += [(path / name, name) for name in sorted(inside)]
         elif path.exists():
             found.append((path, Path(path.name)))
         else:
             raise InputError("no such file or folder", path)
     return list(dict.fromkeys(found))
+
+
+def _walk(top: Path, out: Path) -> Iterator[Path]:
+    """Every file below ``top`` by its path from there, but for what lies in ``out``."""
+    results = out.resolve()
+    if top.resolve().is_relative_to(results):
+        raise InputError(f"lies in the folder of results, {out}; choose another folder for them", top)
+    for place, folders, names in os.walk(top):
+        folders[:] = [folder for folder in folders if Path(place, folder).resolve() != results]
+        below = Path(place).relative_to(top)
+        yield from (below / name for name in names if Path(place, name).is_file())
 
 
 # --- settings ----------------------------------------------------------------------------------------

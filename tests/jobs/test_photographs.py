@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from facesieve.images import read_photo, to_floats, write_photo
 from facesieve.jobs import record
 from facesieve.jobs.formats import Unit, photographs
 from facesieve.jobs.plan import plan
-from facesieve.jobs.run import Options, purify_units
+from facesieve.jobs.run import Options, purify_alone, purify_units
 from facesieve.runtime.torch import TorchRuntime
 from facesieve.shield import Shield
 
@@ -96,6 +98,22 @@ def test_two_photos_of_one_name_are_refused(photos, tmp_path):
     shutil.copy(photos / "a.jpg", photos / "deep" / "a.jpg")
     with pytest.raises(InputError, match="would both be written to"):
         plan([photos / "a.jpg", photos / "deep" / "a.jpg"], tmp_path / "out")
+
+
+def test_many_photographs_are_planned_in_seconds(tmp_path):
+    for number in range(100):
+        folder = tmp_path / "in" / str(number)
+        folder.mkdir(parents=True)
+        for name in range(100):
+            (folder / f"{name}.jpg").touch()
+    begun = time.process_time()
+    assert len(plan([tmp_path / "in"], tmp_path / "out")) == 10_000
+    assert time.process_time() - begun < 5
+
+
+def test_a_folder_of_results_is_no_folder_of_photographs(photos):
+    with pytest.raises(InputError, match="lies in the folder of results"):
+        plan([photos / "deep"], photos)
 
 
 @pytest.mark.parametrize(("make", "message"), [(False, "no such file or folder"), (True, "no photographs in this folder")])
@@ -191,6 +209,15 @@ def test_an_aligned_crop_must_be_square(tmp_path, shield):
     assert lines(summary) == [
         f"{tmp_path / 'wide.png'}: an aligned crop is square, this image is 140 x 100; leave --aligned out to find its face"
     ]
+
+
+def test_one_photograph_alone_is_the_same_without_a_file(photos, tmp_path, shield):
+    data = (photos / "a.jpg").read_bytes()
+    (alone,) = purify_alone(Unit(Path("standard input"), Path(), "-", data=data), shield, Options(seed=3))
+    run(photos / "a.jpg", tmp_path / "out", shield, seed=3)
+    assert (tmp_path / "out" / "a.png").read_bytes() == alone
+    with pytest.raises(InputError, match="^nowhere.jpg: No such file"):
+        purify_alone(Unit(Path("nowhere.jpg"), Path(), ""), shield, Options())
 
 
 # --- failures ----------------------------------------------------------------------------------

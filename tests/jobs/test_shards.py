@@ -289,6 +289,54 @@ def test_without_a_seed_two_runs_differ(tmp_path, shield):
     assert (tmp_path / "x" / "a.tar").read_bytes() != (tmp_path / "y" / "a.tar").read_bytes()
 
 
+# --- batches -----------------------------------------------------------------------------------
+
+
+class CountingRuntime:
+    """A runtime that counts the faces of each batch."""
+
+    def __init__(self, runtime):
+        self.card, self._runtime, self.batches = runtime.card, runtime, []
+
+    def purify(self, crops, seeds):
+        self.batches.append(len(crops))
+        return self._runtime.purify(crops, seeds)
+
+
+@pytest.mark.parametrize(("seed", "batches"), [(None, [4, 4, 1]), (7, [3, 3, 3])])
+def test_batches_run_across_shards_unless_their_bytes_are_to_be_repeatable(tmp_path, shield, seed, batches):
+    """Results differ by rounding with their batch: with a seed, a shard must not depend on those before it."""
+    sources = [write_tar(tmp_path / f"{n}.tar", [(f"{k}.jpg", noise(k)) for k in range(3)]) for n in range(3)]
+    sources.insert(1, write_tar(tmp_path / "none.tar", []))
+    counting, told = replace(shield, runtime=CountingRuntime(shield.runtime)), []
+    units = [shard(source, tmp_path / "out") for source in sources]
+    summary = purify_units(units, counting, Options(aligned=True, seed=seed, batch_size=4), report=told.append)
+    assert (summary.units, summary.photographs, summary.faces) == (4, 9, 9)
+    assert counting.runtime.batches == batches
+    assert [(progress.done, progress.what) for progress in told] == [(n + 1, unit.name) for n, unit in enumerate(units)]
+
+
+def test_a_shard_that_is_damaged_at_its_end_harms_none_of_those_beside_it(tmp_path, shield):
+    sources = [write_tar(tmp_path / f"{n}.tar", [(f"{n}{k}.jpg", noise(k)) for k in range(3)]) for n in range(3)]
+    sources[1].write_bytes(sources[1].read_bytes().rstrip(b"\0"))
+    units = [shard(source, tmp_path / "out") for source in sources]
+    summary = purify_units(units, shield, Options(aligned=True, batch_size=8))
+    assert [failure.source for failure in summary.failures] == ["1.tar"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.tar", "0.tar.json", "2.tar", "2.tar.json"]
+    assert [name for name, _ in read_tar(tmp_path / "out" / "2.tar")][::2] == ["20.png", "21.png", "22.png"]
+
+
+def test_stopped_in_between_no_draft_is_left(tmp_path, shield):
+    class Stops(CountingRuntime):
+        def purify(self, crops, seeds):
+            raise KeyboardInterrupt
+
+    source = write_tar(tmp_path / "a.tar", [("1.jpg", noise(1))])
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "out", replace(shield, runtime=Stops(shield.runtime)), aligned=True)
+    assert not list((tmp_path / "out").iterdir())
+
+
 # --- planning ----------------------------------------------------------------------------------
 
 

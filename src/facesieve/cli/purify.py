@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -108,18 +109,17 @@ def purify_all(
         from facesieve.jobs.cluster import purify_units_on
 
         with progress_bar("purifying") as report:
-            summary, ran_on = (
-                purify_units_on(cluster, folder, units, recipe, options, workers=workers, report=report),
-                "a cluster",
-            )
+            summary = purify_units_on(cluster, folder, units, recipe, options, workers=workers, report=report)
+        ran_on = "a cluster"
+    failures = [replace(failure, reason=advised_line(failure.reason, failure.kind)) for failure in summary.failures]
     listed = shards or cluster is not None
     if listed:
-        write_failures(folder, summary.failures)
-    elif summary.failures and units[0].data is not None:
-        fail(_line(summary.failures[0]))
+        write_failures(folder, failures)
+    elif failures and units[0].data is not None:
+        fail(failures[0].reason)
     _print_summary(summary, folder, f"{recipe.preset.name} on {ran_on}", shards=shards)
-    _print_failures(summary.failures, folder if listed else None)
-    if summary.failures:
+    _print_failures(failures, folder if listed else None)
+    if failures:
         raise typer.Exit(1)
 
 
@@ -233,11 +233,6 @@ def _print_failures(failures: list[Failure], folder: Path | None) -> None:
     listed = "" if folder is None else f", listed in {folder / FAILURES}"
     errors.print(f"{len(failures)} failed{listed}:", style="bold red")
     for failure in failures if folder is None else failures[:LISTED]:
-        errors.print(f"  {_line(failure)}")
+        errors.print(f"  {failure.reason}" if failure.key is None else f"  {failure.source}: {failure.reason}")
     if folder is not None and len(failures) > LISTED:
         errors.print("  ...")
-
-
-def _line(failure: Failure) -> str:
-    place = "" if failure.key is None else f"{failure.source}: "
-    return advised_line(f"{place}{failure.reason}", failure.kind)
