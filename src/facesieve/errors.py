@@ -5,8 +5,8 @@
     │   ├── ImageError        bytes that are not a readable, acceptable image
     │   ├── NoFaceError       a photograph without a face that can be found
     │   ├── ManyFacesError    a photograph with more faces than are taken
-    │   ├── NotSquareError    an image that is said to be an aligned crop and is not square
-    │   ├── AmbiguousImageError  several images where one is meant, and nothing says which
+    │   ├── NotSquareError    an image given as an aligned crop that is not square
+    │   ├── AmbiguousImageError  several images where one is expected, and nothing says which
     │   ├── SettingError      a setting outside its range, or two that contradict
     │   └── ExistsError       a result of something else is in the way
     ├── PriorError            a prior's folder or checkpoint that does not fit
@@ -16,8 +16,8 @@
     └── MissingExtraError     a feature whose optional dependency is not installed
 
 An error says what was wrong (``what``), in which file, photograph or setting (``where``), and what can
-be done about it whoever asked (``advice``). Advice that only one edge can give, such as an option of the
-command line, is added by that edge: it looks up the error's type.
+be done about it, whoever asked (``advice``). Advice that only one edge can give, such as an option of the
+command line, is added by that edge, which looks it up by the error's type.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ class ManyFacesError(InputError):
 
 
 class NotSquareError(InputError):
-    """An image that is said to be an aligned crop and is not square."""
+    """An image given as an aligned crop that is not square."""
 
 
 class AmbiguousImageError(InputError):
-    """A sample of a shard, or a table, with several images, and nothing says which one is meant."""
+    """A sample of a shard, or a table, with several images, where nothing says which one is meant."""
 
 
 class SettingError(InputError):
@@ -80,7 +80,7 @@ class SettingError(InputError):
 
 
 class ExistsError(InputError):
-    """A file that was made from something else is where a result has to go."""
+    """A file made from something else is where a result has to go."""
 
 
 class PriorError(FacesieveError):
@@ -96,7 +96,7 @@ class GalleryError(FacesieveError):
 
 
 class GalleryFailedError(GalleryError):
-    """A gallery whose files or server fail. ``what`` quotes them, and they may name any place: it is not for strangers."""
+    """A gallery whose files or server fail. ``what`` quotes them and may name any place, so it is not for strangers."""
 
 
 class MissingExtraError(FacesieveError):
@@ -123,5 +123,5 @@ def many(count: int, noun: str, plural: str | None = None) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` without what could break a line or a terminal: names come from strangers, too."""
+    """``text`` without anything that could break a line or a terminal: names come from strangers, too."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,4 +1,4 @@
-"""Files on disk: written whole or not at all, hashed, found in folders, and TOML that a person wrote."""
+"""Files on disk: written atomically, hashed, found in folders, and TOML that a person wrote."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a reader, and a crash, see either the old file or the new.
+    """Write a file atomically: after a crash, or for a reader, there is either the old file or the new one.
 
     Raises ``InputError`` where it cannot be written; the old file is then as it was.
     """
@@ -40,13 +40,13 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write_with_folder(path: Path, data: bytes) -> None:
-    """As ``write_atomic``, in a folder that is made where it is missing. Raises ``InputError``."""
+    """As ``write_atomic``, in a folder that is made if it is missing. Raises ``InputError``."""
     make_folder(path.parent)
     write_atomic(path, data)
 
 
 def make_folder(path: Path) -> Path:
-    """The folder, made with its parents where it is missing. Raises ``InputError``."""
+    """The folder, made with its parents if it is missing. Raises ``InputError``."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -56,7 +56,7 @@ def make_folder(path: Path) -> Path:
 
 @contextmanager
 def draft(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A new file beside ``target``, open for writing, and its path; ``settle`` gives it the name. Removed on any error."""
+    """A new file next to ``target``, open for writing, and its path; ``settle`` gives it the name. Removed on any error."""
     # Opened as any new file is, so that it gets the permissions of one; tempfile's are the owner's alone.
     part = target.with_name(f".{_stem(target)}.{secrets.token_hex(8)}.part")
     try:
@@ -67,7 +67,7 @@ def draft(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
 
 def settle(file: BinaryIO, part: Path, target: Path) -> None:
-    """Bring a draft to the disk, then give it the name: a reader, and a crash, see either the old file or the new."""
+    """Flush a draft to disk, then give it the name: after a crash, or for a reader, there is either the old file or the new."""
     file.flush()
     os.fsync(file.fileno())
     part.replace(target)
@@ -86,7 +86,7 @@ def remove_drafts(target: Path) -> None:
 
 
 def _stem(target: Path) -> str:
-    """What drafts of ``target`` are called by; with what is added a long name could be longer than a file system takes."""
+    """The name that drafts of ``target`` begin with; shortened, as a file system limits the length of names."""
     name = os.fsencode(target.name)
     return target.name if len(name) <= 200 else sha256_of(name)
 
@@ -110,7 +110,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def sha256_of_json(plain: object) -> str:
-    """The SHA-256 of plain data (dicts, lists, text, numbers), alike whatever the order of keys."""
+    """The SHA-256 of plain data (dicts, lists, text, numbers), whatever the order of keys."""
     return sha256_of(json.dumps(plain, sort_keys=True).encode())
 
 
@@ -123,7 +123,7 @@ def is_image(path: Path) -> bool:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images right in a folder, by name."""
+    """The images directly in a folder, by name."""
     return sorted(path for path in folder.iterdir() if is_image(path) and path.is_file())
 
 
@@ -167,7 +167,7 @@ def _walk(top: Path, out: Path) -> Iterator[Path]:
 def read_toml(path: Path, hint: str | None = None) -> dict[str, Any]:
     """The tables of a TOML file, UTF-8.
 
-    Raises ``InputError`` for a file that cannot be read (with a ``hint`` at what to do) or is no TOML.
+    Raises ``InputError`` for a file that cannot be read (with a ``hint`` at what to do) or is not TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

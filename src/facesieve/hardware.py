@@ -1,4 +1,4 @@
-"""What the machine offers, and what of it the networks will run on."""
+"""What hardware the machine has, and what the networks will run on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Hardware:
 def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
     """The hardware for the wanted device ("auto", "cpu", "cuda", ...) and precision.
 
-    bf16 is taken where it is faster than fp32: with AMX and on CUDA. AVX512-BF16 alone does not
+    bf16 is used where it is faster than fp32: with AMX and on CUDA. AVX512-BF16 alone does not
     count: convolutions of these sizes ran 1.5 times slower on it than in fp32 (benchmarks/purify.py).
     Raises ``SettingError`` for a device that is not there or a precision that does not exist.
     """
@@ -70,7 +70,7 @@ def cpu_flags() -> frozenset[str]:
 
 
 def summary() -> dict[str, str]:
-    """What ``facesieve info`` prints of the machine."""
+    """What ``facesieve info`` prints about the machine."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

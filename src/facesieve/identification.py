@@ -1,6 +1,6 @@
 """Who is it: faces to names, with a gallery and an embedder.
 
-Faces come as they were cut from the photograph (``before``) and as the shield left them (``after``, absent
+Faces come in as cut from the photograph (``before``) and as the shield left them (``after``, absent
 without a shield). Nothing here detects or purifies.
 """
 
@@ -53,10 +53,10 @@ class Verified:
 def tamper_scores(raw: Rows, purified: Rows) -> list[float]:
     """How far purification moved each face for the recogniser: ``1 - cosine`` of its embeddings (N, D), in [0, 2].
 
-    ``raw`` are embeddings of faces as they came, cut at ``CROP`` pixels, ``purified`` those behind the shield. A
-    perturbation moves the embedding away from the person and purification brings it back, so that a tampered face
-    scores higher than a clean one; a face that is hard to restore scores high as well. What it tells apart is in
-    ``docs/results.md``.
+    ``raw`` are embeddings of faces as they came, cut at ``CROP`` pixels, ``purified`` those after the shield. A
+    perturbation moves the embedding away from the person and purification brings it back, so a tampered face
+    scores higher than a clean one; a face that is hard to restore scores high as well. ``docs/results.md`` has what
+    it tells apart.
     """
     scores: list[float] = (1 - (raw * purified).sum(1)).tolist()
     return scores
@@ -146,7 +146,7 @@ class Identifier:
     def compare(
         self, first: FaceCrops, second: FaceCrops, *, after: Sequence[FaceCrops] | None = None, threshold: float | None = None
     ) -> Verified:
-        """Whether two photographs of one face each show the same person; ``after`` holds both behind the shield."""
+        """Whether two photographs of one face each show the same person; ``after`` holds both after the shield."""
         purified = (None, None) if after is None else after
         pairs = zip((first, second), purified, strict=True)
         one, other = (self.rows(one_face(before), made)[0] for before, made in pairs)

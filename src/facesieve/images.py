@@ -1,7 +1,7 @@
-"""Untrusted bytes <-> pixels: photographs are read here, and written here, and nowhere else.
+"""Untrusted bytes <-> pixels: photographs are read and written here, and nowhere else.
 
 A photograph is a ``uint8`` sRGB array of shape (H, W, 3); networks take ``float32`` of shape
-(3, H, W) in [0, 1]. Whatever bytes are given, reading ends in a photograph or in an ``ImageError``.
+(3, H, W) in [0, 1]. Whatever the bytes, reading them ends in a photograph or in an ``ImageError``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SHORTEST_SIDE = 16
 LONGEST_SIDE = 32_768
 
 # The decoders that untrusted bytes may reach, by the bytes a file begins with. They are called
-# directly: Image.open would ask a process-wide pixel limit, and warn by it, before ours is asked.
+# directly: Image.open would apply a process-wide pixel limit, and warn, before ours is applied.
 _DECODERS: tuple[tuple[re.Pattern[bytes], type[ImageFile]], ...] = (
     (re.compile(rb"\xff\xd8\xff"), JpegImageFile),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
@@ -59,7 +59,7 @@ def read_photo(source: Path | str | bytes | BinaryIO, *, max_pixels: int = 50_00
     """The photograph in ``source``: ``uint8`` sRGB (H, W, 3), upright, its own writable memory.
 
     JPEG, PNG, WebP, BMP, TIFF and GIF, whatever the file is called; of an animation or a TIFF of
-    many pages, the first. EXIF orientation is applied. Transparent pixels are laid over white.
+    many pages, the first. EXIF orientation is applied. Transparent pixels are blended over white.
     Colours are converted to sRGB by the embedded ICC profile; without one, or with one that is
     broken or for other kinds of pixel, they are taken as sRGB. 16-bit samples are scaled to 8 bits.
 
@@ -78,7 +78,7 @@ def read_photo(source: Path | str | bytes | BinaryIO, *, max_pixels: int = 50_00
         return _decode(data, decoder, max_pixels, where)
     except ImageError:
         raise
-    # Every exception on purpose: on damaged bytes Pillow's decoders raise, besides OSError, what
+    # Every exception, on purpose: on damaged bytes Pillow's decoders raise, besides OSError, what
     # their parsing runs into (SyntaxError, ValueError, struct.error, zlib.error, EOFError, KeyError,
     # OverflowError, MemoryError, its own bomb errors, warnings where those are errors...).
     except Exception as error:
@@ -96,7 +96,7 @@ def encode_photo(photo: Photo, format: Literal["png", "jpeg", "webp"], *, qualit
 
 
 def write_photo(path: Path | str, photo: Photo) -> None:
-    """Write ``photo`` (H, W, 3), whole or not at all, in the format that the extension names.
+    """Write ``photo`` (H, W, 3) atomically, in the format that the extension names.
 
     PNG, BMP and TIFF keep every pixel; JPEG and WebP are written at quality 95.
     Raises ``ImageError`` for another extension, ``InputError`` where the file cannot be written.
@@ -135,7 +135,7 @@ _UNREADABLE: dict[type[OSError], tuple[str, str]] = {
 
 
 def _read_bytes(source: Path | bytes | BinaryIO, where: str, limit: int) -> bytes:
-    """All bytes of ``source``, at most ``limit``: a device or a stream may have no end."""
+    """All bytes of ``source``, at most ``limit``: a device or a stream may never end."""
     try:
         if isinstance(source, Path):
             with source.open("rb") as file:
@@ -233,12 +233,12 @@ def _by_profile(image: Image.Image, grey: bool, profile: bytes) -> Image.Image |
         flags = ImageCms.Flags.NOOPTIMIZE if image.mode == "L" else ImageCms.Flags.NONE
         transform = ImageCms.ImageCmsTransform(device, srgb, image.mode, "RGB", flags=flags)
         return image.convert("RGB") if _changes_nothing(transform, image.mode) else transform.apply(image)
-    except Exception:  # as with pixels, a hostile profile may raise anything; the photograph is still one without it
+    except Exception:  # as with pixels, a hostile profile may raise anything; the photograph is still usable without it
         return None
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether a transform to sRGB differs from none by rounding only: then pixels are kept to the bit."""
+    """Whether a transform to sRGB changes nothing but rounding: then pixels are kept to the bit."""
     if mode not in {"RGB", "L"}:
         return False
     levels = np.arange(0, 256, 15, dtype=np.uint8)

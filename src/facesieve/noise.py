@@ -23,7 +23,7 @@ def seeded_noise(
 ) -> Noise:
     """A source of unit Gaussian noise of ``(len(seeds), *shape)``; image ``i`` depends on ``seeds[i]`` alone.
 
-    Drawn on the CPU whatever the device, so that a seed means the same everywhere.
+    It is drawn on the CPU whatever the device, so that a seed means the same everywhere.
     """
     import torch
 

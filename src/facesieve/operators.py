@@ -108,7 +108,7 @@ class Compose(Operator):
     """``outer`` after ``inner``.
 
     The pseudo-inverse of a product is the product of the pseudo-inverses in reverse only for some
-    pairs; it is for the operators here, because each averages along axes that the other leaves be.
+    pairs; it is for the operators here, because each averages along axes that the other leaves alone.
     """
 
     outer: Operator

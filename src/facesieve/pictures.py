@@ -1,4 +1,4 @@
-"""Pictures for people: each face a row, each step of its purification a column."""
+"""Pictures for people: each face is a row, each step of its purification a column."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def difference(before: Crops, after: Crops) -> Column:
 
 
 def columns(crops: Crops, trace: Trace) -> list[Column]:
-    """Input, every step's result with what the step began from, and the amplified difference."""
+    """Input, every step's result with what the step started from, and the amplified difference."""
     result = [Column("input", crops)]
     for step in trace.steps:
         if step.observed is not None:
@@ -41,7 +41,7 @@ def columns(crops: Crops, trace: Trace) -> list[Column]:
 
 
 def sheet(columns: Sequence[Column], *, cell: int = 192) -> Photo:
-    """All columns side by side, a row an image, enlarged to ``cell`` pixels, titled."""
+    """All columns side by side, one row per image, enlarged to ``cell`` pixels, titled."""
     rows = len(columns[0].images)
     canvas = Image.new("RGB", (len(columns) * (cell + _GAP) + _GAP, rows * (cell + _GAP) + _HEAD + _GAP), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=15)

@@ -1,4 +1,4 @@
-"""How far something is: the one way in which long work tells whoever waits for it."""
+"""How far something is: the one way in which long work tells whoever is waiting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Progress:
-    """``done`` of ``total`` pieces of work; ``what`` was done last, ``facts`` are figures to show beside it."""
+    """``done`` of ``total`` pieces of work; ``what`` was done last, ``facts`` are figures to show with it."""
 
     done: float
     total: float

@@ -16,10 +16,10 @@ from facesieve.errors import InputError, MissingExtraError, SettingError, one_li
 def joined(address: str) -> Iterator[None]:
     """Within a Ray: ``local`` starts one on this machine, ``auto`` joins the one here, ``host:port`` one elsewhere.
 
-    One that this process has joined before is used whatever the address, and left as it is. Raises
+    If this process has joined one already, that one is used whatever the address, and left running. Raises
     ``InputError`` where there is none, ``MissingExtraError`` where Ray is not installed.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports
     try:
         import ray
     except ImportError as error:
@@ -40,7 +40,7 @@ def joined(address: str) -> Iterator[None]:
 
 
 def _check(address: str) -> None:
-    """Whether anyone listens there: Ray itself would try for minutes. Raises ``InputError``."""
+    """Check that something listens there: Ray itself would try for minutes. Raises ``InputError``."""
     if address in {"local", "auto"}:
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -53,7 +53,7 @@ def _check(address: str) -> None:
 
 
 def models_that_fit(device: str, wanted: int | None = None) -> tuple[int, dict[str, Any]]:
-    """How many models the joined Ray has room for, or ``wanted``; and what each needs: a GPU where there are some, or a CPU.
+    """How many models the joined Ray has room for, or ``wanted``; and what each needs: a GPU where there are any, or a CPU.
 
     Raises ``SettingError`` where ``device`` is cuda and there is no GPU.
     """

@@ -1,7 +1,7 @@
 """What a file can add: operators, attacks, defences, galleries and their kin, each kind in one registry.
 
 A room's files register what they hold when they are imported, and they are imported when the registry
-is first asked. So whatever is added is one new file. What lies elsewhere is named as
+is first used. So an addition is one new file. Anything elsewhere is named as
 ``package.module:object``; such a name is code that will run, so it is taken from the command line, a TOML
 file or the environment (``load``), never from a request, a card or a manifest (``[...]``).
 """
@@ -41,7 +41,7 @@ class Registry(Generic[T]):
             raise SettingError(f"unknown {self._kind} {name!r}; there are {', '.join(self)}") from None
 
     def load(self, spec: str) -> T:
-        """As ``[spec]``, but that ``package.module:object`` is imported. Raises ``SettingError``."""
+        """As ``[spec]``, except that ``package.module:object`` is imported. Raises ``SettingError``."""
         module, colon, name = spec.partition(":")
         if not colon or not all(part.isidentifier() for part in [*module.split("."), name]):
             return self[spec]

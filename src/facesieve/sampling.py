@@ -123,7 +123,7 @@ def sample(
     """Run the sampler from ``start`` (B, C, H, W), a state at ``sigmas[0]``, and yield every step.
 
     ``sigmas`` ends in 0; the ``u`` of the last step is the result. Where ``sigmas`` rises (see
-    ``time_travel``) the prior's last estimate is noised anew to that level, without an evaluation.
+    ``time_travel``) the prior's last estimate is noised again to that level, without an evaluation.
     Raises ``SettingError`` for a list that does not end in 0 or an ``eta`` outside [0, 1].
     """
     if not 0 <= eta <= 1:
@@ -150,7 +150,7 @@ def last(steps: Iterator[Step]) -> Tensor:
 
 
 def checkpointed(prior: Prior) -> Prior:
-    """The same prior, whose activations are computed again in the backward pass instead of kept.
+    """The same prior, with its activations recomputed in the backward pass instead of kept.
 
     A gradient through 100 steps then needs the memory of one evaluation, and twice the time.
     """
@@ -187,10 +187,10 @@ def karras_sigmas(steps: int, start: float, end: float = 0.02, *, rho: float = 7
 
 
 def time_travel(sigmas: Sequence[float], length: int, repeat: int) -> list[float]:
-    """The list with its detours: each stretch of ``length`` steps is gone over ``repeat`` times.
+    """The list with its detours: each stretch of ``length`` steps is run ``repeat`` times.
 
     As in RePaint and DDNM: after the last step of a stretch, back up by ``length`` steps; the
-    first and the last step of the whole list start no detour. Length 1 and repeat 1 mean none.
+    first and the last step of the whole list start no detour. Length 1 and repeat 1 mean no detours.
     """
     if length < 1 or repeat < 1:
         raise SettingError(f"travel length {length} and repeat {repeat} must be 1 or more")

@@ -30,20 +30,20 @@ class Shield:
 
     @property
     def torch_runtime(self) -> TorchRuntime:
-        """The runtime, where it is the one on PyTorch: it has gradients, and can take another preset."""
+        """The runtime, if it is the one on PyTorch: it has gradients, and can take another preset."""
         return cast("TorchRuntime", self.runtime)
 
     @property
     def purifier(self) -> Purifier:
-        """The purifier in torch, differentiable: ``shield.purifier(crops)``; of a runtime on PyTorch alone."""
+        """The purifier in torch, differentiable: ``shield.purifier(crops)``; only of a runtime on PyTorch."""
         return self.torch_runtime.purifier
 
     def with_preset(self, preset: Preset) -> Shield:
-        """This shield with another preset; of a runtime on PyTorch alone. See ``TorchRuntime.with_preset``."""
+        """This shield with another preset; only of a runtime on PyTorch. See ``TorchRuntime.with_preset``."""
         return replace(self, runtime=self.torch_runtime.with_preset(preset))
 
     def cut(self, photo: Photo, *, aligned: bool = False, sha256: str | None = None) -> FaceCrops:
-        """The faces in a photograph, largest first, cut out for the purifier; with ``aligned`` it is a crop already.
+        """The faces in a photograph, largest first, cut out for the purifier; with ``aligned`` it is already a crop.
 
         ``sha256`` is that of the photograph's file, where there is one. Raises ``NoFaceError``, or
         ``NotSquareError`` for an aligned crop that is not square.
@@ -53,7 +53,7 @@ class Shield:
         return FaceCrops.cut(photo, self.detector.detect(photo), self.card.size, sha256=sha256)
 
     def restore(self, before: FaceCrops, seeds: Sequence[int] | None = None) -> FaceCrops:
-        """The same faces, purified; ``seeds`` holds one a face, fresh ones if not given."""
+        """The same faces, purified; ``seeds`` holds one per face, fresh ones if not given."""
         return before.with_crops(self.runtime.purify(before.crops, before.seeds(None) if seeds is None else seeds).crops)
 
     def purify(self, photo: Photo, *, seeds: Sequence[int] | None = None) -> tuple[Photo, list[Face]]:

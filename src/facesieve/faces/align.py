@@ -19,7 +19,7 @@ from facesieve.images import Floats, Photo, to_floats
 Points = NDArray[np.float64]  # (N, 2), x y
 
 # Eyes, nose, mouth corners of the ArcFace template (112 x 112 pixels), used by SFace, ArcFace and
-# their kin. As fractions of the crop's side, measured from its outer edge, it serves any size.
+# similar networks. As fractions of the crop's side, measured from its outer edge, it fits any size.
 TEMPLATE: Points = (
     np.array(
         [
@@ -47,7 +47,7 @@ class Face:
 
 
 def alignment(landmarks: Points, size: int, *, zoom: float = 1.0) -> NDArray[np.float64]:
-    """The similarity (2, 3) that takes ``landmarks`` nearest to the template in a crop of ``size``.
+    """The similarity (2, 3) that brings ``landmarks`` closest to the template in a crop of ``size``.
 
     Least squares over rotation, one scale and translation (Umeyama 1991, without reflection; in
     the plane it is linear in a, b of [[a, -b], [b, a]]). ``zoom`` > 1 cuts more tightly.

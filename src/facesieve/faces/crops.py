@@ -21,10 +21,10 @@ SQUARE = 0.02  # share of the longer side by which the sides of an aligned crop 
 
 @dataclass(frozen=True, eq=False)
 class FaceCrops:
-    """A photograph (H, W, 3), its faces, and their aligned crops (N, 3, S, S) in [0, 1], one a face in the same order.
+    """A photograph (H, W, 3), its faces, and their aligned crops (N, 3, S, S) in [0, 1], one per face, in the same order.
 
-    A photograph that is an aligned crop already (``aligned``) has one crop, itself, and no faces.
-    ``sha256`` is that of the file's bytes, None where there was no file. A value: what changes it returns another.
+    A photograph that is already an aligned crop (``aligned``) has one crop, itself, and no faces.
+    ``sha256`` is that of the file's bytes, None where there was no file. It is a value: its methods return new ones.
     """
 
     photo: Photo
@@ -47,7 +47,7 @@ class FaceCrops:
 
     @classmethod
     def whole(cls, photo: Photo, size: int, *, sha256: str | None = None) -> FaceCrops:
-        """A photograph that is an aligned crop already, resized to ``size`` pixels. Raises ``NotSquareError``."""
+        """A photograph that is already an aligned crop, resized to ``size`` pixels. Raises ``NotSquareError``."""
         check_square(photo)
         return cls(photo, (), resized(to_floats(photo), size)[None], aligned=True, sha256=sha256)
 
@@ -61,7 +61,7 @@ class FaceCrops:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the photograph's bytes, or where there was no file that of its pixels and shape."""
+        """The SHA-256 of the photograph's bytes or, where there was no file, of its pixels and shape."""
         return self.sha256 or sha256_of(repr(self.photo.shape).encode() + self.photo.tobytes())
 
     def at(self, size: int) -> FaceCrops:
@@ -71,7 +71,7 @@ class FaceCrops:
         return FaceCrops.cut(self.photo, self.faces, size, sha256=self.sha256)
 
     def first(self, count: int) -> FaceCrops:
-        """The first ``count`` faces alone."""
+        """Only the first ``count`` faces."""
         return replace(self, faces=self.faces[:count], crops=self.crops[:count])
 
     def with_crops(self, crops: Crops) -> FaceCrops:

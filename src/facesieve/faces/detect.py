@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from facesieve.faces.align import Face, Points
 from facesieve.images import Photo
 
-OVERLAP = 0.4  # intersection over union from which on two boxes are one face
+OVERLAP = 0.4  # intersection over union above which two boxes are one face
 
 
 class Detector:
     """OpenCV's YuNet face detector, with its 2023 weights that ship with the package.
 
     The photograph is searched at up to two sizes, with a margin around it, so that large, small
-    and cut-off faces are found. Unless an upright face is found for certain, it is also searched
-    turned by quarter turns: YuNet answers to faces that are upside down too, but with less
-    certainty and wrong landmarks, so the surest turn wins.
+    and cut-off faces are found. Unless an upright face is found with certainty, it is also searched
+    in quarter turns: YuNet also responds to faces that are upside down, but with less
+    certainty and wrong landmarks, so the most certain turn wins.
     """
 
     CERTAIN = 0.92

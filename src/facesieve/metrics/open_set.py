@@ -1,7 +1,7 @@
 """The threshold under which a best match is `unknown`, chosen from photographs of known people.
 
 Leave one person out: what a probe scores against the templates of everyone else is what it would
-score if its person were unknown. The threshold is chosen from those best scores for a wanted
+score if its person were unknown. The threshold is chosen from those best scores for a desired
 false-accept rate (``metrics.threshold_at_far``).
 """
 
@@ -28,7 +28,7 @@ class OpenSet:
     """A threshold and what it does; intervals are over the people of the probes."""
 
     threshold: Estimate  # cosine; its interval is over thresholds chosen from resampled people
-    wanted: float  # false-accept rate that was asked for
+    wanted: float  # desired false-accept rate
     reached: Estimate  # false-accept rate of the probes as unknowns, at the threshold
     dir: Estimate | None  # known probes whose best match is correct and at or above the threshold
     frr: Estimate | None  # known probes that are answered `unknown`; 1 - DIR - FRR get a wrong name

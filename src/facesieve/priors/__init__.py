@@ -1,7 +1,7 @@
-"""Priors: what is known of faces, as a denoiser ``prior(u, sigma) -> x0``.
+"""Priors: what is known about faces, as a denoiser ``prior(u, sigma) -> x0``.
 
 ``u = x0 + sigma z`` is an image in [-1, 1] with Gaussian noise of level ``sigma`` added
-(variance-exploding form). Whatever network, target or schedule stands behind a prior is converted
+(variance-exploding form). Whatever network, target or schedule is behind a prior is converted
 to this convention once, when it is loaded.
 """
 

@@ -1,6 +1,6 @@
 """The priors that ship with the package, of 128 x 128 faces.
 
-``prior-128`` was trained by ``facesieve train prior``; ``prior-128-tuned`` began with it and was tuned against
+``prior-128`` was trained by ``facesieve train prior``; ``prior-128-tuned`` started from it and was tuned against
 attacks on recognisers. ``purifier-128`` is for one evaluation, trained against attacks through itself as
 ``facesieve train purifier`` does.
 """
@@ -16,5 +16,5 @@ EMBEDDED = (PRIOR, TUNED_PRIOR, PURIFIER)
 
 
 def embedded_prior_folder(name: str = PRIOR) -> Path:
-    """Its folder; ``load_prior`` reads it, ``card.json`` in it says what it is and where its limits lie."""
+    """Its folder; ``load_prior`` reads it, ``card.json`` in it says what it is and what its limits are."""
     return FOLDER / name

@@ -43,7 +43,7 @@ _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 def load_prior(folder: Path | str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> NetworkPrior:
     """The prior in a folder, on ``device``, its weights in ``dtype`` and fixed; its ``shape`` is (3, H, W).
 
-    A ``card.json`` with a ``sha256`` is held against the weights. Raises ``PriorError`` for a file
+    A ``sha256`` in ``card.json`` is compared with the weights. Raises ``PriorError`` for a file
     that is missing or damaged, a network or a schedule that is not a denoiser of colour images over
     betas, and weights that do not fit the network or are not finite.
     """
@@ -83,7 +83,7 @@ def _first(folder: Path, *names: str) -> Path:
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
-    """A state dict, attention under its present names unless two keys would share one."""
+    """A state dict, attention under its current names unless two keys would share one."""
     try:
         state = read_state(file, PriorError)
     except PriorError as error:
@@ -180,7 +180,7 @@ def save_prior(prior: NetworkPrior, folder: Path, *, card: Mapping[str, object],
 
 
 def require_new(folder: Path) -> None:
-    """Raises ``PriorError`` where a folder exists already: priors are never written over."""
+    """Raises ``PriorError`` where a folder exists already: priors are never overwritten."""
     if folder.exists() or folder.is_symlink():
         raise PriorError("exists already", folder, "choose another folder, or move this one away")
 

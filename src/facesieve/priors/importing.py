@@ -28,8 +28,8 @@ _WRAPPERS = ("ema", "ema_state_dict", "model_ema", "state_dict", "model_state_di
 def import_prior(source: Path, destination: Path) -> NetworkPrior:
     """Convert a folder or a checkpoint into a prior's folder at ``destination``, which must not exist; returns it loaded.
 
-    The weights are written in float32, twice the size of float16: the converted network gives what
-    the original one gives, to rounding (1e-4). Of several networks in a checkpoint the moving
+    The weights are written in float32, twice the size of float16: the converted network gives the
+    same output as the original, to rounding (1e-4). Of several networks in a checkpoint the moving
     average is taken. What was written is loaded again and compared with the network in memory.
     Raises ``PriorError`` for a destination that exists, a source that is missing, damaged, holds code
     or is of another kind, and for any key of the source that is not used or of the network that is
@@ -103,7 +103,7 @@ def _of_another_kind(loaded: object, states: list[dict[str, Tensor]]) -> str:
 
 @torch.no_grad()
 def _verified(prior: NetworkPrior, folder: Path) -> NetworkPrior:
-    """The prior as it was written, if it gives what the one in memory gives; else the folder is taken away again."""
+    """The prior as it was written, if it gives the same as the one in memory; otherwise the folder is removed again."""
     config: Any = prior.network.config
     side = prior.patch * 2 ** len(config.block_out_channels)  # 2 x 2 at the coarsest level
     x, time = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)), torch.tensor([500.0])

@@ -17,7 +17,7 @@ from facesieve.purify.restoration import Restoration, RestorationStage
 
 @dataclass(frozen=True)
 class Preset:
-    """A named list of restorations, and which of the priors that ship it is made for."""
+    """A named list of restorations, and the prior that it is made for, one of those that ship."""
 
     name: str
     summary: str

@@ -24,7 +24,7 @@ class Purifier:
     def __call__(self, images: Tensor, *, seeds: Sequence[int] | None = None) -> Tensor:
         """Purify aligned crops (B, 3, H, W) in [0, 1].
 
-        Image ``i`` depends on its pixels and ``seeds[i]`` alone. Without seeds they are fresh from
+        Image ``i`` depends only on its pixels and ``seeds[i]``. Without seeds, fresh ones come from
         the operating system, so that no attacker can know them. Differentiable; wrap the call in
         ``torch.inference_mode()`` where no gradient is wanted.
         """

@@ -33,7 +33,7 @@ class Restoration:
     ``start_sigma`` None starts from pure noise on the published grid; a number starts from the
     noised observation at that level, on a grid of ``steps`` levels down to ``end_sigma``.
     ``sigma_y`` is in [-1, 1] units. The result is the mean of ``samples`` restorations, each with
-    noise of its own: it comes closer to the posterior mean, which keeps what all of them agree on.
+    its own noise: it is closer to the posterior mean, which keeps what all of them agree on.
     """
 
     name: str
@@ -87,8 +87,8 @@ class Restoration:
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for printing and for records; the operator in words.
 
-        Labels of galleries are hashes of this. So settings that came later are in it only where they are not at
-        their default: a restoration that does not use them keeps its label.
+        Labels of galleries are hashes of this. So settings that were added later are in it only where they differ
+        from their default: a restoration that does not use them keeps its label.
         """
         later = {f.name for f in fields(self) if f.name not in _FIRST and getattr(self, f.name) == f.default}
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in later}
@@ -146,7 +146,7 @@ class RestorationStage(Stage):
         return {"restoration": settings, "prior": self.prior.sha256}
 
     def observed(self, images: Tensor) -> Observed:
-        """``Ap A`` of the images: what is left of them when the restoration begins."""
+        """``Ap A`` of the images: what is left of them when the restoration starts."""
         operator = self.restoration.operator
         left = operator.Ap(self.restoration.observe(images))
         return Observed(operator.name, operator.caption, (left / 2 + 0.5).clamp(0, 1))

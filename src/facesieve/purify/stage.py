@@ -28,12 +28,12 @@ class Observed:
 class Stage(ABC):
     """Maps aligned crops (B, 3, H, W) in [0, 1] to such crops; draws from ``noise`` what it needs.
 
-    The defaults are those of a stage without a prior and without noise whose settings are the fields of a dataclass.
+    The defaults suit a stage without a prior and without noise whose settings are the fields of a dataclass.
     """
 
     name: str  # short, for tables and pictures
     needs_prior: ClassVar[bool] = False  # whether it is made with ``prior=...``
-    prior: Prior  # there alone where it needs one
+    prior: Prior  # only where it needs one
 
     @abstractmethod
     def __call__(self, images: Tensor, noise: Noise) -> Tensor:
@@ -50,7 +50,7 @@ class Stage(ABC):
         return False
 
     def identity(self) -> dict[str, Any]:
-        """Everything that a result depends on, but for images and noise: equal identity, equal result."""
+        """Everything that a result depends on, except images and noise: equal identity, equal result."""
         made: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)} if is_dataclass(self) else {}
         return {
             "stage": f"{type(self).__module__}.{type(self).__qualname__}",
@@ -66,16 +66,16 @@ class Stage(ABC):
         return self
 
     def for_attacker(self, size: int) -> Stage:
-        """The stage as an attacker takes it: itself, or the identity's gradient (BPDA) where it gives none.
+        """The stage as an attacker takes it: itself, or with the identity's gradient (BPDA) where it has none.
 
-        Whether it gives one is tried on an image of ``size`` pixels.
+        Whether it has one is tested on an image of ``size`` pixels.
         """
         return self if gives_gradient(self, size) else StraightThrough(self)
 
 
 @dataclass(frozen=True)
 class StraightThrough(Stage):
-    """A stage whose gradient is taken to be the identity's: what BPDA puts in place of one that is missing.
+    """A stage whose gradient is taken to be the identity's: what BPDA uses in place of a missing one.
 
     Athalye, Carlini, Wagner, "Obfuscated Gradients Give a False Sense of Security", ICML 2018.
     """
@@ -109,7 +109,7 @@ class StraightThrough(Stage):
 
 
 def gives_gradient(stage: Stage, size: int) -> bool:
-    """Whether a gradient that is not 0 everywhere passes a stage, at a random image of ``size`` pixels."""
+    """Whether a gradient that is not 0 everywhere passes through a stage, at a random image of ``size`` pixels."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(1, 3, size, size, generator=generator).requires_grad_(True)
     result = stage(images, seeded_noise([0], (3, size, size)))

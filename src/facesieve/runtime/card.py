@@ -1,4 +1,4 @@
-"""What a purifier is, as plain data: for whoever needs its label or its settings and has no model in the process."""
+"""What a purifier is, as plain data: for code that needs its label or its settings and has no model in its process."""
 
 from __future__ import annotations
 

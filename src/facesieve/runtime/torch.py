@@ -24,14 +24,14 @@ from facesieve.runtime.trace import Trace, TraceStep
 
 @dataclass(frozen=True, eq=False)
 class TorchRuntime:
-    """A preset's purifier, or one of your own stages, with what it runs on."""
+    """A preset's purifier, or one made of your own stages, and the hardware it runs on."""
 
     preset: Preset
     purifier: Purifier
     size: int  # side of the prior's images, pixels
     prior_sha256: str
     hardware: Hardware
-    own_prior: bool = False  # a prior that was given, and stays whatever the preset
+    own_prior: bool = False  # the prior was given, and stays whatever the preset
 
     @cached_property
     def card(self) -> PurifierCard:
@@ -48,7 +48,7 @@ class TorchRuntime:
         return traced(purifier, crops, seeds, self.hardware.device)
 
     def with_preset(self, preset: Preset) -> TorchRuntime:
-        """This runtime with another preset; its prior stays, unless both are presets' own and differ.
+        """This runtime with another preset; its prior stays, unless it was the preset's own and the new preset has another.
 
         Raises ``SettingError`` where the stages are not a preset's.
         """

@@ -1,4 +1,4 @@
-"""What a purification did, step by step, as data: pictures, page and report know no stage."""
+"""What a purification did, step by step, as data: pictures, page and report need not know the stages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from facesieve.faces import Crops
 
 @dataclass(frozen=True, eq=False)
 class TraceStep:
-    """One stage: its name, the crops (N, 3, S, S) in [0, 1] that it made, and what it began from where that is not its input."""
+    """One stage: its name, the crops (N, 3, S, S) in [0, 1] that it made, and what it started from, if not from its input."""
 
     name: str
     crops: Crops
@@ -35,7 +35,7 @@ class Trace:
         return len(self.crops)
 
     def part(self, begin: int, end: int) -> Trace:
-        """Faces ``begin`` to ``end`` alone."""
+        """Only faces ``begin`` to ``end``."""
         return Trace(
             tuple(
                 replace(step, crops=step.crops[begin:end], observed=None if step.observed is None else step.observed[begin:end])

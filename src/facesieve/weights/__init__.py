@@ -3,8 +3,8 @@
     ddsa.safetensors    weights, fp16
     ddsa.card.json      what they are, where they come from, their limits
 
-Weights are read without running code from them, held against their card, and fill a network only where
-every tensor fits. All that raises takes the kind of error to raise: that of the room which asks.
+Weights are read without running code from them, compared with their card, and fill a network only if
+every tensor fits. Whatever raises takes the kind of error to raise: that of the room which asks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ AGAIN = "get it again"
 
 
 def shipped(name: str) -> Path:
-    """Where the weights of that name lie that come with the package."""
+    """The path of the weights of that name that ship with the package."""
     return FOLDER / f"{name}.safetensors"
 
 
@@ -42,7 +42,7 @@ def card_path(weights: Path) -> Path:
 
 
 def read_card(weights: Path, kind: Kind = InputError) -> dict[str, Any]:
-    """The card beside a file of weights. Raises ``kind`` if it cannot be read."""
+    """The card next to a file of weights. Raises ``kind`` if it cannot be read."""
     return read_json(card_path(weights), kind, "card")
 
 
@@ -132,7 +132,7 @@ def load_network(
 ) -> tuple[Network, str]:
     """The network that ``build`` makes for these weights, frozen, in evaluation mode, float32; and their SHA-256.
 
-    Raises ``kind`` for weights that are missing, damaged, not those that the card beside them names,
+    Raises ``kind`` for weights that are missing, damaged, not those that the card next to them names,
     or of another network.
     """
     import torch
@@ -242,7 +242,7 @@ def state_to_write(network: nn.Module, where: object, kind: Kind = InputError, *
 def save_weights(network: nn.Module, weights: Path, card: Mapping[str, Any], *, card_file: Path | None = None) -> None:
     """Write weights (fp16) and card, each atomically; the card's ``file``, ``sha256`` and ``parameters`` are filled in.
 
-    The card lies beside the weights unless ``card_file`` says where. Raises ``InputError``.
+    The card lies next to the weights unless ``card_file`` says where. Raises ``InputError``.
     """
     import torch
     from safetensors.torch import save
