@@ -13,7 +13,7 @@ Each back end is filled by one process and searched by another, so that its memo
 searching: resident memory, without what the system caches of files; ``opened_MiB`` is that of the
 libraries before the first search. ``processor_ms`` is the processor time of a search, of the server
 too, which other work on the machine hardly changes. The rows go to ``docs/results/gallery.json``
-and ``docs/results/targets.json``.
+and ``docs/results/targets.json``. Intervals of recall are by bootstrap over the probes, each of another person.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ from keeping import origin, write
 
 from facesieve.galleries import create_gallery, open_gallery
 from facesieve.galleries.base import RAW
+from facesieve.metrics.intervals import bootstrap
+from facesieve.metrics.rates import mean
 from facesieve.report.targets import Target, keep_targets
+from facesieve.rows import normalised
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 NAMES = {"lance": "LanceDB", "postgres": "PostgreSQL"}
@@ -49,19 +52,15 @@ FASTER = {"lance": {"nprobes": 12}, "postgres": {"probes": 0.1}}  # about a tent
 def make_data(work: Path, templates: int, probes: int) -> None:
     """Templates (people, 10, 128), probes (P, 128), and for each probe the ten best people: (P, 10)."""
     rng = np.random.default_rng(SEED)
-    people = unit(rng.standard_normal((templates // EACH, DIMENSIONS), dtype=np.float32))
+    people = normalised(rng.standard_normal((templates // EACH, DIMENSIONS), dtype=np.float32))
     noise = SIGMA / np.sqrt(DIMENSIONS, dtype=np.float32)
     rows = people[:, None] + noise * rng.standard_normal((len(people), EACH, DIMENSIONS), dtype=np.float32)
-    rows = unit(rows)
+    rows = normalised(rows)
     whose = rng.choice(len(people), probes, replace=False)
-    queries = unit(people[whose] + noise * rng.standard_normal((probes, DIMENSIONS), dtype=np.float32))
+    queries = normalised(people[whose] + noise * rng.standard_normal((probes, DIMENSIONS), dtype=np.float32))
     best = [np.argsort(-(rows @ query).max(1))[:10] for query in queries]
     for name, array in {"rows": rows, "queries": queries, "best": np.stack(best)}.items():
         np.save(work / f"{name}.npy", array)
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 def fill(work: Path, location: str) -> dict[str, float]:
@@ -95,9 +94,8 @@ def search(work: Path, location: str, settings: dict[str, float], limit: int, se
     busy = processor_seconds(server) - busy
     row: dict[str, float] = {"n": len(hits)}
     for name, values in zip(("recall_at_1", "recall_at_10"), np.array(hits).T, strict=True):
-        draws = values[np.random.default_rng(SEED).integers(len(values), size=(2000, len(values)))].mean(1)
-        low, high = np.percentile(draws, [2.5, 97.5])
-        row |= {name: round(values.mean(), 4), f"{name}_low": round(low, 4), f"{name}_high": round(high, 4)}
+        found = bootstrap(lambda w, values=values: mean(values, w), np.arange(len(values)), seed=SEED)
+        row |= {name: round(found.value, 4), f"{name}_low": round(found.low, 4), f"{name}_high": round(found.high, 4)}
     row |= {"ms_p50": round(np.percentile(times, 50), 1), "ms_p95": round(np.percentile(times, 95), 1)}
     row |= {"processor_ms": round(1000 * busy / len(times), 1), "opened_MiB": opened, "process_MiB": peak_memory()}
     return row | ({"server_MiB": server_memory(server)} if server else {})
@@ -172,13 +170,13 @@ def measure(name: str, work: Path, args: argparse.Namespace) -> list[dict[str, o
 
 
 def targets(rows: list[dict[str, Any]], origin: dict[str, str]) -> list[Target]:
-    found: list[dict[str, object]] = []
+    found: list[Target] = []
     for row in (row for row in rows if row["search"] == "index"):
         for many in (1, 10):
-            name = f"recall at {many} against exact search, {row['back_end']}, {row['templates']:,} templates"
+            target = f"recall at {many} against exact search, {row['back_end']}, {row['templates']:,} templates"
             key = f"recall_at_{many}"
             values = {"value": row[key], "low": row[f"{key}_low"], "high": row[f"{key}_high"], "n": row["n"]}
-            found.append(Target(area="service", target=name, wanted=">= 0.99", **values, **origin))
+            found.append(Target(area="service", target=target, wanted=">= 0.99", **values, **origin))
     return found
 
 

@@ -241,11 +241,16 @@ def _arrow(people: Mapping[str, Templates], dimensions: int) -> Any:
     """The rows of many people as one table, so that they are one commit."""
     import pyarrow as pa
 
-    columns: list[tuple[str, str, str, int]] = []
+    persons: list[str] = []
+    labels: list[str] = []
+    purifiers: list[str] = []
+    numbers: list[int] = []
     for person, templates in people.items():
         each = [label for label, rows in templates.items() for _ in range(len(rows))]
-        columns += [(person, label_set(templates), label, number) for number, label in enumerate(each)]
-    persons, labels, purifiers, numbers = zip(*columns, strict=True)
+        persons += [person] * len(each)
+        labels += [label_set(templates)] * len(each)
+        purifiers += each
+        numbers += range(len(each))
     rows = np.concatenate([rows for templates in people.values() for rows in templates.values()])
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), dimensions)
     return pa.table([persons, labels, purifiers, pa.array(numbers, pa.int32()), vectors], schema=_schema(dimensions))
