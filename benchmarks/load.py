@@ -4,7 +4,7 @@
 
 Everything runs on this machine over loopback: the server is a process of its own, the clients share
 another. Each client sends one aligned face crop, waits for the answer, sends the next. Aligned
-crops, because the search for faces in a photograph would hide what the engine does. Every part ends
+crops, because the search for faces in a photograph would hide what the batcher does. Every part ends
 after ``--seconds``, or ``--requests`` requests if that is earlier.
 
 ``max_batch=1`` is without batching, everything else alike. For twice the capacity, requests are sent
@@ -36,7 +36,7 @@ import httpx
 import numpy as np
 from keeping import origin, write
 
-from facesieve.faces import Detector, align
+from facesieve.faces import Detector, FaceCrops
 from facesieve.images import encode_photo, read_photo, to_photo
 from facesieve.report.targets import Target, keep_targets
 
@@ -69,7 +69,8 @@ class Tally:
 def crop() -> bytes:
     """One aligned face of the samples as PNG."""
     photo = read_photo(HERE / "samples" / "collins-1.jpg")
-    return encode_photo(to_photo(align(photo, Detector().detect_largest(photo), 128)), "png")
+    faces = FaceCrops.cut(photo, Detector().detect(photo), 128)
+    return encode_photo(to_photo(faces.crops[0]), "png")
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def test_a_full_queue_refuses_and_one_that_leaves_frees_its_places():
         first = asyncio.create_task(batcher.purify(crops(3), [1, 2, 3]))
         await asyncio.sleep(0)
         assert batcher.waiting == 3
-        with pytest.raises(BusyError, match="3 faces wait already, of 4 places") as refused:
+        with pytest.raises(BusyError, match="the queue is full: 3 of 4 places taken") as refused:
             await batcher.purify(crops(2), [4, 5])
         first.cancel()
         await asyncio.wait([first])

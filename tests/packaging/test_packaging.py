@@ -207,6 +207,7 @@ def test_the_kubernetes_example_is_unprivileged_and_probed():
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert pod["enableServiceLinks"] is False  # FACESIEVE_PORT would be the address of the Service
     assert pod["terminationGracePeriodSeconds"] > Settings().stop_timeout_s
     labels = documents["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert documents["Service"]["spec"]["selector"] == labels

@@ -94,6 +94,28 @@ def service(handlers, keys=None):
         yield url
 
 
+class StandIn:
+    """An ASGI server that remembers every call, byte for byte, and answers with chunks, odd headers and an odd status."""
+
+    def __init__(self):
+        self.calls = []
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            return
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        query = scope["query_string"]
+        self.calls.append((scope["method"], scope["raw_path"] + (b"?" + query if query else b""), scope["headers"], body))
+        headers = [(b"content-type", b"application/json"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"), (b"x-own", b"\xe9")]
+        await send({"type": "http.response.start", "status": 207, "headers": headers})
+        for chunk in (b'{"result": ', b"[1.0, ", b"2]}"):
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
 def until(true, seconds=20):
     """Wait until ``true()``; fails after ``seconds``."""
     end = time.monotonic() + seconds

@@ -7,36 +7,12 @@ from io import BytesIO
 import httpx
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from python_multipart.multipart import parse_options_header
-from serving import handlers_of, pixels, running
+from serving import StandIn, handlers_of, pixels, running
 
 from facesieve.service.keys import Keys, add_key
-from facesieve.service.proxy import create_proxy, plain_path
-
-
-class StandIn:
-    """An ASGI server that remembers every call, byte for byte, and answers with chunks, odd headers and an odd status."""
-
-    def __init__(self):
-        self.calls = []
-
-    async def __call__(self, scope, receive, send):
-        if scope["type"] != "http":
-            return
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        query = scope["query_string"]
-        self.calls.append((scope["method"], scope["raw_path"] + (b"?" + query if query else b""), scope["headers"], body))
-        headers = [(b"content-type", b"application/json"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"), (b"x-own", b"\xe9")]
-        await send({"type": "http.response.start", "status": 207, "headers": headers})
-        for chunk in (b'{"result": ', b"[1.0, ", b"2]}"):
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+from facesieve.service.proxy import create_proxy
 
 
 @pytest.fixture(scope="module")
@@ -261,22 +237,6 @@ def test_a_photograph_without_a_face_passes_where_that_is_the_setting(address, b
         assert httpx.post(f"{url}/represent", json={"img": b64(b"no image")}).status_code == 422
     [(_, _, _, body)] = behind.calls
     assert base64.b64decode(json.loads(body)["img"]) == blank
-
-
-SPELLINGS = {"represent": ["represent", "Represent", "REPRESENT"], "/": ["/", "//", "\\", "/./", "/x/../", "/x//..//"]}
-
-
-@given(st.sampled_from(SPELLINGS["represent"]), st.lists(st.sampled_from(SPELLINGS["/"]), min_size=1, max_size=4))
-def test_however_a_server_may_spell_a_path_it_is_the_same(word, slashes):
-    assert plain_path("".join(slashes) + word) == "represent"
-    assert plain_path("".join(slashes) + word + "/") == "represent"
-
-
-@given(st.text(st.sampled_from("aB/.\\%é"), max_size=12))
-def test_a_plain_path_is_plain_and_stays_so(path):
-    plain = plain_path(path)
-    assert plain_path(plain) == plain
-    assert not {"", ".", ".."} & set(plain.split("/")) or plain == ""
 
 
 # --- its own addresses, keys, a server that is not there ---------------------------------------

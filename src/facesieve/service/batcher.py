@@ -94,9 +94,9 @@ class Admission:
         if self.closed:
             raise BusyError("the service is stopping")
         if self.waiting + faces > self.limits.queue_faces:
-            raise BusyError(f"{self.waiting} faces wait already, of {self.limits.queue_faces} places", self._retry_after())
+            raise BusyError(f"the queue is full: {self.waiting} of {self.limits.queue_faces} places taken", self._retry_after())
         if self._pace * self.waiting > self.limits.max_wait:
-            raise BusyError(f"{self.waiting} faces wait already, longer than {self.limits.max_wait:g} s", self._retry_after())
+            raise BusyError(f"the queue takes longer than {self.limits.max_wait:g} s", self._retry_after())
         self._count(faces)
 
     def leave(self, faces: int) -> None:

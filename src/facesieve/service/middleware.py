@@ -40,7 +40,7 @@ class RequestMiddleware:
         counted = scope["path"] not in self._free
         try:
             if counted and self._active >= self._max:
-                raise BusyError(f"{self._active} requests are in progress")
+                raise BusyError(f"too many requests at a time: {self._active} of {self._max} in progress")
             self._count(int(counted))
             try:
                 await self._app(scope, receive, call.send)

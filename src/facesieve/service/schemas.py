@@ -85,7 +85,7 @@ class Problem(BaseModel):
     type: str = Field(examples=["urn:facesieve:problem:busy"])
     title: str = Field(examples=["The service is busy"])
     status: int = Field(examples=[503])
-    detail: str = Field(examples=["64 faces wait already, of 64 places"])
+    detail: str = Field(examples=["the queue is full: 64 of 64 places taken"])
     instance: str = Field(description="The request's id, as in X-Request-ID and the log")
 
 
