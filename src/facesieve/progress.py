@@ -21,3 +21,15 @@ Report = Callable[[Progress], None]
 
 def silent(_: Progress) -> None:
     """Tells nobody."""
+
+
+class Work:
+    """Adds up what is done of a ``total``, and reports it."""
+
+    def __init__(self, report: Report, total: float) -> None:
+        self._report, self._total, self._done = report, total, 0.0
+
+    def done(self, units: float, what: str) -> None:
+        """So much more is done; ``what`` it was."""
+        self._done += units
+        self._report(Progress(self._done, self._total, what))

@@ -15,8 +15,9 @@ import torch
 
 from facesieve.errors import EmbedderError, InputError, PriorError, SettingError
 from facesieve.evaluate.experiment import Experiment, read_experiment
-from facesieve.evaluate.run import evaluate
-from facesieve.images import read_photo
+from facesieve.evaluate.run import Run, evaluate
+from facesieve.images import read_photo, to_floats
+from facesieve.recognition.sface import load_sface
 from facesieve.report.checks import checks
 from facesieve.report.record import NONE, load_record
 from facesieve.report.tables import tables_of
@@ -349,3 +350,23 @@ def test_measures_join_the_record(source, done, tmp_path):
 def test_an_adaptive_attack_goes_by_gradients():
     with pytest.raises(ValueError, match="run.threat adaptive takes fgsm, pgd, pgd-l2"):
         Experiment.model_validate({"data": {}, "attacks": [{"method": "square"}], "run": {"threat": "adaptive"}})
+
+
+def test_people_can_be_enrolled_behind_the_defence_that_probes_go_through(source, seen, tmp_path):
+    """The templates of a defence are the mean rows of images behind it, the attack aims at them; without one nothing changes."""
+    plain = {**ADAPTIVE, "recogniser": {"templates": 3, "enrolled": "purified"}, "defences": [{"baseline": "jpeg"}]}
+    settings = Experiment.model_validate({**plain, "run": {"batch": 3, "threat": "adaptive"}})
+    run = Run(settings, source, tmp_path)
+    record = run.execute()
+    assert run.recogniser_for(None) is run.recogniser
+    (defence,) = run.defences
+    recogniser = run.recogniser_for(defence)
+    chosen = np.concatenate([np.flatnonzero(run.gallery.labels == person)[:3] for person in range(4)])
+    crops = torch.from_numpy(to_floats(run.gallery.images[chosen]))
+    rows = load_sface().rows(defence.purifier(crops, seeds=range(len(crops))).half().float().numpy())  # as the cache keeps them
+    means = rows.reshape(4, 3, -1).mean(1)
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    np.testing.assert_allclose(recogniser.table(run.images), load_sface().rows(run.images.numpy()) @ means.T, atol=1e-4)
+    assert record.attacks[1].sees.startswith(recogniser.name)
+    assert record.cell(NONE, "uint8", NONE).genuine == seen[1]["adaptive"].cell(NONE, "uint8", NONE).genuine
+    assert record.cell(NONE, "uint8", "jpeg").genuine != seen[1]["adaptive"].cell(NONE, "uint8", "jpeg").genuine

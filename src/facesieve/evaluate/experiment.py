@@ -54,6 +54,7 @@ class RecogniserSettings(_Settings):
     embedder: str = "sface"  # what `--embedder` takes; a path is relative to the working folder
     scores: Literal["closed-set", "templates"] = "templates"
     templates: int = Field(default=10, ge=1)  # training images that a person's mean template is made from
+    enrolled: Literal["raw", "purified"] = "raw"  # those images as they are, or behind the defence that a probe goes through
 
 
 class AttackSettings(_Settings):

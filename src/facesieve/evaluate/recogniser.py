@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,14 @@ class Trial:
     probability: list[float] | None  # softmax probability of the person it shows; of a closed set alone
 
 
+@dataclass(frozen=True, eq=False)
+class Behind:
+    """A defence that enrolled images go through; ``name`` tells it from every other."""
+
+    name: str
+    through: Callable[[Tensor], Tensor]  # images (N, 3, S, S) to the same
+
+
 def judge(recogniser: Recogniser, images: Tensor, labels: NDArray[np.int64]) -> Trial:
     """Score images (N, 3, S, S) of the people ``labels`` (N,)."""
     table = recogniser.table(images)
@@ -65,11 +74,11 @@ def judge(recogniser: Recogniser, images: Tensor, labels: NDArray[np.int64]) -> 
     return Trial(table.argmax(1).tolist(), genuine, impostor, probability)
 
 
-def load_recogniser(settings: RecogniserSettings, gallery: LabelledCrops) -> Recogniser:
+def load_recogniser(settings: RecogniserSettings, gallery: LabelledCrops, behind: Behind | None = None) -> Recogniser:
     """The recogniser that the settings name, of the people in ``gallery``, the training crops.
 
-    Mean templates are made from the first ``templates`` crops of each person. Raises ``EmbedderError`` for weights that
-    do not fit, ``SettingError`` where there are too few training crops.
+    Mean templates are made from the first ``templates`` crops of each person, as they are or ``behind`` a defence.
+    Raises ``EmbedderError`` for weights that do not fit, ``SettingError`` where there are too few training crops.
     """
     embedder = load_embedder(settings.embedder)
     if settings.scores == "closed-set":
@@ -80,9 +89,10 @@ def load_recogniser(settings: RecogniserSettings, gallery: LabelledCrops) -> Rec
         few = people[int(counts.argmin())]
         raise SettingError(f"{few} has {counts.min()} training images, recogniser.templates wants {wanted}")
     first = np.concatenate([np.flatnonzero(gallery.labels == person)[:wanted] for person in range(len(people))])
-    rows = embedder.rows(to_floats(gallery.images[first]))
-    means = torch.from_numpy(mean_templates(rows, gallery.labels[first]))
-    name = f"{embedder.name}, nearest of mean templates of {wanted}"
+    crops, name = to_floats(gallery.images[first]), f"{embedder.name}, nearest of mean templates of {wanted}"
+    if behind is not None:
+        crops, name = behind.through(torch.from_numpy(crops)).numpy(), f"{name} behind {behind.name}"
+    means = torch.from_numpy(mean_templates(embedder.rows(crops), gallery.labels[first]))
     return Recogniser(name, people, _cosines(embedder, means), closed_set=False)
 
 

@@ -34,12 +34,12 @@ from facesieve.evaluate.craft import AdversarialSet, Victim, adversarial_set
 from facesieve.evaluate.defend import Defence, RunContext, defend, make_defence
 from facesieve.evaluate.experiment import AttackSettings, Experiment
 from facesieve.evaluate.measures import MEASURES
-from facesieve.evaluate.recogniser import judge, load_recogniser
+from facesieve.evaluate.recogniser import Behind, Recogniser, judge, load_recogniser
 from facesieve.evaluate.sheets import sample_crops, sample_pictures
 from facesieve.faces import Crops
 from facesieve.files import sha256_of_json, write_with_folder
 from facesieve.images import to_floats
-from facesieve.progress import Progress, Report, silent
+from facesieve.progress import Progress, Report, Work, silent
 from facesieve.report.record import NONE, AttackRecord, Cell, Record, described_defences, save_record
 
 Faced = list[tuple[Defence | None, Tensor]]  # no defence and others, each with the images that it faces
@@ -74,6 +74,7 @@ class Run:
         self.attacks = experiment.all_attacks()
         self.defences = [make_defence(settings, self.context) for settings in experiment.all_defences()]
         self.recogniser = load_recogniser(experiment.recogniser, self.gallery)
+        self._behind: dict[str, Recogniser] = {}
         self.record = self._record([], [], complete=False)
 
     def _claim(self) -> None:
@@ -100,6 +101,16 @@ class Run:
         save_manifest(own, manifest)
         return manifest
 
+    def recogniser_for(self, defence: Defence | None) -> Recogniser:
+        """Who names what comes from behind a defence: of people enrolled as they are, or behind the same defence."""
+        if defence is None or self.experiment.recogniser.enrolled == "raw":
+            return self.recogniser
+        if defence.name not in self._behind:
+            made_from = sha256_of_json({"stages": [stage.identity() for stage in defence.purifier.stages]})
+            behind = Behind(f"{defence.name} {made_from[:8]}", lambda images: defend(defence, images, self.context).points[-1][1])
+            self._behind[defence.name] = load_recogniser(self.experiment.recogniser, self.gallery, behind)
+        return self._behind[defence.name]
+
     # --- cells ------------------------------------------------------------------------------------
 
     def execute(self) -> Record:
@@ -107,7 +118,7 @@ class Run:
         cells: list[Cell] = []
         records: list[AttackRecord] = []
         every: list[AttackSettings | None] = [None, *self.attacks]
-        work = _Work(self._report, sum(self._work(attack) for attack in every))
+        work = Work(self._report, sum(self._work(attack) for attack in every))
         for attack in every:
             for quantisation, faced in self._faced(attack, records, work).items():
                 for defence, images in faced:
@@ -154,7 +165,7 @@ class Run:
     def _oblivious(self) -> bool:
         return self.settings.threat == "oblivious"
 
-    def _faced(self, attack: AttackSettings | None, records: list[AttackRecord], work: _Work) -> dict[str, Faced]:
+    def _faced(self, attack: AttackSettings | None, records: list[AttackRecord], work: Work) -> dict[str, Faced]:
         """In each form of saving: no defence and every wanted one, with the images that it faces.
 
         What was crafted joins ``records``.
@@ -180,7 +191,8 @@ class Run:
 
         With a ``defence`` the attack sees the recogniser behind it.
         """
-        recogniser = self.recogniser if attack.surrogate is None else load_recogniser(attack.surrogate, self.gallery)
+        surrogate = attack.surrogate
+        recogniser = self.recogniser_for(defence) if surrogate is None else load_recogniser(surrogate, self.gallery)
         named = attack if defence is None else attack.model_copy(update={"name": f"{attack.name}, through {defence.name}"})
         victim = Victim(recogniser, self.manifest.sha256, self.context, defence)
         folder = self.out / "adversarial" / _slug(named.name)
@@ -188,20 +200,20 @@ class Run:
 
     def _cells(self, attack: AttackSettings | None, quantisation: str, defence: Defence | None, images: Tensor) -> list[Cell]:
         """The cell, and those of the defence's steps where they are wanted."""
-        where = (NONE if attack is None else attack.name, quantisation, NONE if defence is None else defence.name)
+        where: dict[str, object] = {"attack": NONE if attack is None else attack.name, "quantisation": quantisation}
+        recogniser = self.recogniser_for(defence)
         if defence is None:
-            return [self._cell(*where, "", images, None)]
+            return [self._cell(recogniser, images, {**where, "defence": NONE, "point": "", "seconds": None})]
         result = defend(defence, images, self.context)
-        return [self._cell(*where, point, scored, result.seconds) for point, scored in result.points]
+        where |= {"defence": defence.name, "seconds": round(result.seconds, 4)}
+        return [self._cell(recogniser, scored, {**where, "point": point}) for point, scored in result.points]
 
-    def _cell(self, attack: str, quantisation: str, defence: str, point: str, images: Tensor, seconds: float | None) -> Cell:
-        made_from = {"images": image_digest(images), "recogniser": self.recogniser.name, "data": self.manifest.sha256}
+    def _cell(self, recogniser: Recogniser, images: Tensor, where: dict[str, object]) -> Cell:
+        made_from = {"images": image_digest(images), "recogniser": recogniser.name, "data": self.manifest.sha256}
         path = self.out / "trials" / f"{sha256_of_json(made_from)[:32]}.json"
         if not path.exists():
-            trial = judge(self.recogniser, images, self.labels[: len(images)])
+            trial = judge(recogniser, images, self.labels[: len(images)])
             write_with_folder(path, (json.dumps(asdict(trial)) + "\n").encode())
-        timed = None if seconds is None else round(seconds, 4)
-        where = {"attack": attack, "quantisation": quantisation, "defence": defence, "point": point, "seconds": timed}
         return Cell.model_validate({**where, **json.loads(path.read_text())})
 
     def _line(self, cell: Cell) -> str:
@@ -248,17 +260,6 @@ class Run:
             "recogniser": self.recogniser.name,
             "manifest_sha256": self.manifest.sha256,
         }
-
-
-class _Work:
-    """Tells how much of all the work, in evaluations of a network, is done."""
-
-    def __init__(self, report: Report, total: int) -> None:
-        self._report, self._total, self._done = report, total, 0
-
-    def done(self, units: int, line: str) -> None:
-        self._done += units
-        self._report(Progress(self._done, self._total, line))
 
 
 def evaluate(
