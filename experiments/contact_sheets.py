@@ -1,8 +1,10 @@
-"""Contact sheets for a person's inspection: super-resolution at scales 2, 4, 8, colorization, and fast.
+"""Pictures for a person's inspection.
 
-    python experiments/contact_sheets.py --photos DIR --output sheet.png [--faces 32]
+    python experiments/contact_sheets.py scales --photos DIR --output sheet.png [--faces 32]
+    python experiments/contact_sheets.py readme
 
-Look for distorted eyes, noses and mouths, for artifacts at block borders, for unnatural skin tones.
+``scales``: super-resolution at scales 2, 4, 8, colorization, `paper` and `fast`. Look for distorted eyes, noses and mouths, for
+artifacts at block borders, for unnatural skin tones. ``readme``: the README's picture of the sample photographs.
 """
 
 from __future__ import annotations
@@ -11,45 +13,72 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from facesieve import load_shield, preset, read_photo, write_photo
-from facesieve.pictures import Column, sheet
+from facesieve.faces import Crops
+from facesieve.files import images_in, write_atomic
+from facesieve.images import Photo, encode_photo
+from facesieve.pictures import Column, columns, sheet
+from facesieve.shield import Shield
+
+ROOT = Path(__file__).parent.parent
+
+
+def largest_faces(shield: Shield, paths: list[Path], most: int) -> Crops:
+    """The largest face in each photograph that has one: (N, 3, S, S)."""
+    photos = (read_photo(path) for path in paths)
+    found = [shield.cut(photo).first(1).crops for photo in photos if shield.detector.detect(photo)]
+    return np.concatenate(found[:most])
+
+
+def scales(photos: Path, output: Path, faces: int, cell: int, prior: Path | None) -> None:
+    """Every restoration a column, in two blocks where there are many faces."""
+    shield = load_shield("fast", prior=prior)
+    shown = {f"x {scale}": preset("stage1").changed(scale=scale) for scale in (2, 4, 8)}
+    shown |= {"colorization": preset("stage2"), "paper": preset("paper"), "fast": preset("fast")}
+    paths = sorted(photos.rglob("*.jpg"))
+    paths = [paths[i] for i in np.linspace(0, len(paths) - 1, min(2 * faces, len(paths))).astype(int)]
+    crops = largest_faces(shield, paths, faces)
+    done = [Column("input", crops)]
+    for title, chosen in shown.items():
+        done.append(Column(title, shield.with_preset(chosen).runtime.purify(crops, range(len(crops))).crops))
+        print(title, flush=True)
+    half = (len(crops) + 1) // 2 if len(crops) > 8 else len(crops)
+    parts = [[Column(c.title, c.images[i : i + half]) for c in done] for i in range(0, len(crops), half)]
+    write_photo(output, side_by_side([sheet(part, cell=cell) for part in parts]))
+
+
+def side_by_side(blocks: list[Photo]) -> Photo:
+    """Pictures of unequal height on white."""
+    height = max(len(block) for block in blocks)
+    return np.hstack([np.pad(b, ((0, height - len(b)), (0, 0), (0, 0)), constant_values=255) for b in blocks])
+
+
+def readme() -> None:
+    """Every step of `paper` and the end of `fast`."""
+    fast = load_shield("fast")
+    crops = largest_faces(fast, images_in(ROOT / "samples"), 100)
+    seeds = range(len(crops))
+    trace = fast.with_preset(preset("paper")).runtime.purify(crops, seeds)
+    shown = [*columns(crops, trace), Column("fast", fast.runtime.purify(crops, seeds).crops)]
+    write_atomic(ROOT / "docs" / "pictures" / "stages.jpg", encode_photo(sheet(shown, cell=192), "jpeg", quality=90))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--faces", type=int, default=32)
-    parser.add_argument("--prior", type=Path)
-    parser.add_argument("--cell", type=int, default=128)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    kinds.add_parser("readme")
+    of_scales = kinds.add_parser("scales")
+    of_scales.add_argument("--photos", type=Path, required=True)
+    of_scales.add_argument("--output", type=Path, required=True)
+    of_scales.add_argument("--faces", type=int, default=32)
+    of_scales.add_argument("--prior", type=Path)
+    of_scales.add_argument("--cell", type=int, default=128)
     args = parser.parse_args()
-
-    shields = {
-        **{f"x {scale}": load_shield(preset("stage1").changed(scale=scale), prior=args.prior) for scale in (2, 4, 8)},
-        "colorization": load_shield("stage2", prior=args.prior),
-        "paper": load_shield("paper", prior=args.prior),
-        "fast": load_shield("fast", prior=args.prior),
-    }
-    shield = shields["fast"]
-    paths = sorted(p for p in args.photos.rglob("*.jpg"))
-    paths = [paths[i] for i in np.linspace(0, len(paths) - 1, min(2 * args.faces, len(paths))).astype(int)]
-    photos = [read_photo(path) for path in paths]
-    found = [(photo, faces[0]) for photo in photos if (faces := shield.detector.detect(photo))][: args.faces]
-    crops = torch.stack([shield.crop(photo, face) for photo, face in found])
-    columns = [Column("input", crops)]
-    for title, chosen in shields.items():
-        parts = [chosen.trace(part, range(len(part)))[-1][1] for part in crops.split(16)]
-        columns.append(Column(title, torch.cat(parts)))
-        print(title, flush=True)
-    half = (len(crops) + 1) // 2 if len(crops) > 8 else len(crops)
-    blocks = [
-        sheet([Column(c.title, c.images[i : i + half]) for c in columns], cell=args.cell) for i in range(0, len(crops), half)
-    ]
-    height = max(len(block) for block in blocks)
-    padded = [np.pad(b, ((0, height - len(b)), (0, 0), (0, 0)), constant_values=255) for b in blocks]
-    write_photo(args.output, np.hstack(padded))
+    if args.kind == "readme":
+        readme()
+    else:
+        scales(args.photos, args.output, args.faces, args.cell, args.prior)
 
 
 if __name__ == "__main__":

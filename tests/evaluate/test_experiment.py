@@ -8,7 +8,8 @@ from facesieve.errors import InputError, SettingError
 from facesieve.evaluate.experiment import read_experiment
 
 DATA = "[data]\npeople = 3\nminimum = 4\ntrain = 2\ntest = 2\n"
-FILES = sorted((Path(__file__).parents[2] / "experiments").glob("paper-*.toml"))
+EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
+FILES = [path for path in EXPERIMENTS if path.name.startswith("paper-")]
 
 
 def read(tmp_path, text):
@@ -89,3 +90,13 @@ def test_the_experiments_that_ship_can_be_read(path):
     experiment = read_experiment(path)
     assert experiment.all_attacks()
     assert experiment.all_defences()
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_the_targets_of_those_that_ship_are_of_measures_that_they_take(path):
+    experiment = read_experiment(path)
+    names = {defence.name for defence in experiment.all_defences()} | {"none"}
+    for target in experiment.targets:
+        assert target.measure in experiment.run.measures
+        if target.measure == "accuracy":
+            assert target.figure.split(", ")[1] in names

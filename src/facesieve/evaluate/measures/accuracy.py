@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def accuracy(run: Run) -> dict[str, Estimate]:
-    """For each defence ``clean accuracy lost``; under each attack its ``recovery`` and ``clean accuracy kept``.
+    """For each defence its ``accuracy`` and ``clean accuracy lost``; under each attack ``recovery`` and ``clean accuracy kept``.
 
     All are shares: ``recovery`` of what the attack took, ``kept`` of the accuracy on the same images, clean and without a
     defence. One that is undefined, as the recovery of an attack that took nothing, is left out.
@@ -23,7 +23,7 @@ def accuracy(run: Run) -> dict[str, Estimate]:
     for row in tables_of(run.record).rows:
         where = row.defence if row.attack == NONE else f"{row.defence}, {row.attack}, {row.quantisation}"
         for what, estimate in (
-            ("clean accuracy lost", row.lost), ("recovery", row.recovery), ("clean accuracy kept", row.kept),
+            ("accuracy", row.accuracy), ("clean accuracy lost", row.lost), ("recovery", row.recovery), ("clean accuracy kept", row.kept),
         ):  # fmt: skip
             if estimate is not None:
                 found[f"{what}, {where}"] = estimate
