@@ -22,9 +22,8 @@ def accuracy(run: Run) -> dict[str, Estimate]:
     found = {}
     for row in tables_of(run.record).rows:
         where = row.defence if row.attack == NONE else f"{row.defence}, {row.attack}, {row.quantisation}"
-        for what, estimate in (
-            ("accuracy", row.accuracy), ("clean accuracy lost", row.lost), ("recovery", row.recovery), ("clean accuracy kept", row.kept),
-        ):  # fmt: skip
+        figures = {"accuracy": row.accuracy, "clean accuracy lost": row.lost, "recovery": row.recovery}
+        for what, estimate in {**figures, "clean accuracy kept": row.kept}.items():
             if estimate is not None:
                 found[f"{what}, {where}"] = estimate
     return found
