@@ -22,7 +22,7 @@ Norm = Literal["linf", "l2"]
 
 @dataclass(frozen=True, eq=False)
 class Goal:
-    """That a batch is named wrongly: ``scores`` (B, C) that a softmax makes sense of, whom it shows, what is to rise."""
+    """That a batch is given a wrong name: ``scores`` (B, C) that a softmax makes sense of, whom it shows, what is to rise."""
 
     scores: Scores
     labels: Tensor  # (B,)

@@ -23,7 +23,7 @@ from facesieve.purify import Purifier
 class EotScores:
     """Scores behind a purifier, the mean of ``eot_samples`` of its noise; every call draws anew.
 
-    ``seeds``, one an image, are the attacker's: the noise that the purifier will draw is not known to
+    ``seeds``, one per image, are the attacker's: the noise that the purifier will draw is not known to
     them. An image's scores depend on its seed and on how often it was asked, not on the batch.
     """
 

@@ -43,7 +43,7 @@ def pgd(
 ) -> Tensor:
     """Projected gradient ascent in the L-inf ball of radius ``eps`` around ``images`` (B, 3, H, W) in [0, 1].
 
-    ``seeds``, one an image, start each somewhere in its ball, evenly; None starts at the images. Each
+    ``seeds``, one per image, start each at a uniformly drawn place in its ball; None starts at the images. Each
     image's result is the one that it gets alone. ``mask`` (1, H, W) or (B, 1, H, W) in {0, 1} says
     where pixels may change: a patch, with ``eps`` 1. The result is inside the ball and [0, 1], exactly:
     no value, as it is stored, is further than ``eps`` from the image's. Raises ``SettingError`` for
@@ -141,7 +141,7 @@ def _check(images: Tensor, eps: float, step: float, iterations: int, seeds: Sequ
         raise SettingError(f"eps {eps}, step {step} and iterations {iterations} must be above 0")
     if images.dim() != 4 or (seeds is not None and len(seeds) != len(images)):
         given = "no" if seeds is None else len(seeds)
-        raise SettingError(f"{given} seeds for images of shape {tuple(images.shape)}: one a (3, H, W) image is needed")
+        raise SettingError(f"{given} seeds for images of shape {tuple(images.shape)}: one per (3, H, W) image is needed")
 
 
 # --- by name -----------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ def square(
 def auto_attack(
     scores: Scores, images: Tensor, labels: Tensor, *, eps: float, seeds: Sequence[int], norm: Norm = "linf"
 ) -> Tensor:
-    """The standard ensemble, APGD-CE, APGD-T, FAB-T and square, each on the images that those before left right.
+    """The standard ensemble, APGD-CE, APGD-T, FAB-T and square, each on the images that those before left correct.
 
     Raises ``SettingError`` for fewer than 4 people.
     """
@@ -150,7 +150,7 @@ def auto_attack(
 def _part(
     tune: Callable[[Any], Any], scores: Scores, images: Tensor, labels: Tensor, eps: float, seeds: Sequence[int], norm: Norm
 ) -> Tensor:
-    """One attack of the ensemble, on every image whether it is named rightly or not."""
+    """One attack of the ensemble, on every image whether it is named correctly or not."""
 
     def one(image: Tensor, label: Tensor, seed: int) -> Tensor:
         attack = tune(_ensemble(scores, eps, norm, seed))

@@ -65,7 +65,7 @@ class TargetedCrossEntropy:
 
 @dataclass(frozen=True, eq=False)
 class Margin:
-    """Best wrong score minus the correct person's; above 0 the image is named wrongly. Carlini and Wagner, 2017, f6."""
+    """Best wrong score minus the correct person's; above 0 the image is given a wrong name. Carlini and Wagner, 2017, f6."""
 
     scores: Scores
     labels: Tensor

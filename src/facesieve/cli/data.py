@@ -24,7 +24,7 @@ def _data() -> None:
 def select(
     source: Annotated[
         Path,
-        typer.Argument(help="A folder with one folder a person, train.rec with train.idx, or a saved Hugging Face data set."),
+        typer.Argument(help="A folder with one folder per person, train.rec with train.idx, or a saved Hugging Face data set."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The manifest, a .json file.")],
     config: Annotated[Path | None, typer.Option(help="A TOML file with a [data] table, as in experiments/.")] = None,

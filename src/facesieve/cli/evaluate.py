@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     experiment: Annotated[Path, typer.Argument(help="A TOML file, as in experiments/.")],
-    source: Annotated[Path, typer.Option(help="The labelled data: a folder a person, train.rec, or a saved data set.")],
+    source: Annotated[Path, typer.Option(help="The labelled data: one folder per person, train.rec, or a saved data set.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; what is there already is not done again.")],
     manifest: Annotated[Path | None, typer.Option(help="A selection that `facesieve data select` made from the data.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of batches that several runs share.")] = None,
@@ -56,7 +56,7 @@ def report(
 
 
 def choose_scale(
-    clean: Annotated[Path, typer.Option(help="Clean sample photographs: a folder a person, two or more photographs each.")],
+    clean: Annotated[Path, typer.Option(help="Clean sample photographs: one folder per person, two or more photographs each.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the profile, the indicators and the pictures.")],
     adversarial: Annotated[
         Path | None, typer.Option(help="The same photographs under attack, by the same names; made here if not given.")

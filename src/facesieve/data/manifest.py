@@ -81,7 +81,7 @@ class Manifest(BaseModel):
         return tuple(image for image in self.images if image.role == role)
 
     def text(self) -> str:
-        """The file's content: one image a line, so that two manifests can be compared by eye."""
+        """The file's content: one image per line, so that two manifests can be compared by eye."""
         head = {"source": self.source, "selection": self.selection.model_dump(mode="json")}
         lines = [json.dumps(head)[:-1] + ', "images": [']
         lines.append(",\n".join(_line(image) for image in self.images))

@@ -47,7 +47,7 @@ class RecordFile:
             if end is None or 0 < key < end:
                 labels, _ = self._unpack(key)
                 if not labels[0].is_integer():  # NaN and infinity are none either
-                    raise InputError(f"record {key} has the label {labels[0]}, which is no whole number", self.path.name)
+                    raise InputError(f"record {key} has the label {labels[0]}, which is not a whole number", self.path.name)
                 yield key, int(labels[0])
 
     def image(self, key: int) -> bytes:

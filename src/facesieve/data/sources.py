@@ -1,4 +1,4 @@
-"""Where labelled photographs come from: a folder a person, InsightFace's RecordIO, a Hugging Face data set."""
+"""Where labelled photographs come from: one folder per person, InsightFace's RecordIO, a Hugging Face data set."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def open_source(path: Path) -> Source:
     except OSError as error:
         raise InputError(f"cannot be read: {one_line(error)}", path) from error
     raise InputError(
-        "expected a folder with one folder a person, train.rec with train.idx, or a saved Hugging Face data set", path
+        "expected a folder with one folder per person, train.rec with train.idx, or a saved Hugging Face data set", path
     )
 
 
 class FolderSource:
-    """A folder a person; a ref is ``person/file``."""
+    """One folder per person; a ref is ``person/file``."""
 
     kind = "folder"
 

@@ -74,7 +74,7 @@ class Choice:
 
 
 def read_samples(clean: Path, adversarial: Path | None, size: int) -> Samples:
-    """Pairs from two folders that hold a folder a person with the same file names (whatever the suffix), cut at ``size``.
+    """Pairs from two folders with one folder per person and the same file names (whatever the suffix), cut at ``size``.
 
     Without ``adversarial`` both parts are the clean ones: attack them. The face is sought in the clean
     photograph, and cut out at the same place of its twin. Raises ``InputError`` for a photograph

@@ -49,7 +49,7 @@ class _Settings(BaseModel):
 
 
 class RecogniserSettings(_Settings):
-    """Who names people: a closed-set head, or the nearest of one mean template a person."""
+    """Who names people: a closed-set head, or the nearest of one mean template per person."""
 
     embedder: str = "sface"  # what `--embedder` takes; a path is relative to the working folder
     scores: Literal["closed-set", "templates"] = "templates"

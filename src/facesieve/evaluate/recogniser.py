@@ -47,7 +47,7 @@ class Recogniser:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """What one image was taken for: numbers, one an image."""
+    """What every image was taken for: numbers, one per image."""
 
     predicted: list[int]  # the best person's place in the list
     genuine: list[float]  # score of the person it shows
