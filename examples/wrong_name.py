@@ -24,7 +24,7 @@ from facesieve.images import Photo, to_photo
 from facesieve.pictures import Column, sheet
 from facesieve.recognition import TorchEmbedder
 from facesieve.recognition.sface import load_sface
-from facesieve.rows import normalised
+from facesieve.recognition.templates import mean_template
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 ENROLLED = {
@@ -39,7 +39,7 @@ EPS, STEP, STEPS = 4 / 255, 1 / 255, 20
 
 def perturbed(embedder: TorchEmbedder, clean: FaceCrops, gallery: Gallery) -> Photo:
     """The aligned face within EPS of ``clean`` that the embedder takes for the victim, in 8-bit values."""
-    templates = normalised(np.stack([gallery.templates_of(person).mean(0) for person in (PERSON, VICTIM)]))
+    templates = np.stack([mean_template(gallery.templates_of(person)) for person in (PERSON, VICTIM)])
     goal = TargetedMargin(similarities(embedder, torch.from_numpy(templates)), torch.tensor([1]))
     return to_photo(pgd(goal, torch.from_numpy(clean.crops), eps=EPS, step=STEP, iterations=STEPS)[0])
 

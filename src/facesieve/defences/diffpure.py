@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -63,7 +63,11 @@ class DiffPure(Stage):
 
     def for_attacker(self, size: int) -> DiffPure:
         """With the memory of one evaluation of the prior; its gradient is exact."""
-        return replace(self, prior=checkpointed(self.prior))
+        return self.wrapped(checkpointed)
+
+    def wrapped(self, wrap: Callable[[Prior], Prior]) -> DiffPure:
+        """The same with ``wrap`` of its prior."""
+        return replace(self, prior=wrap(self.prior))
 
     def sigmas(self) -> list[float]:
         """The noise levels that the sampler visits: from that of ``t`` down, then 0."""

@@ -79,7 +79,7 @@ def craft(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels
 
 
 def _goal(attack: AttackSettings, recogniser: Recogniser, labels: Tensor) -> Goal:
-    return Goal(recogniser.logits, labels, OBJECTIVES[attack.objective](recogniser.logits, labels))
+    return Goal(recogniser.logits, labels, OBJECTIVES.load(attack.objective)(recogniser.logits, labels))
 
 
 def _eps(attack: AttackSettings) -> float:

@@ -25,6 +25,8 @@ from facesieve.progress import Progress, Report
 from facesieve.purify import PRESETS
 from facesieve.purify import preset as preset_named
 from facesieve.recognition import Embedder
+from facesieve.recognition.embedder import differentiable
+from facesieve.recognition.templates import mean_template
 from facesieve.rows import Rows
 from facesieve.runtime import Trace
 from facesieve.shield import Shield
@@ -125,7 +127,8 @@ class Actions:
     def attack(self, path: Path | None, attack: Attack, settings: Settings, report: Report) -> Shown:
         """The largest face attacked, then purified; the pictures are of the aligned face.
 
-        Raises as ``purify``, and ``GalleryError`` for a victim whom the gallery does not know.
+        Raises as ``purify``, ``GalleryError`` for a victim whom the gallery does not know, and ``EmbedderError`` for a
+        recogniser that gives no gradients.
         """
         with self._lock:
             shield, found = self._cut(path, settings, report)
@@ -167,18 +170,18 @@ class Actions:
         return to_photo(made[0])
 
     def _objective(self, clean: FaceCrops, victim: str | None) -> Objective:
+        embedder = differentiable(self.embedder)
         if self.gallery is None:
             if victim is not None:
                 raise InputError("there is no gallery, so nobody to be taken for")
-            return PushAway(self.embedder, torch.from_numpy(self._raw(clean)))  # the start is random, so that it has a slope
+            return PushAway(embedder, torch.from_numpy(self._raw(clean)))  # the start is random, so that it has a slope
         if victim is not None:
-            return PullToward(self.embedder, self._template(victim))
-        return PushAway(self.embedder, self._template(self.gallery.search(self._raw(clean), count=1)[0][0].person))
+            return PullToward(embedder, self._template(victim))
+        return PushAway(embedder, self._template(self.gallery.search(self._raw(clean), count=1)[0][0].person))
 
     def _template(self, person: str) -> Tensor:
         assert self.gallery is not None
-        rows = torch.from_numpy(self.gallery.templates_of(person))
-        return torch.nn.functional.normalize(rows.mean(0, keepdim=True))
+        return torch.from_numpy(mean_template(self.gallery.templates_of(person))[None])
 
     def _shown(self, before: FaceCrops, trace: Trace, kinds: Sequence[tuple[str, str, Rows]]) -> Shown:
         """``kinds``: what each picture of the faces is, its purifier's label, its embeddings; the purified ones last."""
