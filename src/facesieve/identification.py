@@ -124,9 +124,11 @@ class Identifier:
         after = _given(after)
         rows = self.embedder.rows(after.crops)
         found = gallery.search(rows, purifier=self.purifier, count=count)
-        about = (_unshielded(gallery, raw), after.changes(before), tamper_scores(raw, rows))
-        parts = zip(before.faces, found, *about, strict=True)
-        return [_identified(face, matches, threshold, *rest) for face, matches, *rest in parts]
+        alone, changes, tampers = _unshielded(gallery, raw), after.changes(before), tamper_scores(raw, rows)
+        return [
+            _identified(face, matches, threshold, unshielded, change, tamper)
+            for face, matches, unshielded, change, tamper in zip(before.faces, found, alone, changes, tampers, strict=True)
+        ]
 
     def verify(
         self,
@@ -156,7 +158,9 @@ class Identifier:
         """Raises ``GalleryError`` for a gallery of another embedder."""
         if gallery.embedder != self.embedder.name:
             raise GalleryError(
-                f"the gallery's templates are by {gallery.embedder}, not by {self.embedder.name}; use that embedder"
+                f"the gallery's templates are by {gallery.embedder}, not by {self.embedder.name}",
+                gallery.where,
+                "use that embedder",
             )
 
     def threshold(self, gallery: Gallery) -> float | None:

@@ -66,7 +66,8 @@ class OnnxEmbedder:
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
         if not (np.isfinite(lengths) & (lengths > 0)).all():
             raise EmbedderError(f"{self.name} gave an embedding that is zero or not finite: wrong mean or std, or a damaged file")
-        return (rows / lengths).astype(np.float32)
+        unit: Rows = (rows / lengths).astype(np.float32)
+        return unit
 
     def _input(self, crops: Crops) -> Crops:
         """The crops at the graph's side (B, 3, side, side), as it wants their numbers."""
