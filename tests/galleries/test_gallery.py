@@ -481,6 +481,31 @@ def test_a_server_that_cannot_be_reached_is_one_line_without_the_password(locati
     assert "s3cr%65t" not in str(caught.value)
 
 
+def test_a_folder_by_its_url(tmp_path):
+    folder = tmp_path / "my gallery"
+    create_gallery(str(folder), embedder="toy", dimensions=DIMENSIONS).close()
+    again = open_gallery("file://" + str(folder).replace(" ", "%20"))
+    assert (again.embedder, again.where) == ("toy", str(folder))
+
+
+def test_errors_say_their_place_apart_from_what_is_wrong(gallery, location):
+    with pytest.raises(GalleryError) as caught:
+        gallery.remove("Bob")
+    assert caught.value.where == gallery.where
+    assert caught.value.what == "nobody called Bob is enrolled"
+    assert gallery.where not in caught.value.advice
+
+
+@pytest.mark.parametrize("location", ["", " ", "s3://bucket/gallery"])
+def test_no_place_for_a_gallery(location, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for act in (open_gallery, create_gallery):
+        with pytest.raises(InputError, match="give a folder or postgresql://") as caught:
+            act(location, embedder="toy", dimensions=DIMENSIONS)
+        assert one_line(caught)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_the_postgres_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     monkeypatch.delitem(sys.modules, "facesieve.galleries.postgres", raising=False)

@@ -20,12 +20,6 @@ def mean_templates(rows: Rows, owners: Labels) -> Rows:
     return normalised(_sums(rows, owners))
 
 
-def nearest(probes: Rows, templates: Rows) -> Labels:
-    """The number of the template nearest to each of the ``probes`` (P, D): (P,)."""
-    found: Labels = (probes @ templates.T).argmax(1)
-    return found
-
-
 def nearest_without_own(probes: Rows, rows: Rows, owners: Labels) -> Labels:
     """Whose mean template is nearest to each probe: (N,); probe ``n`` is of the photograph that ``rows[n]`` was made from.
 
