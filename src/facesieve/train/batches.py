@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import cv2
@@ -15,6 +14,7 @@ from facesieve.data.crops import Crops, FaceFolder, LabelledCrops
 from facesieve.errors import InputError
 from facesieve.images import Photo, to_floats
 from facesieve.priors.schedule import Schedule
+from facesieve.train.loop import half_cosine
 from facesieve.train.settings import Classifying, Distilling, PriorTraining, PurifierTraining, ViewTraining
 from facesieve.train.views import by_camera, sharpened, to_batch, vary, wide_view
 
@@ -202,7 +202,7 @@ class ClassifyingBatches:
         """
         phase = self._phase(step)
         begun, ended = self.begins[phase], self.begins[phase + 1]
-        return 0.5 * (1 + math.cos(math.pi * (step - begun) / max(ended - begun, 1)))
+        return half_cosine(step - begun, ended - begun)
 
     def _phase(self, step: int) -> int:
         return min(int(np.searchsorted(self.begins, step, side="right")) - 1, len(self.settings.sizes) - 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +14,7 @@ from facesieve.noise import derive_seed
 from facesieve.progress import Progress, Report
 from facesieve.train.batches import ViewBatches
 from facesieve.train.cards import card
-from facesieve.train.loop import Run, Task, finish
+from facesieve.train.loop import Run, Task, finish, half_cosine, warm_up
 from facesieve.train.settings import ViewTraining
 from facesieve.weights import save_weights
 
@@ -51,8 +50,7 @@ class ViewTask(Task):
 
     def rate(self, step: int) -> float:
         """A linear warm-up, over a half cosine to 0."""
-        warm = min(1.0, (step + 1) / max(self.settings.warmup_steps, 1))
-        return self.settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / self.total))
+        return self.settings.learning_rate * warm_up(step, self.settings.warmup_steps) * half_cosine(step, self.total)
 
     def backward(self, step: int) -> dict[str, float]:
         """The lesson's, on the views of this step."""

@@ -194,6 +194,19 @@ class Run(Generic[AnyTask]):
         self.step, self.seconds = state["step"], state["seconds"]
 
 
+# --- learning rates ----------------------------------------------------------------------------------
+
+
+def warm_up(step: int, steps: int) -> float:
+    """The factor of the learning rate that rises linearly to 1 over the first ``steps``."""
+    return min(1.0, (step + 1) / max(steps, 1))
+
+
+def half_cosine(step: int, total: int) -> float:
+    """The factor that falls from 1 to 0 along a half cosine."""
+    return 0.5 * (1 + math.cos(math.pi * step / max(total, 1)))
+
+
 # --- records on their way to files and to people -----------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from facesieve.priors.schedule import Schedule
 from facesieve.progress import Progress, Report, silent
 from facesieve.train.batches import NoisedBatches
 from facesieve.train.cards import card, write_sheets
-from facesieve.train.loop import CHECKPOINT_MINUTES, MovingAverage, Run, Task, kept
+from facesieve.train.loop import CHECKPOINT_MINUTES, MovingAverage, Run, Task, kept, warm_up
 from facesieve.train.settings import PriorTraining
 
 HELD_OUT_SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
@@ -72,7 +72,7 @@ def learning_rate_factor(settings: PriorTraining, step: int) -> float:
     """Linear warm-up, constant, then linear to zero over the last ``decay_fraction``."""
     total = settings.images // settings.batch
     left = (total - step) / max(total * settings.decay_fraction, 1)
-    return min(1.0, (step + 1) / max(settings.warmup_steps, 1), max(left, 0.0))
+    return min(warm_up(step, settings.warmup_steps), max(left, 0.0))
 
 
 class PriorTask(Task):

@@ -37,7 +37,7 @@ from facesieve.recognition.embedders import load_embedder
 from facesieve.train.batches import WideBatches
 from facesieve.train.cards import card
 from facesieve.train.lessons import drawn
-from facesieve.train.loop import CHECKPOINT_MINUTES, MovingAverage, Run, Task, finish
+from facesieve.train.loop import CHECKPOINT_MINUTES, MovingAverage, Run, Task, finish, half_cosine, warm_up
 from facesieve.train.settings import PurifierTraining
 
 LEAST_SIGMA = 0.02  # the network is asked at no less: its schedule has no 0
@@ -106,8 +106,7 @@ class PurifierTask(Task):
 
     def rate(self, step: int) -> float:
         """A linear warm-up, over a half cosine to 0."""
-        warm = min(1.0, (step + 1) / max(self.settings.warmup_steps, 1))
-        return self.settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / self.total))
+        return self.settings.learning_rate * warm_up(step, self.settings.warmup_steps) * half_cosine(step, self.total)
 
     def purify(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """``f``: images (B, 3, S, S) in [0, 1] to the same, one evaluation, with fresh noise."""

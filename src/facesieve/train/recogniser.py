@@ -30,7 +30,7 @@ from facesieve.recognition.facenet_file import read_card, read_state, save_facen
 from facesieve.train.batches import Batch, Batches, ClassifyingBatches, DistillingBatches, Indices
 from facesieve.train.cards import card
 from facesieve.train.checkpoints import append_row
-from facesieve.train.loop import CHECKPOINT_MINUTES, Run, Task, in_words, thinned
+from facesieve.train.loop import CHECKPOINT_MINUTES, Run, Task, in_words, thinned, warm_up
 from facesieve.train.settings import Classifying, Distilling, RecogniserTraining
 from facesieve.train.views import to_batch
 
@@ -119,8 +119,7 @@ class RecogniserTask(Task):
 
     def rate(self, step: int) -> float:
         """A linear warm-up, over what the batches say."""
-        warm = min(1.0, (step + 1) / max(self.settings.warmup_steps, 1))
-        return self.settings.learning_rate * warm * self.batches.rate(step)
+        return self.settings.learning_rate * warm_up(step, self.settings.warmup_steps) * self.batches.rate(step)
 
     def backward(self, step: int) -> dict[str, float]:
         """Cross-entropy, and one minus the cosine with the teacher."""
