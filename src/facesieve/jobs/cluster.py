@@ -11,11 +11,11 @@ import json
 import logging
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from facesieve.errors import FacesieveError, InputError
 from facesieve.files import sha256_of
@@ -67,7 +67,7 @@ def purify_units_on(
     tasks = {_packed(part): part for part in _parts(units)}
     total, ended = Summary(), 0
     with _crash_logs(out) as logs, joined(address):
-        for task, summary in _results(tasks, recipe, _Work(options, logs), workers):
+        for task, summary in _results(list(tasks), recipe, options, logs, workers):
             part = tasks.pop(task)
             total.add(summary)
             ended += len(part)
@@ -91,20 +91,6 @@ def _packed(part: Sequence[Unit]) -> str:
     return json.dumps([[str(unit.source.resolve()), str(unit.target.resolve()), unit.name, unit.format] for unit in part])
 
 
-@dataclass(frozen=True)
-class _Work:
-    options: Options
-    logs: Path
-
-    def __call__(self, task: str, shield: Shield) -> Summary:
-        units = [Unit(Path(source), Path(target), name, format) for source, target, name, format in json.loads(task)]
-        try:
-            with CrashLog(self.logs / sha256_of(task.encode())).work(_name(units)) as log:
-                return purify_units(units, shield, self.options, guard=log.reading)
-        except FacesieveError as error:
-            return Summary(failures=[Failure.of(error, _name(units))])
-
-
 @contextmanager
 def _crash_logs(out: Path) -> Iterator[Path]:
     """A folder for the crash logs of this run; those of runs that were killed are of no use any more and are removed."""
@@ -121,15 +107,22 @@ def _crash_logs(out: Path) -> Iterator[Path]:
 class _Worker:
     """One model, in an actor."""
 
-    def __init__(self, recipe: Recipe, work: Callable[[str, Shield], Summary]) -> None:
-        self._shield, self._work = recipe.load(), work
+    def __init__(self, recipe: Recipe, options: Options, logs: Path) -> None:
+        self._shield, self._options, self._logs = recipe.load(), options, logs
 
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
-        return {"task": row["task"], "summary": json.dumps(asdict(self._work(row["task"], self._shield)))}
+        task = row["task"]
+        units = [Unit(Path(source), Path(target), name, format) for source, target, name, format in json.loads(task)]
+        try:
+            with CrashLog(self._logs / sha256_of(task.encode())).work(_name(units)) as log:
+                summary = purify_units(units, self._shield, self._options, guard=log.reading)
+        except FacesieveError as error:
+            summary = Summary(failures=[Failure.of(error, _name(units))])
+        return {"task": task, "summary": json.dumps(asdict(summary))}
 
 
 def _results(
-    tasks: Mapping[str, Any], recipe: Recipe, work: Callable[[str, Shield], Summary], workers: int | None
+    tasks: Sequence[str], recipe: Recipe, options: Options, logs: Path, workers: int | None
 ) -> Iterator[tuple[str, Summary]]:
     """Each task that was done, and what became of it."""
     import ray.data
@@ -142,6 +135,6 @@ def _results(
     pool = ray.data.ActorPoolStrategy(size=min(count, len(tasks)), max_tasks_in_flight_per_actor=1)
     rows = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
     # An actor that dies is started again, and its task given to one that lives, without end; ``CrashLog`` ends it.
-    for row in rows.map(_Worker, fn_constructor_args=(recipe, work), compute=pool, **needs).iter_rows():
+    for row in rows.map(_Worker, fn_constructor_args=(recipe, options, logs), compute=pool, **needs).iter_rows():
         found = json.loads(row["summary"])
         yield row["task"], Summary(**{**found, "failures": [Failure(**failure) for failure in found["failures"]]})

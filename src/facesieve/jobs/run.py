@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -39,12 +40,8 @@ class Summary:
 
     def add(self, other: Summary) -> None:
         """Count ``other`` in."""
-        self.units += other.units
-        self.skipped += other.skipped
-        self.photographs += other.photographs
-        self.faces += other.faces
-        self.seconds += other.seconds
-        self.failures += other.failures
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
 
     def progress(self, done: int, total: int, what: str) -> Progress:
         """How far it is, with figures."""
@@ -74,15 +71,8 @@ def purify_units(
     read, purified or written is a failure in the summary, and the next one is taken.
     """
     check(units, options)
-    job = _Job(shield, options, Batches(shield, options.batch_size, keep), guard, report, len(units))
-    try:
-        for unit in units:
-            job.take(unit)
-        job.rest()
-    except BaseException as error:
-        job.abandon(error)
-        raise
-    return job.summary
+    batches = Batches(shield, options.batch_size, keep)
+    return _Job(shield, options, batches, guard, report, len(units)).run(units)
 
 
 def purify_alone(unit: Unit, shield: Shield, options: Options) -> list[bytes]:
@@ -95,7 +85,7 @@ def purify_alone(unit: Unit, shield: Shield, options: Options) -> list[bytes]:
         data = unit.source.read_bytes() if unit.data is None else unit.data
         work = _opened(data, str(unit.source), shield, options)
     except (FacesieveError, OSError) as error:
-        raise _known(error, unit) from error
+        raise _known(error, unit.source) from error
     batches = Batches(shield, options.batch_size)
     batches.put(work)
     batches.rest()
@@ -135,32 +125,19 @@ class Batches:
             work.put(number, crop, seconds / len(batch))
 
 
-@dataclass(eq=False)
-class _Open:
-    """A unit that is being written."""
-
-    task: Task
-    stack: ExitStack = field(default_factory=ExitStack)
-    error: FacesieveError | None = None  # why it is given up
-
-
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """A sample in the order of its source; without one, the end of its unit."""
+    """A sample in the order of its source: as it is purified, or why it is not. Without a sample, the unit's end."""
 
-    unit: _Open
+    task: Task
     sample: Sample | None = None
     work: Work | None = None
     problem: FacesieveError | None = None
 
-    @property
-    def is_ready(self) -> bool:
-        return self.work is None or self.work.is_done
-
 
 @dataclass(eq=False)
 class _Job:
-    """Units on their way. Only those samples are held that wait for a batch, and those behind them."""
+    """Units on their way: read, purified together, written in order."""
 
     shield: Shield
     options: Options
@@ -170,105 +147,92 @@ class _Job:
     total: int
     summary: Summary = field(default_factory=Summary)
     ended: int = 0
-    held: deque[_Place] = field(default_factory=deque)
-    open: deque[_Open] = field(default_factory=deque)
+    open: list[Task] = field(default_factory=list)
 
-    def take(self, unit: Unit) -> None:
-        """Read a unit, and write what is ready."""
+    def run(self, units: Sequence[Unit]) -> Summary:
+        """Do all of it. Where it is stopped, nothing is left of the units that are being written."""
         try:
-            task = FORMATS.load(unit.format).open(unit, self.shield.card, self.options)
-            if not self.options.overwrite and task.is_done():
-                self.summary.skipped += 1
-                self.summary.failures += task.failures
-                self._tell(unit)
-                return
-        except (FacesieveError, OSError) as error:
-            self._fail(unit, error)
-            return
-        begun = _Open(task)
-        self.open.append(begun)
-        for sample in self._samples(begun):
-            self._put(begun, sample)
-            if begun.error is not None:
-                break
-        self.held.append(_Place(begun))
-        if unit.is_shard and self.options.seed is not None:
-            self.batches.rest()  # a result differs by rounding with its batch; a shard's bytes must depend on the shard alone
-        self._write_ready()
+            for place in self._in_order(self._read(units)):
+                self._write(place)
+        except BaseException as error:
+            for task in self.open:
+                task.drop(error)
+            raise
+        return self.summary
 
-    def rest(self) -> None:
-        """Purify and write whatever is left."""
-        self.batches.rest()
-        self._write_ready()
-
-    def abandon(self, error: BaseException) -> None:
-        """Leave nothing of the units that are being written."""
-        for begun in self.open:
-            with suppress(BaseException):
-                begun.stack.__exit__(type(error), error, None)
-
-    def _samples(self, begun: _Open) -> Iterator[Sample]:
-        try:
-            begun.stack.enter_context(begun.task.writing())
-            yield from begun.task.samples()
-        except (FacesieveError, OSError) as error:
-            begun.error = begun.error or _known(error, begun.task.unit)
-
-    def _put(self, begun: _Open, sample: Sample) -> None:
-        work: Work | None = None
-        problem: FacesieveError | None = sample.problem
-        try:
-            if sample.image is not None:
-                with self.guard(sample.key):
-                    work = _opened(sample.image, sample.key, self.shield, self.options)
-        except (FacesieveError, OSError) as error:
-            problem = _known(error, sample.key)
-        except Exception as error:  # one photograph in a hundred million must not stop the others; its reason names the defect
-            problem = InputError(f"unforeseen {type(error).__name__}: {error}", sample.key)
-        self.held.append(_Place(begun, sample, work, problem))
-        if work is not None:
-            self.batches.put(work)
-        if len(self.held) > 4 * self.options.batch_size:  # what queues up behind a photograph whose batch does not fill
-            self.batches.rest()
-        self._write_ready()
-
-    def _write_ready(self) -> None:
-        while self.held and self.held[0].is_ready:
-            place = self.held.popleft()
-            begun = place.unit
+    def _read(self, units: Sequence[Unit]) -> Iterator[_Place]:
+        """The samples of all units that are to be made, and each unit's end."""
+        for unit in units:
             try:
-                if place.sample is None:
-                    self._end(begun)
-                elif begun.error is None:
-                    begun.task.write(place.sample, place.work, place.problem)
+                task = FORMATS.load(unit.format).open(unit, self.shield.card, self.options)
+                if not self.options.overwrite and task.is_done():
+                    self.summary.skipped += 1
+                    self._tell(unit, task.failures)
+                    continue
             except (FacesieveError, OSError) as error:
-                begun.error = begun.error or _known(error, begun.task.unit)
+                self._tell(unit, [Failure.of(_known(error, unit.source), unit.name)])
+                continue
+            self.open.append(task)
+            try:
+                task.begin()
+                for sample in task.samples():
+                    yield _Place(task, sample, *self._opened(sample))
+                    if task.error is not None:
+                        break
+            except (FacesieveError, OSError) as error:
+                task.error = task.error or _known(error, unit.source)
+            yield _Place(task)
+
+    def _opened(self, sample: Sample) -> tuple[Work | None, FacesieveError | None]:
+        if sample.image is None:
+            return None, sample.problem
+        try:
+            with self.guard(sample.key):
+                return _opened(sample.image, sample.key, self.shield, self.options), None
+        except (FacesieveError, OSError) as error:
+            return None, _known(error, sample.key)
+        except Exception as error:  # one photograph in a hundred million must not stop the others; its reason names the defect
+            return None, InputError(f"unforeseen {type(error).__name__}: {error}", sample.key)
+
+    def _in_order(self, places: Iterator[_Place]) -> Iterator[_Place]:
+        """The same, purified. Only those are held that wait for a batch, and those behind them."""
+        held: deque[_Place] = deque()
+        for place in places:
+            held.append(place)
+            if place.work is not None:
+                self.batches.put(place.work)
+            # A result differs by rounding with its batch: with a seed, a shard's bytes must depend on the shard alone.
+            ends = place.sample is None and place.task.unit.is_shard and self.options.seed is not None
+            if ends or len(held) > 4 * self.options.batch_size:  # what queues up behind a batch that does not fill
+                self.batches.rest()
+            while held and (held[0].work is None or held[0].work.is_done):
+                yield held.popleft()
+        self.batches.rest()
+        yield from held
+
+    def _write(self, place: _Place) -> None:
+        task = place.task
+        try:
             if place.sample is None:
-                self._count(begun)
-
-    def _end(self, begun: _Open) -> None:
-        """Complete a unit's result, or leave nothing of it."""
-        self.open.remove(begun)
-        if begun.error is None:
-            begun.stack.close()
-        else:
-            begun.stack.__exit__(type(begun.error), begun.error, None)
-
-    def _count(self, begun: _Open) -> None:
-        if begun.error is not None:
-            self._fail(begun.task.unit, begun.error)
+                self.open.remove(task)
+                task.end()
+            elif task.error is None:
+                task.write(place.sample, place.work, place.problem)
+        except (FacesieveError, OSError) as error:
+            task.error = task.error or _known(error, task.unit.source)
+        if place.sample is not None:
+            return
+        if task.error is not None:
+            self._tell(task.unit, [Failure.of(task.error, task.unit.name)])
             return
         self.summary.units += 1
-        self.summary.photographs += begun.task.photographs
-        self.summary.failures += begun.task.failures
-        self._tell(begun.task.unit)
+        self.summary.photographs += task.photographs
+        self._tell(task.unit, task.failures)
 
-    def _fail(self, unit: Unit, error: Exception) -> None:
-        self.summary.failures.append(Failure.of(_known(error, unit), unit.name))
-        self._tell(unit)
-
-    def _tell(self, unit: Unit) -> None:
+    def _tell(self, unit: Unit, failures: Sequence[Failure]) -> None:
+        """A unit has ended."""
         self.ended += 1
+        self.summary.failures += failures
         self.summary.faces, self.summary.seconds = self.batches.faces, self.batches.seconds
         self.report(self.summary.progress(self.ended, self.total, unit.name))
 
@@ -279,7 +243,6 @@ def _opened(data: bytes, name: str, shield: Shield, options: Options) -> Work:
     return Work(before, before.seeds(options.seed))
 
 
-def _known(error: Exception, where: Unit | str) -> FacesieveError:
+def _known(error: Exception, place: Path | str) -> FacesieveError:
     """The error with its place; one of the operating system as a line."""
-    place = where.source if isinstance(where, Unit) else where
     return error.at(place) if isinstance(error, FacesieveError) else InputError(one_line(error), place)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -66,6 +66,23 @@ class Task(ABC):
         self.unit, self.card, self.options = unit, card, options
         self.photographs = 0  # written so far
         self.failures: list[Failure] = []
+        self.error: FacesieveError | None = None  # why it is given up
+        self._stack = ExitStack()
+
+    def begin(self) -> None:
+        """Make the place for the result. Raises ``InputError``."""
+        self._stack.enter_context(self.writing())
+
+    def end(self) -> None:
+        """Complete the result, or after an ``error`` leave nothing of it. Raises ``InputError``."""
+        if self.error is None:
+            self._stack.close()
+        else:
+            self.drop(self.error)
+
+    def drop(self, error: BaseException) -> None:
+        """Leave nothing of the result."""
+        self._stack.__exit__(type(error), error, error.__traceback__)
 
     @abstractmethod
     def is_done(self) -> bool:
