@@ -216,7 +216,8 @@ def test_a_record_is_drawn_with_the_same_figures(here, facesieve):
 
 
 def test_an_experiment_with_the_older_keys_is_read():
-    experiment = read_experiment(KEPT / "evaluation" / "experiment.toml")
+    with pytest.warns(UserWarning, match="steps_too is called score_steps now"):
+        experiment = read_experiment(KEPT / "evaluation" / "experiment.toml")
     assert len(experiment.attacks) == 1
     assert [defence.probes for defence in experiment.defences] == [3, None]
 
