@@ -8,6 +8,7 @@ file or the environment (``load``), never from a request, a card or a manifest (
 
 from __future__ import annotations
 
+import os
 import pkgutil
 from collections.abc import Iterator
 from importlib import import_module
@@ -17,6 +18,8 @@ from facesieve.errors import SettingError, one_line
 
 T = TypeVar("T")
 
+EXTENSIONS = "FACESIEVE_EXTENSIONS"
+
 
 class Registry(Generic[T]):
     """Things of one kind by name; ``kind`` is for messages, ``room`` the package whose files register themselves."""
@@ -24,7 +27,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, room: str | None = None) -> None:
         self._kind, self._room = kind, room
         self._things: dict[str, T] = {}
-        self._is_open = room is None
+        self._is_open = False
 
     def register(self, name: str, thing: T) -> T:
         """Add ``thing``; returns it. Raises ``ValueError`` for a name that is taken by something else."""
@@ -64,8 +67,15 @@ class Registry(Generic[T]):
         return name in self._things
 
     def _open(self) -> None:
-        if self._is_open or self._room is None:
+        if self._is_open:
             return
         self._is_open = True  # before the imports: a file of the room may ask the registry itself
-        for found in pkgutil.iter_modules(import_module(self._room).__path__):
-            import_module(f"{self._room}.{found.name}")
+        if self._room is not None:
+            for found in pkgutil.iter_modules(import_module(self._room).__path__):
+                import_module(f"{self._room}.{found.name}")
+        for name in os.environ.get(EXTENSIONS, "").replace(",", " ").split():
+            try:
+                import_module(name)
+            except ImportError as error:
+                self._is_open = False
+                raise SettingError(f"{name} cannot be imported ({one_line(error)})", EXTENSIONS) from error

@@ -13,36 +13,57 @@ import pytest
 NEW = Path(__file__).parent / "new"
 
 
-@pytest.fixture
-def added(monkeypatch):
-    """``added(registry)`` puts the one new file into the registry's room, as copying it there would, until the test ends."""
+@pytest.fixture(autouse=True)
+def forgotten():
+    """What a test imports of ``new`` is imported anew by the next one."""
     before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(NEW)):
+            del sys.modules[name]
 
-    def add(registry):
+
+@pytest.fixture
+def reopened(monkeypatch):
+    """``reopened(registry)``: it looks for files once more when it is asked, and forgets until the test ends what it finds."""
+
+    def reopen(registry):
         list(registry)  # the room's own files first, so that they stay when the test ends
-        room = import_module(registry._room)
-        folder = NEW.joinpath(*registry._room.split(".")[1:])
-        (file,) = folder.glob("*.py")
-        monkeypatch.setattr(room, "__path__", [*room.__path__, str(folder)])
         monkeypatch.setattr(registry, "_things", dict(registry._things))
         monkeypatch.setattr(registry, "_is_open", False)
-        return f"{registry._room}.{file.stem}"
+        folder = NEW.joinpath(*registry._room.split(".")[1:])
+        (file,) = folder.glob("*.py")
+        return folder, file.stem
 
-    yield add
-    _forget({str(NEW)}, before)
+    return reopen
+
+
+@pytest.fixture
+def added(reopened, monkeypatch):
+    """``added(registry)`` puts the one new file into the registry's room, as copying it there would; its module's name."""
+
+    def add(registry):
+        folder, name = reopened(registry)
+        room = import_module(registry._room)
+        monkeypatch.setattr(room, "__path__", [*room.__path__, str(folder)])
+        return f"{registry._room}.{name}"
+
+    return add
+
+
+@pytest.fixture
+def extension(reopened, monkeypatch):
+    """``extension(registry)`` leaves the new file where it is, importable, and names it in the environment."""
+
+    def extend(registry):
+        folder, name = reopened(registry)
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.setenv("FACESIEVE_EXTENSIONS", name)
+
+    return extend
 
 
 @pytest.fixture
 def elsewhere(monkeypatch):
     """The user's own modules can be imported, as those of an installed package can."""
-    before = set(sys.modules)
     monkeypatch.syspath_prepend(NEW / "elsewhere")
-    yield
-    _forget({str(NEW)}, before)
-
-
-def _forget(folders, before):
-    for name in set(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None) or ""
-        if any(file.startswith(folder) for folder in folders):
-            del sys.modules[name]

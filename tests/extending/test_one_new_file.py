@@ -63,6 +63,22 @@ def test_a_file_in_the_room_is_found_when_the_registry_is_asked(name, added):
     assert import_module(module).__file__.startswith(str(Path(__file__).parent))
 
 
+@pytest.mark.parametrize("name", ADDED)
+def test_a_file_of_the_users_own_is_found_when_the_environment_names_it(name, extension):
+    """Also where no option takes a dotted name."""
+    registry, entry = registry_of(name), ADDED[name][1]
+    extension(registry)
+    assert entry in registry
+
+
+def test_an_extension_that_cannot_be_imported_is_a_line(extension, monkeypatch):
+    extension(RUNTIMES)
+    monkeypatch.setenv("FACESIEVE_EXTENSIONS", "blocks, nowhere")
+    for _ in range(2):
+        with pytest.raises(SettingError, match=r"^FACESIEVE_EXTENSIONS: nowhere cannot be imported"):
+            load_shield("fast", runtime="blocks")
+
+
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_what_lies_elsewhere_is_loaded_by_its_dotted_name_and_never_looked_up_by_it(name, elsewhere):
     registry, spec = registry_of(name), ELSEWHERE[name][1]
