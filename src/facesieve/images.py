@@ -104,7 +104,7 @@ def write_photo(path: Path | str, photo: Photo) -> None:
     path = Path(path)
     format = _WRITTEN.get(path.suffix.lower())
     if format is None:
-        raise ImageError(f"{printable(str(path))}: no image format of this extension; use one of {', '.join(_WRITTEN)}")
+        raise ImageError("no image format of this extension", path, f"use one of {', '.join(_WRITTEN)}")
     write_atomic(path, _encode(photo, format, 95))
 
 
@@ -164,13 +164,13 @@ def _decode(data: bytes, decoder: type[ImageFile], max_pixels: int, where: str) 
 
 def _check_size(size: tuple[int, int], max_pixels: int, where: str) -> None:
     width, height = size
-    found = f"{where}: {width:,} x {height:,} pixels"
+    found = f"{width:,} x {height:,} pixels"
     if min(size) < SHORTEST_SIDE:
-        raise ImageError(f"{found}, a side shorter than {SHORTEST_SIDE}; give a larger image")
+        raise ImageError(f"{found}, a side shorter than {SHORTEST_SIDE}", where, "give a larger image")
     if max(size) > LONGEST_SIDE:
-        raise ImageError(f"{found}, a side longer than {LONGEST_SIDE:,}; make it smaller")
+        raise ImageError(f"{found}, a side longer than {LONGEST_SIDE:,}", where, "make it smaller")
     if width * height > max_pixels:
-        raise ImageError(f"{found}, more than the limit of {max_pixels:,}; make it smaller, or raise the limit")
+        raise ImageError(f"{found}, more than the limit of {max_pixels:,}", where, "make it smaller, or raise the limit")
 
 
 def _turn(image: ImageFile) -> Image.Transpose | None:
@@ -250,7 +250,7 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
 
 def _encode(photo: Photo, format: str, quality: int) -> bytes:
     if not 1 <= quality <= 100:
-        raise SettingError(f"quality {quality} is outside 1 to 100; the default is 95")
+        raise SettingError(f"quality {quality} is outside 1 to 100", advice="the default is 95")
     options: dict[str, dict[str, Any]] = {
         "JPEG": {"quality": quality, "subsampling": 0},  # 4:4:4, colour as fine as brightness
         "WEBP": {"quality": quality},
