@@ -24,7 +24,7 @@ from facesieve.service.keys import Keys
 from facesieve.service.logs import event, log_to_stderr
 from facesieve.service.metrics import Metrics
 from facesieve.service.proxy import create_proxy
-from facesieve.service.settings import Settings, service_link
+from facesieve.service.settings import Settings, has_service_link
 from facesieve.shield import Shield, load_shield
 
 
@@ -104,7 +104,7 @@ def serve(settings: Settings) -> None:
 def begin_log(settings: Settings) -> None:
     """Log to standard error from now on, first of all a variable that is not taken for a setting."""
     log_to_stderr(settings.log_level)
-    if service_link() is not None:
+    if has_service_link():
         fields: dict[str, object] = {
             "variable": "FACESIEVE_PORT",
             "reason": "Kubernetes made it for a Service; set enableServiceLinks: false",

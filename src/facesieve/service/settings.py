@@ -107,16 +107,15 @@ def _environment() -> dict[str, Any]:
         model_config = SettingsConfigDict(env_prefix="FACESIEVE_", env_ignore_empty=True)
 
     found = EnvSettingsSource(Variables)()
-    if service_link() is not None:
+    if has_service_link():
         found.pop("port", None)
     return found
 
 
-def service_link() -> str | None:
-    """``FACESIEVE_PORT`` where Kubernetes made it, or None.
+def has_service_link() -> bool:
+    """Whether ``FACESIEVE_PORT`` is none of ours.
 
-    Into the pods beside a Service called facesieve it injects the Service's address, such as
+    Into the pods beside a Service called facesieve Kubernetes injects the Service's address, such as
     ``tcp://10.0.0.1:8000``, under the very name of this setting.
     """
-    port = os.environ.get("FACESIEVE_PORT", "")
-    return port if port.startswith("tcp://") else None
+    return os.environ.get("FACESIEVE_PORT", "").startswith("tcp://")
