@@ -20,12 +20,12 @@ def unit_rows(values: ArrayLike, what: str, dimensions: int | None = None) -> Ro
     try:
         rows: Rows = np.asarray(values, np.float32)
     except (TypeError, ValueError) as error:
-        raise InputError("not an array of numbers; give rows of an embedder", what) from error
+        raise InputError("not an array of numbers", what, "give rows of an embedder") from error
     if rows.ndim != 2 or dimensions not in (None, rows.shape[1]):
         wanted = "D" if dimensions is None else dimensions
         raise InputError(f"shape {rows.shape}, but rows of shape (N, {wanted}) are needed", what)
     if not np.all(np.abs(np.linalg.norm(rows, axis=1) - 1) <= TOLERANCE):  # NaN and infinity fail as well
-        raise InputError("not all finite rows of norm 1; divide each row by its norm", what)
+        raise InputError("not all finite rows of norm 1", what, "divide each row by its norm")
     return rows
 
 

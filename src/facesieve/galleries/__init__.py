@@ -30,7 +30,7 @@ def create_gallery(location: str, *, embedder: str, dimensions: int) -> Gallery:
     A folder must be new, empty or a gallery; its parents are made.
     """
     if dimensions < 1:
-        raise InputError(f"a gallery of {dimensions} dimensions cannot be; use those of the embedder")
+        raise InputError(f"a gallery of {dimensions} dimensions cannot be", advice="use those of the embedder")
     embedder = checked_name(embedder, "an embedder's name")
     return _checked(_back_end(location).create(location, embedder, dimensions), embedder, dimensions)
 

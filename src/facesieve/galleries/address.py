@@ -27,10 +27,10 @@ class Address:
             options = dict(parse_qsl(parts.query, keep_blank_values=True))
             passwords = [parts.password or "", options.get("password", "")]
         except ValueError as error:
-            raise InputError("the gallery's URL cannot be read; write postgresql://USER@HOST:PORT/DATABASE") from error
+            raise InputError("the gallery's URL cannot be read", advice="write postgresql://USER@HOST:PORT/DATABASE") from error
         name = options.pop("gallery", "")
         if not re.fullmatch(r"[a-z0-9_]{0,40}", name):
-            raise InputError(f"gallery={name!r} in the URL: use at most 40 of a-z, 0-9 and _")
+            raise InputError(f"gallery={name!r} in the URL", advice="use at most 40 of a-z, 0-9 and _")
         url = urlunsplit(parts._replace(query=urlencode({"connect_timeout": "10", **options}, quote_via=quote)))
         shown = f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}" + (f"?gallery={name}" if name else "")
         secrets = frozenset(form for word in passwords for form in (word, unquote(word), quote(word)) if form)

@@ -101,7 +101,7 @@ class Gallery(ABC):
         """
         rows, purifier = unit_rows(rows, "probes", self.dimensions), checked_label(purifier)
         if count < 1:
-            raise InputError(f"{count} people cannot be looked for; ask for 1 or more")
+            raise InputError(f"{count} people cannot be looked for", advice="ask for 1 or more")
         with self._reading():
             nearest = self._nearest(self._labels_to_search(purifier))
             return [best_people(partial(nearest, row), count) for row in rows]

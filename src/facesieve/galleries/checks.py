@@ -19,11 +19,11 @@ def checked_name(text: str, what: str = "a person's name") -> str:
     """
     name = unicodedata.normalize("NFC", text).strip()
     if not name:
-        raise InputError(f"{what} is empty; give one")
+        raise InputError(f"{what} is empty", advice="give one")
     if len(name) > LONGEST_NAME:
         raise InputError(f"{what} has {len(name)} characters, at most {LONGEST_NAME} are allowed: '{name[:20]}...'")
     if bad := next((c for c in name if unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"}), None):
-        raise InputError(f"{what} holds the control character U+{ord(bad):04X}; leave it out: {name!r}")
+        raise InputError(f"{what} holds the control character U+{ord(bad):04X}: {name!r}", advice="leave it out")
     return name
 
 
@@ -38,9 +38,9 @@ def checked_people(people: Mapping[str, Mapping[str, Rows]], dimensions: int) ->
     for given, templates in people.items():
         person = checked_name(given)
         if person in checked:
-            raise InputError(f"{person} is given twice; give all templates of a person at once")
+            raise InputError(f"{person} is given twice", advice="give all templates of a person at once")
         if not templates:
-            raise InputError(f"{person}: no templates; give at least one")
+            raise InputError(f"{person}: no templates", advice="give at least one")
         checked[person] = {}
         for name, rows in templates.items():
             label = checked_label(name)
@@ -48,7 +48,7 @@ def checked_people(people: Mapping[str, Mapping[str, Rows]], dimensions: int) ->
                 raise InputError(f"{person}: the purifier {label} is given twice")
             checked[person][label] = unit_rows(rows, f"{person}, templates of {label}", dimensions)
             if not len(rows):
-                raise InputError(f"{person}: no templates of {label}; give at least one, or leave the label out")
+                raise InputError(f"{person}: no templates of {label}", advice="give at least one, or leave the label out")
     if not checked:
-        raise InputError("nobody to enrol; give at least one person")
+        raise InputError("nobody to enrol", advice="give at least one person")
     return checked

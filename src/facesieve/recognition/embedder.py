@@ -68,5 +68,5 @@ def in_parts(embed: Callable[[Crops], Rows], crops: Crops, dimensions: int, size
 def differentiable(embedder: Embedder) -> TorchEmbedder:
     """The embedder, if an attack can differentiate through it. Raises ``EmbedderError`` for one that gives no gradients."""
     if not isinstance(embedder, TorchEmbedder):
-        raise EmbedderError(f"{embedder.name} gives no gradients; use SFace or FaceNet")
+        raise EmbedderError(f"{embedder.name} gives no gradients", advice="use SFace or FaceNet")
     return embedder

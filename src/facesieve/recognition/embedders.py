@@ -13,6 +13,7 @@ from facesieve.registry import Registry
 
 # By name, or for files by suffix. A loader takes what the user wrote, such as ``arcface.onnx?mean=0&std=1``.
 EMBEDDERS: Registry[Callable[[str], Embedder]] = Registry("embedder", room="facesieve.recognition")
+KNOWN = "give sface, dlib, a FaceNet folder or .pt file, or an .onnx file"
 
 
 def load_embedder(spec: str = "sface") -> Embedder:
@@ -31,7 +32,7 @@ def load_embedder(spec: str = "sface") -> Embedder:
         return EMBEDDERS[suffix](spec) if suffix in EMBEDDERS else _facenet(spec)
     if ":" in name:
         return EMBEDDERS.load(name)(spec)
-    raise EmbedderError(f"no embedder {spec!r}: give sface, dlib, a FaceNet folder or .pt file, or an .onnx file")
+    raise EmbedderError(f"no embedder {spec!r}", advice=KNOWN)
 
 
 def _sface(spec: str) -> Embedder:

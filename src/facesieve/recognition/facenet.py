@@ -149,7 +149,7 @@ class FaceNet(TorchEmbedder, nn.Module):
     def classify(self, crops: Tensor) -> Tensor:
         """The classifier's logits (B, classes) for such crops. Raises ``EmbedderError`` without a classifier."""
         if self.logits is None:
-            raise EmbedderError(f"{self.name} has no classifier; train one with `facesieve train recogniser`")
+            raise EmbedderError(f"{self.name} has no classifier", advice="train one on the people to be told apart")
         head: Tensor = self.logits(self.features(crops).to(self.logits.weight.dtype))
         return head.to(crops.dtype)
 

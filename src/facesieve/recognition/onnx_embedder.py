@@ -157,7 +157,7 @@ def _open(path: Path, data: bytes) -> _Graph:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         if "xternal data" in str(error):
-            raise EmbedderError("its weights lie in a second file; save it as one, without external data", path) from error
+            raise EmbedderError("its weights lie in a second file", path, "save it as one, without external data") from error
         raise EmbedderError(f"ONNX Runtime cannot open it: {one_line(error)}", path) from error
     inputs = session.get_inputs()
     if len(inputs) != 1:
