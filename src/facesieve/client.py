@@ -79,7 +79,7 @@ _ERRORS: dict[int, type[ClientError]] = {
 
 
 class Client:
-    """A service at ``url``; a context manager, or close it. ``timeout`` in seconds. One client serves one thread.
+    """A service at ``url``; use it as a context manager, or close it. ``timeout`` in seconds. One client serves one thread.
 
     Every method raises a ``ClientError``, or ``InputError`` for a file that cannot be read.
     """
@@ -200,7 +200,7 @@ def _bytes(image: Image) -> bytes:
 
 
 def _error(answer: httpx.Response) -> ClientError:
-    """The problem in an answer; of a server that does not speak problem JSON, the status alone."""
+    """The problem in an answer; of a server that does not speak problem JSON, only the status."""
     try:
         problem = answer.json()
         message, kind = str(problem["detail"]), str(problem["type"]).rpartition(":")[2]

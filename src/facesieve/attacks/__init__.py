@@ -1,6 +1,6 @@
 """Attacks: functions that change images within a ball so that an objective rises.
 
-An attack is ``attack(objective, images, eps=..., ...) -> images``; its goal is an object apart from it
+An attack is ``attack(objective, images, eps=..., ...) -> images``; its goal is a separate object
 (``objectives``). Threat models are composition: the oblivious attacker's objective is over an embedder,
 the white-box attacker's over the embedder behind the purifier. ``ATTACKS`` holds those that an
 experiment can name, each with what it needs and sees; a file of this room registers what it adds.
@@ -46,14 +46,14 @@ Craft = Callable[[Goal, Tensor, Budget, Sequence[int]], Tensor]
 class Attack:
     """One attack by name.
 
-    ``craft(goal, images, budget, seeds)`` takes images (B, 3, H, W) in [0, 1] and gives back such images, inside ball
+    ``craft(goal, images, budget, seeds)`` takes images (B, 3, H, W) in [0, 1] and returns such images, inside ball
     and range; image ``i`` depends on its pixels, its label and ``seeds[i]`` alone, not on the batch. It may raise
     ``MissingExtraError`` where its library is not installed.
     """
 
     name: str
     norm: Norm
-    needs_gradient: bool  # False: sees scores alone
+    needs_gradient: bool  # False: sees only scores
     sees_defence: bool  # whether its scores can be those behind a defence that draws noise
     craft: Craft
 

@@ -1,8 +1,8 @@
 """Attacks that see the defence: its scores, over its randomness.
 
 Athalye, Carlini, Wagner, "Obfuscated Gradients Give a False Sense of Security", ICML 2018: expectation
-over transformation (EOT, the mean over draws of a random defence). What stands in for a gradient that is
-missing (BPDA) is in ``Purifier.for_attacker``.
+over transformation (EOT, the mean over draws of a random defence). The substitute for a missing gradient
+(BPDA) is in ``Purifier.for_attacker``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from facesieve.purify import Purifier
 
 @dataclass(frozen=True, eq=False)
 class EotScores:
-    """Scores behind a purifier, the mean of ``eot_samples`` of its noise; every call draws anew.
+    """Scores behind a purifier, the mean over ``eot_samples`` draws of its noise; every call draws afresh.
 
     ``seeds``, one per image, are the attacker's: the noise that the purifier will draw is not known to
     them. An image's scores depend on its seed and on how often it was asked, not on the batch.

@@ -71,7 +71,7 @@ def pgd_l2(
 ) -> Tensor:
     """Projected gradient ascent in the L2 ball of radius ``eps`` around each image, by steps of length ``step``.
 
-    Otherwise as ``pgd``. The range [0, 1] is met after the ball: that can only shorten a perturbation.
+    Otherwise as ``pgd``. The range [0, 1] is applied after the ball: that can only shorten a perturbation.
     """
     _check(images, eps, step, iterations, seeds)
 
@@ -125,7 +125,7 @@ def box(images: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def _uniform(images: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Uniform draws in [0, 1), of each image by its own seed; drawn on the CPU, alike on every device."""
+    """Uniform draws in [0, 1), for each image from its own seed; drawn on the CPU, the same for every device."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     draws = [torch.rand(images.shape[1:], generator=generator, dtype=images.dtype) for generator in generators]
     return torch.stack(draws).to(images.device)

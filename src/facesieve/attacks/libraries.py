@@ -1,10 +1,10 @@
-"""Attacks of kept libraries, behind the same shape as our own: ``attack(scores, images, labels, ...) -> images``.
+"""Attacks of maintained libraries, with the same signature as our own: ``attack(scores, images, labels, ...) -> images``.
 
 MI-FGSM and C&W from the Adversarial Robustness Toolbox, AutoAttack and its parts from pyautoattack. Both
-draw from torch's global random state and decide some things over a whole batch. So every image is
-attacked by itself, from a seed of its own, and the global state is put back; the result is what the
-image gets alone. It is brought into ball and range exactly. All are untargeted, on scores (B, C) that a
-softmax makes sense of: logits, or ``objectives.similarities`` with a scale.
+draw from torch's global random state and make some decisions over a whole batch. So every image is
+attacked separately, from its own seed, and the global state is restored; the result is what the
+image gets alone. It is projected into ball and range exactly. All are untargeted, on scores (B, C) that
+suit a softmax: logits, or ``objectives.similarities`` with a scale.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def fab(
 def square(
     scores: Scores, images: Tensor, labels: Tensor, *, eps: float, seeds: Sequence[int], queries: int = 5000, norm: Norm = "linf"
 ) -> Tensor:
-    """The square attack, by scores alone: Andriushchenko et al., ECCV 2020. ``queries`` of the scores an image at most."""
+    """The square attack, by scores alone: Andriushchenko et al., ECCV 2020. At most ``queries`` of the scores per image."""
 
     def tune(attack: Any) -> Any:
         attack.square.n_queries = queries
@@ -157,7 +157,7 @@ def _part(
         attack.seed = seed
         with torch.no_grad():
             if scores(image).argmax(1) != label:
-                return image  # fooled already; these attacks look for nothing better
+                return image  # already fooled; these attacks look for nothing better
         found = attack.perturb(image, label)
         return found if isinstance(found, Tensor) else found[0]
 
@@ -167,7 +167,7 @@ def _part(
 def _each(
     one: Callable[[Tensor, Tensor, int], Tensor], images: Tensor, labels: Tensor, seeds: Sequence[int], eps: float, norm: Norm
 ) -> Tensor:
-    """Each image (1, 3, H, W) by itself, and the results in ball and range."""
+    """Each image (1, 3, H, W) separately, and the results in ball and range."""
     if eps <= 0 or len(seeds) != len(images):
         raise SettingError(f"eps {eps} must be above 0, and {len(seeds)} seeds for {len(images)} images must be one each")
     parts = []

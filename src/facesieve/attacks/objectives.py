@@ -1,6 +1,6 @@
 """What an attack raises: a loss for each image, differentiable.
 
-Scores are higher the more an image is like a person: logits of a closed set, or similarities with
+The more an image is like a person, the higher the score: logits of a closed set, or similarities with
 templates. An objective holds the labels or rows of the batch that is attacked.
 """
 
@@ -24,8 +24,8 @@ def similarities(embedder: TorchEmbedder, templates: Tensor, owners: Tensor | No
     """Scores ``scale`` times the cosine with each person's template; of several, the best.
 
     ``templates`` (T, D), unit rows; ``owners`` (T,) says whose each is, 0 ... C - 1, each person at least
-    once; None where row ``c`` is person ``c``'s. A ``scale`` of 30 or so makes a softmax of cosines as
-    decided as that of a classifier.
+    once; None where row ``c`` is person ``c``'s. A ``scale`` of about 30 makes a softmax of cosines as
+    decisive as that of a classifier.
     """
     if owners is None:
         return lambda images: scale * embedder.embed(images) @ templates.T
@@ -89,7 +89,7 @@ class TargetedMargin:
 
 @dataclass(frozen=True, eq=False)
 class PushAway:
-    """Dodging: minus the cosine with one's own template, ``own`` (B, D), unit rows."""
+    """Dodging: minus the cosine with the person's own template, ``own`` (B, D), unit rows."""
 
     embedder: TorchEmbedder
     own: Tensor

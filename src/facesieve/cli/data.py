@@ -17,7 +17,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Labelled photographs: choose 
 
 @data_app.callback()
 def _data() -> None:
-    """Keeps `select` a command of its own name while it is the only one."""
+    """Keeps `select` a named command while it is the only one."""
 
 
 @data_app.command()
@@ -30,10 +30,10 @@ def select(
     config: Annotated[Path | None, typer.Option(help="A TOML file with a [data] table, as in experiments/.")] = None,
     minimum: Annotated[int | None, typer.Option(help="Images that a person must have.")] = None,
     people: Annotated[int | None, typer.Option(help="How many people, at random.")] = None,
-    train: Annotated[int | None, typer.Option(help="Training images of each.")] = None,
-    test: Annotated[int | None, typer.Option(help="Test images of each.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed chooses the same.")] = None,
-    aligned: Annotated[bool | None, typer.Option(help="The images are aligned face crops already.")] = None,
+    train: Annotated[int | None, typer.Option(help="Training images of each person.")] = None,
+    test: Annotated[int | None, typer.Option(help="Test images of each person.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed makes the same choice.")] = None,
+    aligned: Annotated[bool | None, typer.Option(help="The images are already aligned face crops.")] = None,
     beyond: Annotated[
         Path | None,
         typer.Option(help="A manifest: its people, and in place of its test images the next of each, to choose settings on."),

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 def evaluate(
     experiment: Annotated[Path, typer.Argument(help="A TOML file, as in experiments/.")],
     source: Annotated[Path, typer.Option(help="The labelled data: one folder per person, train.rec, or a saved data set.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; what is there already is not done again.")],
-    manifest: Annotated[Path | None, typer.Option(help="A selection that `facesieve data select` made from the data.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; finished work in it is not repeated.")],
+    manifest: Annotated[Path | None, typer.Option(help="A selection made from the data by `facesieve data select`.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of batches that several runs share.")] = None,
     targets: Annotated[
-        Path | None, typer.Option(help="A JSON list of targets that the figures which the experiment asks for are kept in.")
+        Path | None, typer.Option(help="A JSON list of targets, in which the figures that the experiment asks for are recorded.")
     ] = None,
 ) -> None:
     """Attack, defend and score, as an experiment's file says; write the record."""
@@ -59,9 +59,9 @@ def choose_scale(
     clean: Annotated[Path, typer.Option(help="Clean sample photographs: one folder per person, two or more photographs each.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the profile, the indicators and the pictures.")],
     adversarial: Annotated[
-        Path | None, typer.Option(help="The same photographs under attack, by the same names; made here if not given.")
+        Path | None, typer.Option(help="The same photographs under attack, with the same names; made here if not given.")
     ] = None,
-    eps: Annotated[float, typer.Option(help="Strength of the attack that is made here, in levels of 255.")] = 2.0,
+    eps: Annotated[float, typer.Option(help="Strength of the attack made here, in levels of 255.")] = 2.0,
     preset: Annotated[str, typer.Option(help="The preset whose scale is chosen.")] = "paper",
     embedder: Annotated[
         str, typer.Option(help="The recogniser: sface, a FaceNet folder or .pt file, or an .onnx file.")

@@ -47,9 +47,9 @@ def remove(person: Annotated[str, typer.Argument(help="The person's name.")], ga
 
 @gallery_app.command()
 def export(
-    target: Annotated[Path, typer.Argument(help="A .jsonl file; one template a line.")], gallery: Location = "gallery"
+    target: Annotated[Path, typer.Argument(help="A .jsonl file; one template per line.")], gallery: Location = "gallery"
 ) -> None:
-    """Write every template to a file, one JSON object a line: person, purifier, row."""
+    """Write every template to a file, one JSON object per line: person, purifier, row."""
     from facesieve.files import write_atomic
 
     with opened(gallery) as store:
@@ -63,8 +63,8 @@ def export(
 
 @gallery_app.command()
 def calibrate(
-    probes: Annotated[Path, typer.Argument(help="A folder with one folder a person: photographs that are not enrolled.")],
-    far: Annotated[float, typer.Option(min=0, max=1, help="The false-accept rate wanted.")] = 0.01,
+    probes: Annotated[Path, typer.Argument(help="A folder with one folder per person, of photographs that are not enrolled.")],
+    far: Annotated[float, typer.Option(min=0, max=1, help="The desired false-accept rate.")] = 0.01,
     gallery: Location = "gallery",
     shield: ShieldName = "fast",
     scale: Scale = None,
@@ -98,7 +98,7 @@ def calibrate(
 
 
 def _probe_rows(front: Front, everyone: dict[str, list[Path]]) -> tuple[Rows, list[str]]:
-    """An embedding of every photograph that can be used, and whose it is; the others are said."""
+    """An embedding of every usable photograph, and whose it is; the others are reported."""
     import numpy as np
 
     rows, people = [], []
@@ -116,7 +116,7 @@ def _probe_rows(front: Front, everyone: dict[str, list[Path]]) -> tuple[Rows, li
 
 @gallery_app.command()
 def index(gallery: Location = "gallery") -> None:
-    """Make searches of a large gallery faster; what is enrolled later is found as well."""
+    """Make searches of a large gallery faster; people enrolled later are found as well."""
     with opened(gallery) as store:
         indexed = store.build_index()
     out.print(f"{gallery}: indexed" if indexed else f"{gallery}: too small to need an index; tidied up")

@@ -77,10 +77,10 @@ class Front:
 
 
 def enrol(
-    person: Annotated[str, typer.Argument(help="The person's name; with --folders, a folder with one folder a person.")],
+    person: Annotated[str, typer.Argument(help="The person's name; with --folders, a folder with one folder per person.")],
     photos: Annotated[list[Path] | None, typer.Argument(help="Photographs of this person, one face each.")] = None,
     gallery: Location = "gallery",
-    folders: Annotated[bool, typer.Option("--folders", help="Enrol everyone in a folder that has one folder a person.")] = False,
+    folders: Annotated[bool, typer.Option("--folders", help="Enrol everyone in a folder with one folder per person.")] = False,
     templates: Annotated[str, typer.Option(help="raw, purified or both: what the templates are made from.")] = "raw",
     embedder: Embedding = "sface",
     shield: ShieldName = "fast",
@@ -146,7 +146,7 @@ def identify(
 
 
 def _finish(failures: Sequence[str]) -> None:
-    """Say what did not work; exit code 1 if anything did not."""
+    """Report what did not work; exit code 1 if anything did not."""
     for line in failures:
         errors.print(f"  {line}")
     if failures:
@@ -192,7 +192,7 @@ def _name(face: Identified) -> str:
 def verify(
     photo: Annotated[Path, typer.Argument(help="A photograph with one face.")],
     other: Annotated[Path | None, typer.Argument(help="Another photograph, to compare with instead of a person.")] = None,
-    person: Annotated[str | None, typer.Option(help="The enrolled person that it is said to be.")] = None,
+    person: Annotated[str | None, typer.Option(help="The enrolled person to compare with.")] = None,
     gallery: Location = "gallery",
     shield: ShieldName = "fast",
     scale: Scale = None,
@@ -201,7 +201,7 @@ def verify(
     seed: Seed = None,
     json_: AsJson = False,
 ) -> None:
-    """Say whether a photograph shows a person, or two photographs the same one; exit code 1 if not."""
+    """Say whether a photograph shows a person, or two photographs the same person; exit code 1 if not."""
     if (other is None) == (person is None):
         raise InputError("give either a second photograph or --person NAME")
     front = Front.load(embedder, shield, scale, seed)

@@ -1,4 +1,4 @@
-"""The terms of everything that an installation holds: weight files by their cards, dependencies by their metadata."""
+"""The terms of everything in an installation: weight files by their cards, dependencies by their metadata."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import typer
 
 from facesieve.cli.terminal import out
 
-LONGEST = 100  # letters of a licence; some packages put the whole text where its name belongs
+LONGEST = 100  # characters of a licence; some packages put the whole text where its name belongs
 
 
 @dataclass(frozen=True)
 class Terms:
-    """One thing and under which terms it may be used."""
+    """One thing, and the terms under which it may be used."""
 
     kind: str  # "weights" or "package"
     name: str
@@ -43,7 +43,7 @@ def licences(json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
 
 
 def weight_terms() -> Iterator[Terms]:
-    """Of the weight files that ship with the package: what their cards say."""
+    """Those of the weight files that ship with the package, from their cards."""
     folder = Path(__file__).parent.parent / "weights"
     for path in sorted([*folder.glob("*.card.json"), *folder.glob("*/card.json")]):
         card = json.loads(path.read_text(encoding="utf-8"))
@@ -78,7 +78,7 @@ def _plain(name: str) -> str:
 
 
 def licence_of(about: metadata.PackageMetadata) -> str:
-    """A package's licence in a line: its SPDX expression where it has one, else its classifiers, else what it calls it."""
+    """A package's licence in a line: its SPDX expression where it has one, else its classifiers, else its own words."""
     named = about.get("License-Expression")
     if named:
         return str(named)

@@ -55,7 +55,7 @@ def load_identifier(embedder: str, shield: str, scale: int | None = None) -> tup
 
 @contextmanager
 def opened(location: str, identifier: Identifier | None = None, *, create: bool = False) -> Iterator[Gallery]:
-    """The gallery, closed afterwards; with ``create`` made where there is none."""
+    """The gallery, closed afterwards; with ``create`` it is made if there is none."""
     from facesieve.galleries import create_gallery, open_gallery
 
     if create and identifier is not None:
@@ -71,7 +71,7 @@ def opened(location: str, identifier: Identifier | None = None, *, create: bool 
 
 
 def everyone_in(person: str, photos: list[Path], folders: bool) -> dict[str, list[Path]]:
-    """Whose photographs: those of one person, or with ``folders`` of everyone who has a folder in ``person``."""
+    """Photographs by person: those of one person, or with ``folders`` of everyone who has a folder in ``person``."""
     if not folders:
         if not photos:
             raise InputError(f"no photographs of {person}: facesieve enrol {person!r} PHOTO... (or --folders with a folder)")

@@ -1,4 +1,4 @@
-"""The commands under `prior`, and what tells about this installation: `presets`, `info`."""
+"""The commands under `prior`, and those about this installation: `presets`, `info`."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def presets(json_: AsJson = False) -> None:
 
 
 def info() -> None:
-    """Say what this machine offers, which path will run, and which priors ship with the package."""
+    """Say what this machine offers, which hardware will be used, and which priors ship with the package."""
     from facesieve.hardware import summary
     from facesieve.priors.embedded import EMBEDDED, embedded_prior_folder
     from facesieve.priors.folder import read_card

@@ -37,14 +37,14 @@ def purify(
     eta: Annotated[float | None, typer.Option(help="Share of fresh noise in each step, 0 to 1.")] = None,
     sigma_y: Annotated[float | None, typer.Option(help="Noise level assumed in the photograph, for images in [-1, 1].")] = None,
     seed: Seed = None,
-    aligned: Annotated[bool, typer.Option("--aligned", help="The inputs are aligned face crops already.")] = False,
+    aligned: Annotated[bool, typer.Option("--aligned", help="The inputs are already aligned face crops.")] = False,
     paste: Annotated[
         bool, typer.Option("--paste/--no-paste", help="Put faces back into the photo, or write the aligned crops.")
     ] = True,
     grid: Annotated[
         bool, typer.Option("--grid", help="Also write grid.png: each face, each stage, the amplified difference.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make again what is there already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remake results that already exist.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Faces that are purified together, across photographs.")] = 8,
     precision: Precision = "auto",
     device: Device = "auto",
@@ -57,10 +57,11 @@ def purify(
         typer.Option(help="Of shards: drop a photograph that cannot be purified (the default), or keep it as it was."),
     ] = None,
     format: Annotated[
-        list[str] | None, typer.Option(help="A further format of shards, as .suffix=package.module:object. It is code that runs.")
+        list[str] | None,
+        typer.Option(help="A further format of shards, as .suffix=package.module:object. It is code that will run."),
     ] = None,
     cluster: Annotated[
-        str | None, typer.Option(help="Purify on a Ray cluster: its address, auto for the one that runs here, or local.")
+        str | None, typer.Option(help="Purify on a Ray cluster: its address, auto for the one running here, or local.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Workers on the cluster; as many as fit if not given.")] = None,
 ) -> None:
@@ -96,7 +97,7 @@ def purify_all(
     cluster: str | None = None,
     workers: int | None = None,
 ) -> None:
-    """Purify units, here or on the cluster at an address; print a summary, and leave with code 1 if anything failed.
+    """Purify units, here or on the cluster at an address; print a summary, and exit with code 1 if anything failed.
 
     Failures in shards and on a cluster, of which there may be many, are listed in ``failures.jsonl``.
     """

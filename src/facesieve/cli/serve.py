@@ -16,19 +16,19 @@ serve_app = typer.Typer(rich_markup_mode="markdown", help="Serve the shield over
 keys_app = typer.Typer(no_args_is_help=True, help="API keys: add, list, remove. The file holds hashes, never a key.")
 serve_app.add_typer(keys_app, name="keys")
 
-Config = Annotated[Path | None, typer.Option("--config", envvar="FACESIEVE_CONFIG", help="TOML file of settings, one a line.")]
+Config = Annotated[Path | None, typer.Option("--config", envvar="FACESIEVE_CONFIG", help="TOML file of settings, one per line.")]
 Cluster = Annotated[
     str | None, typer.Option("--cluster", help="Serve on Ray: local, auto, or the address of one; otherwise in this process.")
 ]
 KeyFile = Annotated[
-    Path, typer.Option("--keys", envvar="FACESIEVE_KEYS", help="The file of keys, the same that the service is given.")
+    Path, typer.Option("--keys", envvar="FACESIEVE_KEYS", help="The keys file, the one that the service is given.")
 ]
 
 
 def serve(context: typer.Context, config: Path | None, cluster: str | None, **given: Any) -> None:
     """Serve the shield over HTTP. With --upstream: purify the photographs in calls to another server.
 
-    Each setting is an option, an environment variable and a line of the --config file, taken in this order.
+    Each setting is an option, an environment variable and a line of the --config file, in this order of precedence.
     """
     if context.invoked_subcommand is not None:
         return
@@ -82,7 +82,7 @@ serve_app.callback(invoke_without_command=True)(serve)
 
 @keys_app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="What the key is called in lists and logs.")],
+    name: Annotated[str, typer.Argument(help="The key's name in lists and logs.")],
     keys: KeyFile,
     scope: Annotated[list[str], typer.Option(help="identify, gallery or purify; may be given more than once.")],
 ) -> None:
@@ -103,7 +103,7 @@ def list_(keys: KeyFile) -> None:
 
 @keys_app.command()
 def remove(name: Annotated[str, typer.Argument(help="The key's name.")], keys: KeyFile) -> None:
-    """Make a key useless, also for a service that runs."""
+    """Make a key useless, also for a running service."""
     from facesieve.service.keys import remove_key
 
     remove_key(keys, name)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 out = Console(highlight=False, soft_wrap=True, markup=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
-# What can be done about an error on the command line; the library, which is asked by others too, cannot say it.
+# What can be done about an error on the command line; the library, which has other callers too, cannot say it.
 ADVICE: dict[type[FacesieveError], str] = {
     NoFaceError: "if the image is an aligned face crop already, use --aligned",
     NotSquareError: "leave --aligned out to find its face",
@@ -33,13 +33,13 @@ def advised(error: FacesieveError) -> FacesieveError:
 
 
 def advised_line(line: str, kind: str) -> str:
-    """As ``advised``, of an error of which only its line and the name of its type are left."""
+    """As ``advised``, for an error of which only its line and the name of its type are left."""
     advice = next((text for known, text in ADVICE.items() if known.__name__ == kind), None)
     return line if advice is None else f"{line}; {advice}"
 
 
 def fail(error: FacesieveError | str) -> NoReturn:
-    """Print one line and leave with code 2."""
+    """Print one line and exit with code 2."""
     line = str(advised(error)) if isinstance(error, FacesieveError) else error
     errors.print(Text.assemble(("error:", "bold red"), f" {line}"))
     sys.exit(2)

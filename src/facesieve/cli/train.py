@@ -16,12 +16,12 @@ from facesieve.progress import Progress
 if TYPE_CHECKING:
     from facesieve.train.settings import Training
 
-train_app = typer.Typer(no_args_is_help=True, help="Train a prior, a recogniser or a defence of your own.")
+train_app = typer.Typer(no_args_is_help=True, help="Train your own prior, purifier, recogniser or defence.")
 
 Kind = TypeVar("Kind", bound="Training")
 
 Data = Annotated[Path, typer.Option(help="Folder of photographs with one face each.")]
-Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the checkpoint, the curves and what is finished.")]
+Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the checkpoint, the curves and the result.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value, as in `--set batch=32`.")]
 Minutes = Annotated[float, typer.Option(help="How often to save.")]
 Manifest = Annotated[Path, typer.Option(help="What `facesieve data select` wrote.")]
@@ -46,11 +46,11 @@ def distil_command(
     teacher: Annotated[str, typer.Option(help="The embedder to learn from, as `--embedder` names it elsewhere.")] = "sface",
     manifest: Annotated[Path | None, typer.Option(help="Add the training images of a manifest, without their labels.")] = None,
     source: Annotated[Path | None, typer.Option(help="The data that the manifest was made from.")] = None,
-    start: Annotated[Path | None, typer.Option(help="Begin with a FaceNet folder or a published .pt file.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Start from a FaceNet folder or a published .pt file.")] = None,
     settings: Settings = None,
     checkpoint_minutes: Minutes = 5.0,
 ) -> None:
-    """Teach FaceNet what another embedder knows, over faces of nobody in particular: a warm start for `recogniser`."""
+    """Teach FaceNet to imitate another embedder, on faces without labels: a warm start for `recogniser`."""
     from facesieve.train.recogniser import distil
     from facesieve.train.settings import Distilling
 
@@ -72,7 +72,7 @@ def recogniser_command(
     start: Annotated[
         Path | None, typer.Option(help="Warm start: a FaceNet folder, as of `train distil`, or a published .pt file.")
     ] = None,
-    teacher: Annotated[str | None, typer.Option(help="An embedder to learn from beside the labels: sface, say.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="An embedder to learn from besides the labels, such as sface.")] = None,
     settings: Settings = None,
     checkpoint_minutes: Minutes = 5.0,
 ) -> None:
@@ -90,7 +90,7 @@ def recogniser_command(
 
 @train_app.command("ddsa")
 def ddsa_command(data: Data, output: Output, settings: Settings = None, checkpoint_minutes: Minutes = 5.0) -> None:
-    """Train the denoising sparse autoencoder, one of the defences to compare with, or resume a training."""
+    """Train the denoising sparse autoencoder, one of the baseline defences, or resume a training."""
     from facesieve.train.ddsa import train_ddsa
     from facesieve.train.settings import DdsaTraining
 
@@ -114,9 +114,9 @@ def faceguard_command(data: Data, output: Output, settings: Settings = None, che
 def purifier_command(
     data: Data,
     output: Output,
-    start: Annotated[Path | None, typer.Option(help="The prior to begin with; the embedded one if not given.")] = None,
+    start: Annotated[Path | None, typer.Option(help="The prior to start from; the embedded one if not given.")] = None,
     recogniser: Annotated[
-        list[str] | None, typer.Option(help="A recogniser that must know the person again; may be given more than once.")
+        list[str] | None, typer.Option(help="A recogniser that must recognise the person; may be given more than once.")
     ] = None,
     settings: Settings = None,
     checkpoint_minutes: Minutes = 5.0,

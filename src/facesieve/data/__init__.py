@@ -1,1 +1,1 @@
-"""Labelled photographs: sources, and which of them an experiment takes."""
+"""Labelled photographs: sources, and the selection that an experiment uses."""

@@ -1,4 +1,4 @@
-"""Aligned crops of many photographs: cut once, kept in a file, read through a map; and which of them are whose, by role.
+"""Aligned crops of many photographs: cut once, kept in a file, read memory-mapped; and whose they are, by role.
 
 Crops are ``uint8`` RGB (N, S, S, 3), aligned to the template. A file of crops is written atomically.
 """
@@ -44,7 +44,7 @@ class LabelledCrops:
 def aligned_crops(manifest: Manifest, source: Source, cache: Path, size: int) -> Crops:
     """The crops (N, size, size, 3) of all images of a manifest, in its order; made once, then memory-mapped.
 
-    Every file's hash is held against the manifest when the crops are made. Raises ``InputError``
+    Every file's hash is compared with the manifest when the crops are made. Raises ``InputError``
     for files that are missing or changed, before anything is written, and for a cache that cannot
     be written or is damaged; ``SettingError`` for a size below 1.
     """
@@ -69,7 +69,7 @@ def of_role(manifest: Manifest, crops: Crops, role: Role) -> LabelledCrops:
 
 
 def verify(manifest: Manifest, source: Source) -> None:
-    """Hold every file against its hash in the manifest.
+    """Compare every file with its hash in the manifest.
 
     Raises ``InputError`` for a source of another kind, and if any file is missing or changed: it
     names the first and says how many.
@@ -166,7 +166,7 @@ def _find_landmarks(folder: Path, paths: list[Path], cache: Path) -> None:
 
 
 def _keep(path: Path, crops: Iterable[Photo], count: int, size: int) -> None:
-    """Write crops in a row, not through a map: a full disk is then an error and no crash."""
+    """Write crops sequentially, not through a map: a full disk is then an error, not a crash."""
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ Landmarks = Annotated[tuple[tuple[FiniteFloat, FiniteFloat], ...], Field(min_len
 class Selection(BaseModel):
     """What is chosen from a source; the defaults are the published protocol's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)  # strict: people = true is no 1
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)  # strict: people = true is not 1
 
     minimum: int = Field(44, ge=1)  # images that an identity must have
     people: int = Field(1000, ge=1)
@@ -57,7 +57,7 @@ class Replaced(BaseModel):
 
 
 class Manifest(BaseModel):
-    """A selection and what came of it. Holds no time and no place: the same choice is the same file."""
+    """A selection and its outcome. It holds no time and no place: the same choice is the same file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""InsightFace's RecordIO: how CASIA-WebFace and its kin are passed round (``train.rec`` and ``train.idx``).
+"""InsightFace's RecordIO: the form in which CASIA-WebFace and similar sets are distributed (``train.rec`` and ``train.idx``).
 
 A record is the magic number, a word with a 3-bit continuation flag and a 29-bit length, the data,
 and padding to four bytes (dmlc-core, ``recordio.h``; a magic number inside the data splits it into
@@ -23,7 +23,7 @@ _WORDS = struct.Struct("<II")
 
 
 class RecordFile:
-    """A record file with its index, which lies beside it under the same name. Raises ``InputError`` for other files."""
+    """A record file with its index, which lies next to it under the same name. Raises ``InputError`` for other files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

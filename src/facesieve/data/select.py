@@ -23,7 +23,7 @@ TABLES = frozenset({"data", "recogniser", "attacks", "defences", "run", "targets
 
 
 def read_selection(config: Path | None, given: Mapping[str, Any]) -> Selection:
-    """The ``[data]`` table of an experiment's TOML file, with what is ``given`` in its place.
+    """The ``[data]`` table of an experiment's TOML file, overridden by what is ``given``.
 
     Raises ``SettingError`` for a key that does not exist or does not fit, ``InputError`` for a file
     that cannot be read.
@@ -48,7 +48,7 @@ def _data_table(config: Path) -> dict[str, Any]:
 
 
 def select(source: Source, selection: Selection, *, report: Report = silent) -> Manifest:
-    """Choose people and images at random by the seed; only what is chosen is read.
+    """Choose people and images at random by the seed; only chosen images are read.
 
     One person's images do not depend on who else is there. An image that cannot be read or has no
     face is replaced by that person's next; a person who runs out, by the next person; both are
@@ -78,7 +78,7 @@ def select(source: Source, selection: Selection, *, report: Report = silent) -> 
 
 
 def select_beyond(source: Source, tested: Manifest, *, report: Report = silent) -> Manifest:
-    """Photographs to choose settings on, which are in no test: in place of a manifest's test images each person's next one.
+    """Photographs to choose settings on, which are in no test: each person's next images, in place of a manifest's test images.
 
     People and training images are those of ``tested``; its test images are listed as replaced. Raises as ``select``, and
     ``InputError`` where the source is not the one that ``tested`` was selected from.

@@ -14,7 +14,7 @@ _OF_DATASETS = ("dataset_info.json", "state.json", "dataset_dict.json")
 
 
 class Source(Protocol):
-    """Identities and their images, by name; bytes are read when they are asked for."""
+    """Identities and their images, by name; bytes are read on demand."""
 
     @property
     def kind(self) -> str:

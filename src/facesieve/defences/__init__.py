@@ -1,7 +1,7 @@
-"""Defences that purification is compared with, each a ``Stage``: crops and noise to crops.
+"""Baseline defences to compare purification with, each a ``Stage``: crops and noise to crops.
 
-``DEFENCES[name](**settings)`` makes one; one that ``needs_prior`` takes ``prior=...``, too. Settings that do
-not fit raise ``SettingError``. A file of this room registers what it adds.
+``DEFENCES[name](**settings)`` makes one; one that ``needs_prior`` takes ``prior=...``, too. Unsuitable
+settings raise ``SettingError``. A file of this room registers what it adds.
 """
 
 from __future__ import annotations

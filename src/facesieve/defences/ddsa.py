@@ -81,7 +81,7 @@ class Ddsa(Stage):
 
     After Bakhti, Fezza, Hamidouche and Déforges, "DDSA: A Defense Against Adversarial Attacks Using
     Deep Denoising Sparse Autoencoder", IEEE Access 2019. Followed: an autoencoder before the
-    recogniser, trained without any attack to give clean images back from noised ones, with a penalty
+    recogniser, trained without any attack to recover clean images from noisy ones, with a penalty
     that keeps its code sparse. Own choices: the network, the KL form of the penalty, faces as data,
     and the strength of the noise; the authors worked on MNIST and CIFAR-10.
 

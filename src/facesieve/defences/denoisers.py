@@ -1,4 +1,4 @@
-"""Classical denoisers of scikit-image. They work on the processor, an image at a time, and give no gradient."""
+"""Classical denoisers of scikit-image. They work on the processor, one image at a time, and give no gradient."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TotalVariation(Stage):
-    """The image near this one that varies least.
+    """The nearby image with the least variation.
 
     Chambolle, "An algorithm for total variation minimization and applications" (2004): the minimum of
     ``TV(u) + |u - x|^2 / (2 weight)``, the channels together. Guo et al., "Countering Adversarial Images using
@@ -46,7 +46,7 @@ class TotalVariation(Stage):
 
 @dataclass(frozen=True)
 class NonLocalMeans(Stage):
-    """Each pixel becomes a mean of the pixels around it whose neighbourhoods look alike.
+    """Each pixel becomes a mean of the pixels around it with similar neighbourhoods.
 
     Buades, Coll and Morel (CVPR 2005), used as a defence by Xu, Evans and Qi (NDSS 2018), whose choice
     for ImageNet, 11-3-4, is the default: a search window of 11 pixels a side, patches of 3, and a
@@ -87,8 +87,8 @@ class WaveletDenoise(Stage):
 
     Chang, Yu and Vetterli, "Adaptive wavelet thresholding for image denoising and compression" (BayesShrink,
     2000), used as a defence by Prakash et al., "Deflecting Adversarial Attacks with Pixel Deflection"
-    (CVPR 2018), with the noise level 0.04 and Daubechies' first wavelet; the random moves of pixels that
-    give that work its name are not made. ``sigma`` is the assumed standard deviation of the noise, images
+    (CVPR 2018), with the noise level 0.04 and Daubechies' first wavelet; the random pixel moves that
+    give that work its name are left out. ``sigma`` is the assumed standard deviation of the noise, images
     in [0, 1]. Needs the extra ``evaluate``. Raises ``SettingError`` for ``sigma`` of 0 or less or an unknown
     orthogonal wavelet.
     """

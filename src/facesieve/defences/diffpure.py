@@ -30,7 +30,7 @@ class DiffPure(Stage):
     hundreds of steps. ``eta`` is that of Song et al., "Denoising Diffusion Implicit Models" (2021): 1 for the
     stochastic process, 0 for the probability flow.
 
-    Noise comes from the given source alone. Differentiable, through every step. Raises ``SettingError``
+    Noise comes only from the given source. Differentiable, through every step. Raises ``SettingError``
     for ``t`` or ``eta`` outside (0, 1] and [0, 1], or no steps.
     """
 
@@ -54,7 +54,7 @@ class DiffPure(Stage):
 
     @property
     def draws_noise(self) -> bool:
-        """It begins with noise."""
+        """It starts with noise."""
         return True
 
     def identity(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class _Ancestral(Unconditional):
     """The reverse process's own share of fresh noise, ``eta sqrt(1 - (sigma' / sigma)^2)``, which depends on both levels.
 
     A constant share, as in a restoration, would draw too much where steps are short: results would
-    come out nearer to the prior's mean than the process that is meant.
+    come out closer to the prior's mean than the intended process does.
     """
 
     before: Mapping[float, float]  # each level's predecessor

@@ -1,4 +1,4 @@
-"""JPEG-like coding with a table made for networks in place of eyes."""
+"""JPEG-like coding with a table made for networks instead of eyes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FeatureDistillation(Stage):
     2. DNN-oriented refinement: the ``kept`` x ``kept`` lowest frequencies, which carry what a network
        recognises by, get the smaller ``kept_step``, 25.
 
-    As there, each of R, G, B is coded by itself, without a shift to zero mean. Not followed: the choice
+    As there, each of R, G, B is coded separately, without a shift to zero mean. Not followed: the choice
     of the steps by statistics of a data set, and the file: entropy coding loses nothing. Beyond
     the border its pixels are repeated up to a multiple of 8. The gradient is 0 everywhere. Raises
     ``SettingError`` for steps that are not positive or ``kept`` outside 0 to 8.

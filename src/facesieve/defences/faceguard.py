@@ -18,7 +18,7 @@ from facesieve.weights import load_network, on, shipped
 
 FOLD = 4
 DETAIL = 16.0
-BOUND = 16 / 255  # the purifier takes off at most this much of a value
+BOUND = 16 / 255  # the purifier subtracts at most this much from a value
 
 
 class EncoderDecoder(nn.Module):
@@ -59,7 +59,7 @@ def seen(images: Tensor) -> Tensor:
 
 
 class PerturbationDetector(nn.Module):
-    """What is seen of images, (B, 6, H, W), to a score (B,): the logit of having been perturbed."""
+    """From what is seen of images, (B, 6, H, W), to a score (B,): the logit of having been perturbed."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Guard(nn.Module):
         return BOUND * torch.tanh(self.purifier(seen(images)))
 
     def purify(self, images: Tensor) -> Tensor:
-        """The images with that perturbation taken off, clipped to [0, 1]."""
+        """The images with that perturbation removed, clipped to [0, 1]."""
         return (images - self.mask(images)).clamp(0, 1)
 
 
@@ -112,7 +112,7 @@ class FaceGuard(Stage):
 
     After Deb, Liu and Jain, "FaceGuard: A Self-Supervised Defense Against Adversarial Face Images"
     (2020). Followed: a generator that makes perturbations against a recogniser while a detector learns
-    to tell them from clean faces and a purifier learns the mask that takes them off; only what the
+    to tell them from clean faces and a purifier learns the mask that removes them; only what the
     detector flags is purified. Own choices: small networks that also look at enlarged fine detail,
     perturbations within a ball of the maximum norm, SFace as the recogniser in the loop, and that half
     of the perturbations are signs of the gradient that teaches the generator, where the publication has the
@@ -120,7 +120,7 @@ class FaceGuard(Stage):
 
     ``threshold`` is a probability: images with a higher one are purified; 0 purifies all. At 0.5, our own
     default, clean and perturbed weigh alike, as in training.
-    ``weights`` is a file that ``train_faceguard`` wrote; None takes those that ship. Differentiable but
+    ``weights`` is a file that ``train_faceguard`` wrote; None takes those that ship. Differentiable except
     for the decision. Raises ``SettingError`` for a threshold outside [0, 1], ``InputError`` for weights
     that cannot be used.
     """

@@ -23,7 +23,7 @@ REACH = 4.0  # standard deviations at which a Gaussian kernel ends
 
 @dataclass(frozen=True)
 class Jpeg(Stage):
-    """Save as JPEG and read again: what compression throws away is gone.
+    """Save as JPEG and read back: what compression discards is gone.
 
     Dziugaite, Ghahramani and Roy, "A study of the effect of JPG compression on adversarial images"
     (2016), at quality 75; Guo et al., "Countering Adversarial Images using Input Transformations"
@@ -103,7 +103,7 @@ class MedianBlur(Stage):
 class GaussianBlur(Stage):
     """Convolve with a Gaussian of standard deviation ``sigma`` pixels.
 
-    The plainest of smoothings; no publication is followed, and the default is our own. The kernel ends
+    The simplest smoothing; it follows no publication, and the default is our own. The kernel ends
     at 4 sigma; beyond the border its pixels are repeated. Differentiable. Raises ``SettingError`` for
     ``sigma`` outside 0 (excluded) to 20.
     """
@@ -130,7 +130,7 @@ class GaussianBlur(Stage):
 class BlockMeanBicubic(Stage):
     """The mean of every ``scale`` x ``scale`` block, then bicubic interpolation back.
 
-    Super-resolution without a prior: it throws away what the first stage of purification does, and
+    Super-resolution without a prior: it discards what the first stage of purification discards, and
     guesses nothing. That stage must beat it. Keys, "Cubic convolution interpolation for digital image
     processing" (1981), with a = -0.75 as PyTorch has it. Differentiable. Raises ``SettingError`` for a
     scale below 1, or images whose height or width is no multiple of it.

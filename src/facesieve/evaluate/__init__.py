@@ -1,1 +1,1 @@
-"""Data protocol and metrics: how well people are identified, measured."""
+"""Evaluation: attacks and defences run against a recogniser, and what is measured."""

@@ -39,16 +39,16 @@ class BatchCache:
         self.folder = folder
 
     def path(self, made_from: Ingredients) -> Path:
-        """Where the batch made from these lies, or will."""
+        """The path of the batch made from these, whether or not it exists."""
         name = sha256_of_json(made_from)
         return self.folder / name[:2] / f"{name}.npz"
 
     def batch(self, made_from: Ingredients, make: Callable[[], Tensor], *, half: bool = False) -> CachedBatch:
-        """The batch made from these, computed where it is not there yet.
+        """The batch made from these, computed if it is not there yet.
 
-        With ``half`` it is kept in float16, to an eighth of an 8-bit level, and given back as it is
-        kept: the first time is no other than every later one. Raises ``InputError`` where it cannot be
-        written, as on a full disk; what is there stays.
+        With ``half`` it is kept in float16, to an eighth of an 8-bit level, and returned as it is
+        kept: the first time is like every later one. Raises ``InputError`` where it cannot be
+        written, as on a full disk; existing files stay.
         """
         path = self.path(made_from)
         if not path.exists():

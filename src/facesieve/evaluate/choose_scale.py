@@ -1,7 +1,7 @@
-"""Choose the resolution scale on samples of one's own: indicators at each scale, and a recommendation with its reason.
+"""Choose the resolution scale on your own samples: indicators at each scale, and a recommendation with its reason.
 
 The two steps of the publication: identification indicators over pairs of clean and adversarial
-photographs from the target environment, and a person's look at the restored images.
+photographs from the target environment, and a look at the restored images by a person.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Indicators:
 
 @dataclass(frozen=True)
 class Choice:
-    """The scale to take, and why."""
+    """The recommended scale, and why."""
 
     preset: Preset  # at that scale
     scale: int
@@ -76,7 +76,7 @@ class Choice:
 def read_samples(clean: Path, adversarial: Path | None, size: int) -> Samples:
     """Pairs from two folders with one folder per person and the same file names (whatever the suffix), cut at ``size``.
 
-    Without ``adversarial`` both parts are the clean ones: attack them. The face is sought in the clean
+    Without ``adversarial`` both parts are the clean ones: attack them. The face is found in the clean
     photograph, and cut out at the same place of its twin. Raises ``InputError`` for a photograph
     without a twin, twins of two sizes, fewer than two people, or a person with fewer than two usable photographs.
     """
@@ -130,9 +130,9 @@ def choose_scale(
 ) -> Choice:
     """Purify the samples at each scale of the runtime's preset and weigh the results.
 
-    Recommended is the scale that gives back most of what the attack took, among those that lose at
-    most ``most_lost`` of the clean accuracy (the published loss) and shift no part of the face by
-    more than a tenth of the distance between the eyes; where none does, the one that loses least.
+    Of the scales that lose at most ``most_lost`` of the clean accuracy (the published loss) and shift no part
+    of the face by more than a tenth of the distance between the eyes, the one that recovers most of what the
+    attack took is recommended; if there are none, the one that loses least.
     """
     names = _Names(embedder, samples)
     bare = (names.accuracy(samples.clean), names.accuracy(samples.adversarial))
@@ -154,7 +154,7 @@ def choose_scale(
 
 
 def recommend(found: Sequence[Indicators], clean: float, most_lost: float) -> tuple[Indicators, str]:
-    """The scale to take, and the reason in a sentence."""
+    """The recommended scale, and the reason in a sentence."""
     fit = [i for i in found if clean - i.clean <= most_lost + 1e-9 and max(i.shift.values()) <= MOST_SHIFT and i.lost_faces == 0]
     if not fit:
         best = max(found, key=lambda i: (i.clean, i.adversarial))
@@ -195,7 +195,7 @@ class _Names:
         return self.embedder.rows(self.samples.clean)
 
     def accuracy(self, crops: Crops) -> float:
-        """Share of crops (the samples' or what became of them, in their order) that are given the correct name."""
+        """Share of crops (the samples', or what became of them, in their order) that get the correct name."""
         found = nearest_without_own(self.embedder.rows(crops), self.rows, self.samples.labels)
         return float((found == self.samples.labels).mean())
 
@@ -234,7 +234,7 @@ def _laplacian(crops: Crops) -> NDArray[np.float32]:
 
 
 def _shifts(before: Crops, after: Crops) -> tuple[dict[str, float], float]:
-    """Mean shift of each part, in distances between the eyes, and the share of faces that are found no longer."""
+    """Mean shift of each part, in distances between the eyes, and the share of faces that are no longer found."""
     detector, moved, lost = Detector(), [], 0
     eyes = float(np.linalg.norm(TEMPLATE[1] - TEMPLATE[0])) * 2 * before.shape[-1]
     for one, two in zip(before, after, strict=True):
@@ -252,7 +252,7 @@ def _shifts(before: Crops, after: Crops) -> tuple[dict[str, float], float]:
 
 
 def _landmarks(detector: Detector, image: Floats) -> NDArray[np.float64] | None:
-    """Five landmarks of an aligned crop, at twice its size: the detector is surer of them there."""
+    """Five landmarks of an aligned crop, at twice its size, where the detector is more certain."""
     side = 2 * image.shape[-1]
     faces = detector.detect(cv2.resize(to_photo(image), (side, side), interpolation=cv2.INTER_CUBIC))  # type: ignore[arg-type]
     return faces[0].landmarks if faces else None

@@ -1,4 +1,4 @@
-"""Adversarial sets: crafted once, kept by a hash of all that made them, saved as they are and as 8-bit PNG."""
+"""Adversarial sets: crafted once, kept under a hash of everything that made them, saved as they are and as 8-bit PNG."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FEW = 30  # images whose gradient is looked at
 
 @dataclass(frozen=True, eq=False)
 class AdversarialSet:
-    """A set in both forms, and what is to be said of it."""
+    """A set in both forms, and facts about it."""
 
     images: dict[str, Tensor]  # by quantisation: (N, 3, S, S) in [0, 1]
     record: AttackRecord
@@ -61,7 +61,7 @@ class Victim:
         return replace(self.recogniser, name=f"{self.recogniser.name}, behind {self.defence.name}", scores=scores)
 
     def identity(self) -> Ingredients:
-        """Everything of it that a crafted image depends on."""
+        """Everything about it that a crafted image depends on."""
         made_from: Ingredients = {"recogniser": self.recogniser.name, "data": self.data}
         if self.defence is None:
             return made_from
@@ -70,7 +70,7 @@ class Victim:
 
 
 def craft(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Attack a batch (B, 3, S, S) in [0, 1] of the people ``labels`` (B,); image ``i`` depends on ``seeds[i]`` alone.
+    """Attack a batch (B, 3, S, S) in [0, 1] of the people ``labels`` (B,); image ``i`` depends only on itself and ``seeds[i]``.
 
     Raises ``MissingExtraError`` for an attack whose library is not installed.
     """
@@ -88,7 +88,7 @@ def _eps(attack: AttackSettings) -> float:
 
 
 def adversarial_set(attack: AttackSettings, victim: Victim, images: Tensor, labels: Tensor, folder: Path) -> AdversarialSet:
-    """The adversarial images of ``images`` (N, 3, S, S), batch by batch from the cache where they are there.
+    """The adversarial images of ``images`` (N, 3, S, S), batch by batch, from the cache where possible.
 
     ``folder`` gets them as ``float.npy``, ``uint8/*.png`` and ``set.json``, which says what made them;
     the 8-bit set is what is read back from those files.

@@ -39,7 +39,7 @@ class RunContext:
         return context
 
     def prior(self, embedded: str = PRIOR) -> Prior:
-        """The prior that the settings name; where they name none, the embedded one of that name. Loaded once.
+        """The prior that the settings name or, if they name none, the embedded one of that name. Loaded once.
 
         Raises ``PriorError`` if it cannot be had, ``SettingError`` if its size is not that of the crops.
         """
@@ -56,7 +56,7 @@ class RunContext:
         return self.loaded[str(folder)]
 
     def batches(self, images: Tensor, what: str) -> Iterator[tuple[slice, list[int]]]:
-        """Which of the images go together, and their seeds: of each by the run's seed, ``what`` is done, and its place alone."""
+        """Which images go together, and their seeds: each depends only on the run's seed, ``what`` is done, and its place."""
         for start in range(0, len(images), self.settings.batch):
             end = min(start + self.settings.batch, len(images))
             yield slice(start, end), [derive_seed(self.settings.seed, what, place) for place in range(start, end)]
@@ -64,14 +64,14 @@ class RunContext:
 
 @dataclass(frozen=True, eq=False)
 class Defence:
-    """A purifier, with what the experiment says of it."""
+    """A purifier, with what the experiment says about it."""
 
     settings: DefenceSettings
     purifier: Purifier
 
     @property
     def name(self) -> str:
-        """As the record calls it."""
+        """Its name in the record."""
         return self.settings.name
 
 
@@ -97,7 +97,7 @@ class Defended:
 
 
 def defend(defence: Defence, images: Tensor, context: RunContext) -> Defended:
-    """Every image (N, 3, S, S) behind the defence, with its own noise, which depends on the run's seed and its place alone."""
+    """Every image (N, 3, S, S) behind the defence, with its own noise, which depends only on the run's seed and its place."""
     parts: list[list[tuple[str, Tensor]]] = []
     seconds = 0.0
     for part, seeds in context.batches(images, "purify"):

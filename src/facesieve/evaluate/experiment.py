@@ -1,4 +1,4 @@
-"""An experiment as a TOML file: data, recogniser, attacks, defences, and how it is run.
+"""An experiment as a TOML file: data, recogniser, attacks, defences, and how to run it.
 
 Everything that a result depends on is in these settings, in the data's manifest and in the hashes
 of the weights; nothing is read from anywhere else.
@@ -58,7 +58,7 @@ class RecogniserSettings(_Settings):
 
 
 class AttackSettings(_Settings):
-    """One attack; with several ``eps`` one for each of them."""
+    """One attack, or one for each of several ``eps``."""
 
     method: Annotated[str, _in(ATTACKS)] = "pgd"  # a name in ATTACKS, or package.module:object
     name: str = ""
@@ -89,7 +89,7 @@ class DefenceSettings(_Settings):
     baseline: str | None = None  # a name in DEFENCES, or package.module:object
     settings: dict[str, Value] = {}
     sweep: dict[str, tuple[Value, ...]] = {}
-    # also score what each step of it leaves: the observation, and the stage's result
+    # also score what each of its steps leaves: the observation, and the stage's result
     score_steps: bool = Field(default=False, validation_alias=_either("score_steps"))
     probes: int | None = Field(default=None, ge=1)
     attacks: tuple[str, ...] | None = None  # names of attacks, as listed by the run, that it is tried on; None: all
@@ -112,7 +112,7 @@ class DefenceSettings(_Settings):
 
 
 class RunSettings(_Settings):
-    """How it is run."""
+    """How to run it."""
 
     seed: int = 0
     size: int = Field(default=128, ge=16)  # pixels of the crops that are attacked and purified

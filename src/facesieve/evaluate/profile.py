@@ -1,4 +1,4 @@
-"""What ``facesieve choose-scale`` leaves: a profile that the shield takes, the indicators, and pictures for a person's look."""
+"""What ``facesieve choose-scale`` writes: a profile for the shield, the indicators, and pictures for a person to look at."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ BATCH = 30
 
 @dataclass(frozen=True, eq=False)
 class Recogniser:
-    """Scores of ``people``, the higher the more alike."""
+    """Scores of ``people``; the more alike, the higher."""
 
     name: str
     people: tuple[str, ...]
@@ -35,7 +35,7 @@ class Recogniser:
     closed_set: bool
 
     def logits(self, images: Tensor) -> Tensor:
-        """Scores (B, people) that a softmax makes sense of; differentiable."""
+        """Scores (B, people) that suit a softmax; differentiable."""
         return self.scores(images) if self.closed_set else SHARPNESS * self.scores(images)
 
     @torch.inference_mode()
@@ -97,7 +97,7 @@ def load_recogniser(settings: RecogniserSettings, gallery: LabelledCrops, behind
 
 
 def _cosines(embedder: Embedder, means: Tensor) -> Scores:
-    """Cosines with the templates ``means`` (people, D); only an image that wants a gradient needs an embedder that gives one."""
+    """Cosines with the templates ``means`` (people, D); only an image with a gradient needs a differentiable embedder."""
 
     def scores(images: Tensor) -> Tensor:
         if images.requires_grad:

@@ -1,7 +1,7 @@
-"""Run an experiment: craft, defend, score; what was done is not done again.
+"""Run an experiment: craft, defend, score; finished work is not repeated.
 
 run/
-    experiment.json     the settings; a run resumes with the same ones alone
+    experiment.json     the settings; a run resumes only with the same ones
     manifest.json       every image, its hash and its role
     cache/              adversarial and purified batches, by the hash of what made them
     adversarial/        the sets, as float.npy and 8-bit PNG
@@ -58,7 +58,7 @@ class Run:
         cache: Path | None = None,
         report: Report = silent,
     ) -> None:
-        """Raises ``InputError`` or ``SettingError`` where the folder holds another experiment, or the data is another."""
+        """Raises ``InputError`` or ``SettingError`` where the folder holds another experiment, or other data."""
         self.experiment, self.settings, self.out, self._report = experiment, experiment.run, out, report
         self._claim()
         self.manifest = self._manifest(source, manifest)
@@ -114,7 +114,7 @@ class Run:
     # --- cells ------------------------------------------------------------------------------------
 
     def execute(self) -> Record:
-        """Everything, cell by cell; the record is written after each attack, so that it can be looked at on the way."""
+        """Everything, cell by cell; the record is written after each attack, so that it can be looked at meanwhile."""
         cells: list[Cell] = []
         records: list[AttackRecord] = []
         every: list[AttackSettings | None] = [None, *self.attacks]
@@ -187,7 +187,7 @@ class Run:
         return {name: [(defence, images[name]) for defence, images in faced] for name in attack.quantisation}
 
     def adversarial(self, attack: AttackSettings, n: int, defence: Defence | None = None) -> AdversarialSet:
-        """The first ``n`` test images under the attack, from the cache where they are there.
+        """The first ``n`` test images under the attack, from the cache where possible.
 
         With a ``defence`` the attack sees the recogniser behind it.
         """
@@ -281,7 +281,7 @@ def evaluate(
 
 
 def _stored(path: Path) -> Experiment | None:
-    """The experiment that a run's folder was claimed by; None where it cannot be told."""
+    """The experiment that claimed a run's folder; None where it cannot be told."""
     try:
         return Experiment.model_validate_json(path.read_bytes())
     except ValidationError:
@@ -289,7 +289,7 @@ def _stored(path: Path) -> Experiment | None:
 
 
 def _round_robin(labels: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Each person's first image, then each one's second: any first N are of as many people as can be."""
+    """Each person's first image, then each person's second: the first N cover as many people as possible."""
     turn = np.array([int((labels[:number] == label).sum()) for number, label in enumerate(labels)])
     return np.lexsort((labels, turn))
 

@@ -1,4 +1,4 @@
-"""Pictures for a report: what defences make of sample photographs that may be shown."""
+"""Pictures for a report: what defences do to sample photographs that may be shown."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def sample_crops(folder: Path, size: int) -> Crops:
 
 
 def sample_pictures(crops: Crops, defences: Sequence[Defence], context: RunContext) -> dict[str, str]:
-    """For each defence a JPEG, in base64: every sample face of ``crops`` (N, 3, S, S) a row, every step a column."""
+    """For each defence a JPEG, in base64: one row per sample face of ``crops`` (N, 3, S, S), one column per step."""
     seeds = [derive_seed(context.settings.seed, "samples", number) for number in range(len(crops))]
     found = {}
     for defence in defences:

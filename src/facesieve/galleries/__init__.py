@@ -1,8 +1,7 @@
 """Galleries of known people, by location: a folder, or ``postgresql://...``.
 
-A back end is one file with a ``Gallery`` and ``GALLERIES.register(scheme, ...)``, the scheme being what
-stands before ``://`` in a location; a folder's is the empty string. What is slow to import waits until a
-gallery is opened.
+A back end is one file with a ``Gallery`` and ``GALLERIES.register(scheme, ...)``, where the scheme is the part
+of a location before ``://``; a folder's is the empty string. Slow imports wait until a gallery is opened.
 """
 
 from __future__ import annotations

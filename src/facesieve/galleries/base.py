@@ -23,7 +23,7 @@ from facesieve.rows import Rows, unit_rows
 Templates = Mapping[str, Rows]  # purifier label -> rows
 Nearest = Callable[[Rows, int], list[tuple[str, float]]]  # probe (D,), limit -> (person, cosine), best first
 
-RAW = "raw"  # the purifier label of a template that was made without one
+RAW = "raw"  # the purifier label of a template made without a purifier
 
 INDEX_FROM = 10_000  # templates; fewer are searched one by one faster than an index is worth
 
@@ -55,16 +55,16 @@ class Template:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A threshold that was chosen from data for a wanted false-accept rate."""
+    """A threshold chosen from data for a desired false-accept rate."""
 
     threshold: float  # cosine; a best match below it is `unknown`
     false_accept_rate: float  # wanted
     purifier: str  # how the probes were treated
-    pairs: int  # impostor comparisons that it was chosen from
+    pairs: int  # impostor comparisons it was chosen from
 
 
 class Gallery(ABC):
-    """A gallery that is open. The public methods check what is given; a back end fills in those with an underscore.
+    """An open gallery. The public methods check their arguments; a back end implements those with an underscore.
 
     All methods raise ``GalleryError`` where the gallery cannot serve. Names of people are compared after
     ``checked_name``: Unicode NFC, without blanks around them. A gallery serves one thread.
@@ -74,7 +74,7 @@ class Gallery(ABC):
     embedder: str  # the name of the embedder that made every template
     dimensions: int  # the length D of a template
 
-    # --- what everybody calls ---------------------------------------------------------------------
+    # --- what everyone calls ---------------------------------------------------------------------
 
     def enrol(self, person: str, templates: Templates) -> None:
         """Add a person with templates by purifier label, all of them or none.
@@ -137,7 +137,7 @@ class Gallery(ABC):
         return [Entry(person, templates) for person, templates in counts.items()]
 
     def export(self) -> Iterator[Template]:
-        """Every template, by person, in the order they were enrolled; nothing that is written meanwhile."""
+        """Every template, by person, in the order they were enrolled; without anything written meanwhile."""
         return self._export()
 
     def build_index(self, *, at_least: int = INDEX_FROM) -> bool:
@@ -168,7 +168,7 @@ class Gallery(ABC):
             names = [f"{'any embedder' if n is None else n} ({'any' if d is None else d} dimensions)" for n, d in (found, wanted)]
             raise self._error(f"made with {names[0]}, not with {names[1]}", "use the same embedder or another gallery")
 
-    # --- what a back end fills in -----------------------------------------------------------------
+    # --- what a back end implements -----------------------------------------------------------------
 
     @classmethod
     @abstractmethod
@@ -206,7 +206,7 @@ class Gallery(ABC):
 
     @abstractmethod
     def _nearest(self, labels: Sequence[str] | None) -> Nearest:
-        """What finds the templates nearest to a probe: that many, and fewer only where there are no more.
+        """A function that finds the templates nearest to a probe: that many, and fewer only where there are no more.
 
         ``labels`` are those to look at, None where all are.
         """
@@ -228,7 +228,7 @@ class Gallery(ABC):
         """Make the index, unless there are fewer templates than ``at_least``: whether it was made."""
 
     def _tidy(self) -> None:  # noqa: B027  most have nothing to do
-        """What is done best after an index was asked for, and alone."""
+        """What is best done after an index was requested, outside any lock."""
 
     @abstractmethod
     def _calibrations(self) -> Sequence[Calibration]:
@@ -241,7 +241,7 @@ class Gallery(ABC):
     # --- which templates a probe is compared with -------------------------------------------------
 
     def _labels_to_search(self, purifier: str) -> list[str] | None:
-        """The labels that a probe treated so may be compared with; None if the gallery has no others.
+        """The labels that such a probe may be compared with; None if the gallery has no others.
 
         Raises ``GalleryError`` for an empty gallery, and for people with neither raw templates nor those of ``purifier``.
         """

@@ -1,4 +1,4 @@
-"""Names, labels and templates as a gallery stores them, checked before they get there."""
+"""Checks of names, labels and templates before a gallery stores them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LONGEST_NAME = 200  # characters
 
 
 def checked_name(text: str, what: str = "a person's name") -> str:
-    """``text`` in Unicode NFC without blanks around it, so that what looks the same is the same.
+    """``text`` in Unicode NFC without surrounding blanks, so that what looks the same is the same.
 
     Raises ``InputError`` if nothing is left, for more than 200 characters, and for control
     characters, line separators and broken surrogates.

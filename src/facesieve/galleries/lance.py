@@ -1,11 +1,11 @@
 """A gallery in a folder, by LanceDB.
 
     FOLDER/gallery.json       embedder, dimensions, calibrations; without it the folder is no gallery
-    FOLDER/templates.lance    one table, one row a template
+    FOLDER/templates.lance    one table, one row per template
     FOLDER/lock               held while something is written
 
-Every write is one commit of the table, or one file that is replaced, so that a reader, and a crash,
-see all of it or nothing. Writers wait for each other by a lock on the file ``lock``.
+Every write is one commit of the table, or one file that is replaced, so it is atomic for readers and
+in a crash. Writers wait for each other on a lock on the file ``lock``.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from facesieve.rows import Rows
 TABLE = "templates"
 FILES = 64  # each enrolment adds one; from here on they are merged
 ALL = 2**31 - 1  # more parts than an index has
-KEEP_VERSIONS = timedelta(hours=1)  # searches that are under way still read them
+KEEP_VERSIONS = timedelta(hours=1)  # searches in progress still read them
 NAMES_AT_ONCE = 500  # a filter of many thousand names would be slow to parse
 
 
 @dataclass(frozen=True)
 class LanceSettings:
-    """How the index is searched. The index holds 8 bits a dimension; the best rows are compared again exactly."""
+    """How the index is searched. The index holds 8 bits per dimension; the best rows are compared again exactly."""
 
     nprobes: int | None = None  # parts of the index that are searched; None: all
     refine: int = 1  # times as many rows as asked for are compared exactly
@@ -47,7 +47,7 @@ class LanceGallery(Gallery):
         self._folder, self.where, self.settings = folder, str(folder), LanceSettings()
         about = read_about(folder)
         self.embedder, self.dimensions = about["embedder"], about["dimensions"]
-        self._seen: tuple[int, dict[str, str]] | None = None  # version of the table, label set -> somebody who has it
+        self._seen: tuple[int, dict[str, str]] | None = None  # version of the table, label set -> a person who has it
         with _reported(folder, "the table of templates does not work"):
             self._table: Any = _connected(folder).open_table(TABLE)
 
@@ -116,7 +116,7 @@ class LanceGallery(Gallery):
         write_about(self._folder, {**about, "calibrations": [*kept, asdict(calibration)]})
 
     def _index(self, at_least: int) -> bool:
-        """The index is IVF-SQ: 8 bits a dimension, and parts of about 8,192 rows."""
+        """The index is IVF-SQ: 8 bits per dimension, and parts of about 8,192 rows."""
         from lancedb.index import IvfSq
 
         wanted = bool(self._table.count_rows() >= at_least)
@@ -141,7 +141,7 @@ class LanceGallery(Gallery):
         return self._seen[1]
 
     def _nearest(self, labels: Sequence[str] | None) -> Nearest:
-        """From all parts of the index where some parts hold too few. Rows that are not indexed yet are found, too."""
+        """Searches all parts of the index if some of them hold too few. Rows that are not indexed yet are found, too."""
         where = None if labels is None else f"purifier IN ({', '.join(map(_quoted, labels))})"
 
         def nearest(probe: Rows, limit: int) -> list[tuple[str, float]]:

@@ -1,4 +1,4 @@
-"""What a gallery in a folder keeps beside its table: gallery.json, and the lock of those who write."""
+"""What a gallery in a folder keeps next to its table: gallery.json, and the lock of its writers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write_about(folder: Path, about: Mapping[str, Any]) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Alone among those who write, also between processes; let go when the process ends, however it does."""
+    """The only writer, also between processes; the lock is released when the process ends, however it ends."""
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire()

@@ -1,8 +1,8 @@
 """A gallery on a PostgreSQL server, with pgvector.
 
 A gallery is a schema, ``facesieve`` or ``facesieve_NAME`` for a URL with ``?gallery=NAME``. Every
-write is one transaction. That a person is enrolled once is a unique key, so that it holds among any
-number of writers.
+write is one transaction. A unique key ensures that a person is enrolled only once, whatever the number
+of writers.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class PostgresGallery(Gallery):
         probes = min(lists, max(1, math.ceil(lists * self.settings.probes)))
         self._run("SELECT set_config('ivfflat.probes', %s, true)", [str(probes)])
         self._run("SET LOCAL enable_seqscan = off")  # for many probes the planner prefers to read the table, which is slower
-        self._run("SET LOCAL ivfflat.iterative_scan = relaxed_order")  # goes on to other lists if a filter leaves too few
+        self._run("SET LOCAL ivfflat.iterative_scan = relaxed_order")  # continues with other lists if a filter leaves too few
         return f"::halfvec({self.dimensions})"
 
     def _templates_of(self, person: str) -> tuple[Sequence[str], Rows]:

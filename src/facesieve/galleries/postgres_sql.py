@@ -59,8 +59,8 @@ EXPORT = """
 SELECT p.person, t.purifier, t.row::real[] FROM templates t JOIN people p ON p.id = t.person_id ORDER BY p.person, t.id
 """
 
-# Each different set of labels with somebody who has it: from one to the next larger through the index,
-# since reading everybody would take longer than the search.
+# Each distinct set of labels with a person who has it: from one to the next larger through the index,
+# since reading everyone would take longer than the search.
 LABEL_SETS = """
 WITH RECURSIVE sets AS (
     (SELECT labels FROM people ORDER BY labels LIMIT 1)

@@ -21,9 +21,9 @@ except ImportError as error:
 class ShieldPreprocessor(PreprocessorPyTorch):  # type: ignore[misc]
     """Purifies before the estimator sees it; gradients go through the whole restoration, exactly.
 
-    An attack on an estimator with it is adaptive: it sees the defence. With a ``seed`` the noise depends on it and
-    the image, as 8 bits hold it, alone; without, it is fresh every time, and a gradient is that of one draw: attack the mean of
-    several. Applied when predicting and, with ``apply_fit``, when fitting. Raises ``InputError`` for other images.
+    An attack on an estimator with it is adaptive: it sees the defence. With a ``seed`` the noise depends only on it
+    and the image, rounded to 8 bits; without, it is fresh every time, and a gradient is that of one draw: attack the mean
+    of several. Applied when predicting and, with ``apply_fit``, when fitting. Raises ``InputError`` for other images.
     """
 
     params = ["seed"]  # noqa: RUF012 - the toolbox's own form

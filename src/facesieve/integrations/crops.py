@@ -2,7 +2,7 @@
 
 A prior knows faces in one framing, the template of ``facesieve.faces``, which is ArcFace's. Crops that
 were aligned to it, at any size, are purified as they are (``AlignedCrops``, ``insightface_crops``). In crops
-cut otherwise the face is found, purified in the template's framing, and put back (``LooseCrops``,
+cut in another way the face is found, purified in the template's framing, and put back (``LooseCrops``,
 ``facenet_pytorch_crops``).
 """
 
@@ -31,7 +31,7 @@ Standardised = Callable[[Tensor], Tensor]
 class AlignedCrops:
     """Purifies crops that are aligned to the template: RGB (B, 3, S, S) in [0, 1] to the same, ``batch`` at a time.
 
-    They are taken as 8 bits hold them. The noise is fresh, or, with a ``seed``, derived from it and each crop's
+    They are rounded to 8 bits. The noise is fresh or, with a ``seed``, derived from it and each crop's
     pixels: then a crop has one result, alone or in a batch. Raises ``InputError`` for crops of another shape or range.
     """
 
@@ -55,7 +55,7 @@ class AlignedCrops:
 class LooseCrops:
     """Purifies the largest face in crops of any framing: RGB (B, 3, H, W) in [0, 1] to the same.
 
-    They are taken as 8 bits hold them. The face is found and aligned; what was purified is blended in at its
+    They are rounded to 8 bits. The face is found and aligned; what was purified is blended back in
     place, and the rest stays as it was. Raises ``InputError`` for crops of another shape or range,
     ``NoFaceError`` that names the crop.
     """
@@ -98,7 +98,7 @@ def insightface_crops(shield: Shield, *, seed: int | None = None) -> Bgr:
 def facenet_pytorch_crops(shield: Shield, *, seed: int | None = None) -> Standardised:
     """For facenet-pytorch: RGB (3, H, W) or (B, 3, H, W), ``(pixel - 127.5) / 128`` as of its ``MTCNN``, to the same.
 
-    MTCNN cuts out a box around the face and turns nothing, so that the face is found anew in it. Raises
+    MTCNN cuts out a box around the face without rotating it, so the face is found again in it. Raises
     ``InputError`` for another shape or range, ``NoFaceError`` for a crop in which no face is found.
     """
     purify = LooseCrops(shield, seed)
@@ -115,7 +115,7 @@ def facenet_pytorch_crops(shield: Shield, *, seed: int | None = None) -> Standar
 
 
 def check(crops: object, *, square: bool = True) -> None:
-    """Raises ``InputError`` for anything but images (B, 3, H, W) in [0, 1]; ``square`` ones where a template is meant."""
+    """Raises ``InputError`` for anything but images (B, 3, H, W) in [0, 1]; ``square`` ones where they are on the template."""
     if not isinstance(crops, Tensor) or crops.ndim != 4 or crops.shape[1] != 3 or not crops.is_floating_point():
         raise InputError(f"crops are floating point tensors (B, 3, H, W), not {described(crops)}")
     if square and crops.shape[2] != crops.shape[3]:
@@ -126,7 +126,7 @@ def check(crops: object, *, square: bool = True) -> None:
 
 
 def whole(crops: Tensor, size: int) -> list[FaceCrops]:
-    """Each of the crops (B, 3, S, S) as 8 bits hold it, resized to ``size`` pixels."""
+    """Each of the crops (B, 3, S, S), rounded to 8 bits and resized to ``size`` pixels."""
     return [FaceCrops.whole(to_photo(crop), size) for crop in crops.detach().cpu()]
 
 

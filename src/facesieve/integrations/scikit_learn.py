@@ -26,7 +26,7 @@ class FacePurifier(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     There is nothing to fit. Networks are loaded at the first ``transform`` and are not part of a pickle or a
     clone. Parameters: ``preset``, a preset's name or a profile's file; ``seed``, None for fresh noise, or a
-    number that makes results repeatable; ``batch_size`` faces at a time; ``prior``, ``device`` and ``precision`` as of
+    number that makes results repeatable; ``batch_size`` faces at a time; ``prior``, ``device`` and ``precision`` as for
     ``load_shield``. ``transform`` raises ``InputError`` for other arrays, ``SettingError`` for settings that do not fit.
     """
 
@@ -48,7 +48,7 @@ class FacePurifier(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.precision = precision
 
     def fit(self, X: Images, y: object = None) -> FacePurifier:  # noqa: N803 - scikit-learn's name
-        """Look at the shape alone."""
+        """Only checks the shape."""
         _check(X)
         self.image_shape_: tuple[int, ...] = X.shape[1:]
         return self

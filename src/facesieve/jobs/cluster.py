@@ -1,4 +1,4 @@
-"""The same jobs on many machines, by Ray Data: one model an actor, one shard or a few photographs a task.
+"""The same jobs on many machines, by Ray Data: one model per actor, one shard or a few photographs per task.
 
 Paths mean the same on every machine: sources and results lie on a file system that all of them see.
 A result is written atomically by the worker that made it, so a task can be done twice without harm, and
@@ -78,7 +78,7 @@ def purify_units_on(
 
 
 def _parts(units: Sequence[Unit]) -> Iterator[Sequence[Unit]]:
-    """The units of each task: one shard, or so many photographs that every worker has several tasks and all end together."""
+    """The units of each task: one shard, or so many photographs that every worker has several tasks and all finish together."""
     size = 1 if any(unit.is_shard for unit in units) else max(1, min(MOST_PHOTOGRAPHS, len(units) // 16))
     return (units[begin : begin + size] for begin in range(0, len(units), size))
 
@@ -129,12 +129,12 @@ def _results(
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # a task that cannot be done is missing from the results; the others go on
+    context.max_errored_blocks = -1  # a task that cannot be done is missing from the results; the others continue
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     count, needs = models_that_fit(recipe.device, workers)
     pool = ray.data.ActorPoolStrategy(size=min(count, len(tasks)), max_tasks_in_flight_per_actor=1)
     rows = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
-    # An actor that dies is started again, and its task given to one that lives, without end; ``CrashLog`` ends it.
+    # An actor that dies is started again, and its task given to a live one, without end; ``CrashLog`` puts an end to it.
     for row in rows.map(_Worker, fn_constructor_args=(recipe, options, logs), compute=pool, **needs).iter_rows():
         found = json.loads(row["summary"])
         yield row["task"], Summary(**{**found, "failures": [Failure(**failure) for failure in found["failures"]]})

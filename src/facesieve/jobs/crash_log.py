@@ -1,4 +1,4 @@
-"""Photographs that kill the process that reads them: found by the log that a worker keeps, and left out."""
+"""Photographs that kill the process that reads them: found by a log that each worker keeps, and left out."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from facesieve.errors import InputError
 
 STRIKES = 3  # a machine may go down while it reads a photograph once, and by bad luck twice
-ATTEMPTS = 20  # at a piece of work, besides those that ended at a photograph
+ATTEMPTS = 20  # on a piece of work, besides those on a photograph
 
 
 class CrashLog:
-    """A file that says which photograph is being read, and at which ones a worker died before.
+    """A file that says which photograph is being read, and on which ones a worker has died.
 
-    A hostile file may crash the decoder or the detector, and its process with it; whoever takes the work up
+    A hostile file may crash the decoder or the detector, and its process with it; the next worker on the work
     finds the log. Deaths outside of ``reading`` count against no photograph, but after too many of them the
-    work is given up.
+    work is abandoned.
     """
 
     def __init__(self, path: Path) -> None:

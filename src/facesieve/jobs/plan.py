@@ -17,7 +17,7 @@ def plan(inputs: Sequence[Path], out: Path, *, formats: Mapping[str, str] | None
     """All photographs, or all shards, among files and folders (recursive), with targets that mirror the folders.
 
     ``formats`` are further formats of shards, ``package.module:object`` by suffix. Two photographs whose names
-    differ in the suffix alone keep it in their targets. Raises ``InputError`` for a path that does not exist, a
+    differ only in the suffix keep it in their targets. Raises ``InputError`` for a path that does not exist, a
     folder that holds none, photographs mixed with shards, two results of one name, and a shard whose result
     would take its place.
     """

@@ -1,8 +1,8 @@
-"""What a job leaves beside its pictures, and the one rule by which it resumes.
+"""What a job writes next to its pictures, and the one rule by which it resumes.
 
-A record says what a result was made from. A result is there if its record says what would be made now, and its
-file has the hash that the record says. Records are written before the files that they are about: stopped in
-between, the two do not fit, and the result is made again. A result of something else is never overwritten unasked.
+A record says what a result was made from. A result is complete if its record says what would be made now, and its
+file has the hash in the record. Records are written before the files that they describe: if a job is stopped in
+between, the two do not match, and the result is made again. A result of something else is never overwritten unasked.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ class Failure:
 
 @dataclass(eq=False)
 class Work:
-    """A photograph on its way: its crops go into the purifier, and come back one after the other."""
+    """A photograph in progress: its crops go into the purifier, and come back one after another."""
 
     before: FaceCrops
-    seeds: list[int]  # of the noise, one a face
+    seeds: list[int]  # of the noise, one per face
 
     def __post_init__(self) -> None:
         self._purified = np.empty_like(self.before.crops)
@@ -116,7 +116,7 @@ def made_from(sha256: str, card: PurifierCard, options: Options) -> Record:
 
 
 def ran_on(card: PurifierCard) -> Record:
-    """Where a result was made, and by which version."""
+    """What made a result: hardware and version."""
     return {"ran_on": card.ran_on, "version": facesieve.__version__}
 
 
@@ -157,7 +157,7 @@ def is_made(sidecar: Path, results: Sequence[tuple[Path, Record | None]], wanted
 
 
 def write_failures(out: Path, failures: Sequence[Failure]) -> None:
-    """List what was not purified, one JSON object a line, in ``failures.jsonl`` of the folder of results; no file for none."""
+    """List what was not purified, one JSON object per line, in ``failures.jsonl`` of the results folder, if anything."""
     path = out / FAILURES
     if not failures:
         path.unlink(missing_ok=True)

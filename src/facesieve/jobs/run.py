@@ -1,4 +1,4 @@
-"""Purify photographs, in files or in shards: batched across all of them, resumable, one bad photograph stops nothing."""
+"""Purify photographs, in files or in shards: batched across all of them, resumable, and not stopped by a bad photograph."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Summary:
     """What a job did."""
 
     units: int = 0  # photographs or shards that were made
-    skipped: int = 0  # that were there already
+    skipped: int = 0  # that were already complete
     photographs: int = 0
     faces: int = 0
     seconds: float = 0.0  # inside the purifier
@@ -68,7 +68,7 @@ def purify_units(
 
     ``report`` is called after each unit, ``keep`` with every batch of crops and what each stage made of it.
     ``guard`` is entered while a photograph is read, and may refuse it by an ``InputError``. What cannot be
-    read, purified or written is a failure in the summary, and the next one is taken.
+    read, purified or written is a failure in the summary, and the job continues with the next one.
     """
     check(units, options)
     batches = Batches(shield, options.batch_size, keep)
@@ -76,7 +76,7 @@ def purify_units(
 
 
 def purify_alone(unit: Unit, shield: Shield, options: Options) -> list[bytes]:
-    """One photograph, purified, as PNG files: one, or without ``paste`` one a face. Nothing is written.
+    """One photograph, purified, as PNG files: one, or without ``paste`` one per face. Nothing is written.
 
     Raises ``ImageError``, ``NoFaceError``, for an aligned image that is not square ``NotSquareError``, and ``InputError``
     for a file that cannot be read.
@@ -93,7 +93,7 @@ def purify_alone(unit: Unit, shield: Shield, options: Options) -> list[bytes]:
 
 
 class Batches:
-    """Purifies faces of many photographs together, in the order in which they were put in."""
+    """Purifies faces of many photographs together, in the order in which they were added."""
 
     def __init__(self, shield: Shield, size: int, keep: Keep = lambda *_: None) -> None:
         self._shield, self._size, self._keep = shield, size, keep

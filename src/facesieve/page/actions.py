@@ -93,7 +93,7 @@ class Actions:
 
     @property
     def preset(self) -> str:
-        """The name of the preset that the page begins with."""
+        """The name of the preset that the page starts with."""
         return self._shield.card.name
 
     @property

@@ -1,4 +1,4 @@
-"""The page, laid out with Gradio. It asks no other host for anything."""
+"""The page, laid out with Gradio. It fetches nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def gradio_library() -> Any:
 
 
 def appearance(gr: Any) -> dict[str, Any]:
-    """How the page looks: fonts of the reader's own system, so that none is fetched."""
+    """How the page looks: fonts of the reader's own system, so that none are fetched."""
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     return {"theme": gr.themes.Soft(primary_hue="teal", **fonts), "css": CSS, "footer_links": []}
 
@@ -66,7 +66,7 @@ def build(actions: Actions, samples: Sequence[Path] = ()) -> gradio.Blocks:
                 goal, attack = _playground(gr, actions)
             with gr.Column(min_width=280, scale=2):
                 message, slider, *others = _results(gr)
-        # Gradio's own reading of the inputs is left out: it opens the photograph before us, and says nothing of one it cannot.
+        # Gradio's own reading of the inputs is left out: it opens the photograph before us, and says nothing about one it cannot.
         how = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "shield"}
         how |= {"show_progress": "full", "show_progress_on": [slider], "api_visibility": "private"}
         shown = [message, slider, *others]
@@ -147,7 +147,7 @@ def _attack(gr: Any, actions: Actions) -> Any:
 
 
 def _answer(work: Callable[[], Shown]) -> list[Any]:
-    """What is shown; of a user's mistake one line, and nothing of the photograph before."""
+    """What is shown; for a user's mistake one line, and nothing of the previous photograph."""
     try:
         shown = work()
     except FacesieveError as error:

@@ -1,4 +1,4 @@
-"""What the page says of a result or of a mistake, as Markdown."""
+"""What the page says about a result or a mistake, as Markdown."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import re
 from facesieve.errors import EmbedderError, FacesieveError, GalleryError, NoFaceError, PriorError
 from facesieve.page.actions import Named, Shown
 
-ADVICE: dict[type[FacesieveError], str] = {  # what somebody at the page can do
+ADVICE: dict[type[FacesieveError], str] = {  # what a visitor can do
     NoFaceError: "choose a photograph that shows one from the front, and larger",
     GalleryError: "choose somebody from the list",
 }
 
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+.!|<>~$&-])")
-ON_THE_SERVER = (EmbedderError, GalleryError, PriorError)  # the place that they name is nothing to a visitor
+ON_THE_SERVER = (EmbedderError, GalleryError, PriorError)  # the place that they name means nothing to a visitor
 
 
 def plain(text: str) -> str:
-    """``text`` as Markdown that shows it as it is: no link, picture or HTML comes of a name."""
+    """``text`` as Markdown that shows it as it is: no name becomes a link, a picture or HTML."""
     return _MARKS.sub(r"\\\1", " ".join(text.split()))
 
 
@@ -30,7 +30,7 @@ def mistake(error: FacesieveError) -> str:
 
 
 def sentence(shown: Shown) -> str:
-    """What came of the largest face, in a sentence."""
+    """What happened to the largest face, in a sentence."""
     first, *middle, last = shown.names[0]
     if last.person is None:
         return "Purified. There is nobody in a gallery to name: start the page with one."

@@ -1,7 +1,7 @@
-"""Recognition: who is it, by comparing embeddings.
+"""Recognition: who it is, by comparing embeddings.
 
 An embedder turns an aligned face into a point on the unit sphere; faces of one person lie close
-together there, and the cosine of two faces is the product of their rows.
+together, and the cosine of two faces is the product of their rows.
 """
 
 from __future__ import annotations

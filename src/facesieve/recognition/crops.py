@@ -13,7 +13,7 @@ def check_crops(crops: Tensor) -> None:
 
 
 def resized(crops: Tensor, side: int) -> Tensor:
-    """``crops`` (B, 3, S, S) as (B, 3, side, side); without antialiasing, pixels of a larger crop would be passed over."""
+    """``crops`` (B, 3, S, S) as (B, 3, side, side); antialiased, or pixels of a larger crop would be skipped."""
     if crops.shape[-1] == side:
         return crops
     return functional.interpolate(crops, (side, side), mode="bilinear", align_corners=False, antialias=True)

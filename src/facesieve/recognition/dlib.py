@@ -16,14 +16,14 @@ from facesieve.recognition.embedder import TorchEmbedder
 from facesieve.weights import load_network, shipped
 
 SIDE = 150  # of what the network sees
-MEAN = (122.782, 117.001, 104.298)  # that it takes off, RGB of 0..255
+MEAN = (122.782, 117.001, 104.298)  # that it subtracts, RGB in 0..255
 
 # The square of an aligned crop that dlib's network wants, in fractions of the crop's side from its outer edge:
-# it lies lower, and reaches 0.12 below the crop. The aligned crop as it is names a quarter of the faces wrongly.
+# it lies lower, and reaches 0.12 below the crop. With the aligned crop as it is, a quarter of the faces get a wrong name.
 LEFT, TOP, EXTENT = 0.05, 0.20, 0.92
 
-SMALLEST_TO_SHRINK = 200  # pixels of a crop from which on bilinear sampling would alias
-SHRUNK = 163  # a side at which the square has just its 150 pixels
+SMALLEST_TO_SHRINK = 200  # pixels of a crop above which bilinear sampling would alias
+SHRUNK = 163  # the side at which the square has exactly its 150 pixels
 
 # channels, blocks, whether the first of them halves the resolution
 _STAGES = ((32, 3, False), (64, 4, True), (128, 3, True), (256, 3, True), (256, 1, True))

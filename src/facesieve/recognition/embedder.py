@@ -15,7 +15,7 @@ from facesieve.rows import Rows
 if TYPE_CHECKING:
     from torch import Tensor
 
-BATCH = 32  # crops that are embedded together; more would not be faster, and a gallery's worth would not fit
+BATCH = 32  # crops embedded together; more would not be faster, and those of a whole gallery would not fit
 
 
 class Embedder(Protocol):
@@ -31,7 +31,7 @@ class Embedder(Protocol):
 
     @property
     def people(self) -> tuple[str, ...]:
-        """Whom its closed-set head tells apart; empty where it has none."""
+        """The people that its closed-set head tells apart; empty where it has none."""
 
     def rows(self, crops: Crops) -> Rows:
         """Embeddings (N, D) of ``crops`` (N, 3, S, S), RGB in [0, 1], aligned to ``facesieve.faces.TEMPLATE``, any N and S.
@@ -60,7 +60,7 @@ class TorchEmbedder(ABC):
 
 
 def in_parts(embed: Callable[[Crops], Rows], crops: Crops, dimensions: int, size: int = BATCH) -> Rows:
-    """The rows (N, ``dimensions``) that ``embed`` makes of crops, ``size`` of them at a time."""
+    """The rows (N, ``dimensions``) that ``embed`` makes from crops, ``size`` of them at a time."""
     parts = [embed(crops[start : start + size]) for start in range(0, len(crops), size)]
     return np.concatenate([np.empty((0, dimensions), np.float32), *parts])
 

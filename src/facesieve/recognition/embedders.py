@@ -19,7 +19,7 @@ KNOWN = "give sface, dlib, a FaceNet folder or .pt file, or an .onnx file"
 def load_embedder(spec: str = "sface") -> Embedder:
     """``sface`` or ``dlib`` (they ship with the package), FaceNet from its folder or ``.pt`` file, or any ``.onnx`` recogniser.
 
-    Also what else is registered, and ``package.module:object``, a function that takes ``spec`` and
+    Also anything else that is registered, and ``package.module:object``, a function that takes ``spec`` and
     returns an ``Embedder``; that is code that will run, so a spec never comes from a request.
     How an ONNX file wants its pixels follows a question mark, where it is not (x - 127.5) / 127.5 of
     RGB: ``arcface.onnx?mean=127.5&std=128&channels=bgr``. Raises ``EmbedderError`` for anything else.

@@ -25,7 +25,7 @@ WEIGHTS, CARD = "facenet.safetensors", "card.json"
 def load_facenet(path: Path | str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> FaceNet:
     """FaceNet from a folder that ``save_facenet`` wrote, or from a published ``.pt`` state dict, frozen.
 
-    The classifier comes along where the weights have one. Raises ``EmbedderError`` for a file that
+    It has a classifier where the weights have one. Raises ``EmbedderError`` for a file that
     is missing, damaged, not the one the card names, or of another network.
     """
     path = Path(path)

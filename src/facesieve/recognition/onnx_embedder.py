@@ -1,4 +1,4 @@
-"""Any recogniser in an ONNX file (ArcFace and its kin), through ONNX Runtime: for identification only.
+"""Any recogniser in an ONNX file (ArcFace and similar), through ONNX Runtime: for identification only.
 
 ONNX Runtime computes no gradients, so no attack can be aimed through such a recogniser; SFace and
 FaceNet are PyTorch modules and can.
@@ -47,7 +47,7 @@ class OnnxEmbedder:
 
     @property
     def people(self) -> tuple[str, ...]:
-        """Nobody: what a file's classes are called is not in it."""
+        """Nobody: the file does not name its classes."""
         return ()
 
     def rows(self, crops: Crops) -> Rows:
@@ -83,17 +83,17 @@ def load_onnx_embedder(
 
     The graph is fed (x - ``mean``) / ``std`` of pixels x in 0..255, ``channels`` in that order. The
     defaults are ArcFace's (insightface; w600k and glint360k). Others: 127.5 and 128 for older ones
-    after CosFace and SphereFace; 0 and 1 for graphs that normalise by themselves, such as SFace's
-    and MXNet's. That is not detected. A wrong choice is not an error: it recognises worse.
+    after CosFace and SphereFace; 0 and 1 for graphs that normalise themselves, such as SFace's
+    and MXNet's. That is not detected. A wrong choice is not an error: it only recognises worse.
 
     Layout (NCHW or NHWC), side (112 where it is left open) and batch are read from the graph. It runs on
     the processor, with as many threads as torch has now where torch is loaded.
 
     A gallery remembers embedders by ``name``. By default it is the file's name without suffix, eight
-    digits of its SHA-256 and the settings that are not the defaults: with them it is another embedder.
+    digits of its SHA-256 and the settings that differ from the defaults: they make it another embedder.
 
-    Raises ``EmbedderError`` for a file that is no such graph, ``SettingError`` for settings that are
-    none, ``MissingExtraError`` without ONNX Runtime.
+    Raises ``EmbedderError`` for a file that is no such graph, ``SettingError`` for invalid settings,
+    ``MissingExtraError`` without ONNX Runtime.
     """
     if not math.isfinite(mean) or not math.isfinite(std) or std <= 0:
         raise SettingError(f"mean {mean} and std {std}: both are finite, std above 0")
@@ -150,7 +150,7 @@ def _open(path: Path, data: bytes) -> _Graph:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _threads()
-    # Weights in a second file are refused, wherever we are: the hash in the name would not cover them. A file is no folder.
+    # Weights in a second file are refused: the hash in the name would not cover them. A file is no folder, so none is found.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path))
     options.log_severity_level = 3  # some files list their weights as inputs, which warns once for each
     try:

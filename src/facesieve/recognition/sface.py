@@ -103,7 +103,7 @@ def load_sface(device: torch.device | str = "cpu", dtype: torch.dtype = torch.fl
 
 
 def _folded(network: SFace) -> SFace:
-    """A network that no longer learns, its normalisations inside its convolutions: the same function in half the time."""
+    """A frozen network with its normalisations folded into its convolutions: the same function in half the time."""
     for unit in network.features.children():
         assert isinstance(unit, nn.Sequential)
         unit.conv2d = fuse_conv_bn_eval(unit.conv2d, unit.batchnorm)  # type: ignore[arg-type, type-var]
@@ -113,7 +113,7 @@ def _folded(network: SFace) -> SFace:
 
 
 class _FrozenPReLU(nn.Module):
-    """``w x + (1 - w) relu(x)``: PReLU with slopes that do not learn. A gradient through the network takes a third less time."""
+    """``w x + (1 - w) relu(x)``: PReLU with fixed slopes. A gradient through the network takes a third less time."""
 
     slopes: Tensor
     rest: Tensor

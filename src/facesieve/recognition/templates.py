@@ -23,7 +23,7 @@ def mean_templates(rows: Rows, owners: Labels) -> Rows:
 def nearest_without_own(probes: Rows, rows: Rows, owners: Labels) -> Labels:
     """Whose mean template is nearest to each probe: (N,); probe ``n`` is of the photograph that ``rows[n]`` was made from.
 
-    That row is left out of its person's mean, which would otherwise know the photograph. Everyone has at least two rows.
+    That row is left out of its person's mean, which would otherwise include the photograph. Everyone has at least two rows.
     """
     sums = _sums(rows, owners)
     templates = normalised(sums)

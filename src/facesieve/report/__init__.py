@@ -1,1 +1,1 @@
-"""The record of an evaluation, and the pages that are made from it."""
+"""The record of an evaluation, and the pages made from it."""

@@ -1,4 +1,4 @@
-"""What voids or weakens a number: computed from the record, said at the top of every report.
+"""What invalidates or weakens a number: computed from the record, said at the top of every report.
 
 After Carlini et al., "On Evaluating Adversarial Robustness", 2019; Athalye, Carlini, Wagner,
 "Obfuscated Gradients Give a False Sense of Security", ICML 2018; Croce and Hein, "Reliable
@@ -12,13 +12,13 @@ from itertools import permutations
 from facesieve.report.record import NONE, AttackRecord, Record
 from facesieve.report.tables import Tables
 
-MORE = 0.01  # accuracy that an attack must take beyond another's to be said to be stronger
-STILL = 0.01  # share of images without a gradient that is worth a word
+MORE = 0.01  # accuracy that an attack must take beyond another's to count as stronger
+STILL = 0.01  # share of images without a gradient that is worth a warning
 FEW = 100  # images under which an interval is wider than most differences
 
 
 def checks(tables: Tables) -> list[str]:
-    """One line for each reason not to trust a number as it stands; the worst first."""
+    """One line for each reason not to take a number at face value; the worst first."""
     record = tables.record
     found = [*_unfinished(record), *_oblivious(record)]
     for attack in record.attacks:
@@ -62,7 +62,7 @@ def _alone(record: Record, attack: AttackRecord) -> list[str]:
 
 
 def _compared(tables: Tables, one: AttackRecord, other: AttackRecord) -> list[str]:
-    """What a comparison of two attacks with the same ball shows against ``one``."""
+    """What a comparison of two attacks with the same ball says against ``one``."""
     if (one.eps, one.norm, one.sees) != (other.eps, other.norm, other.sees):
         return []
     mine, theirs = _accuracy(tables, one.name), _accuracy(tables, other.name)

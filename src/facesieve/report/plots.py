@@ -45,7 +45,7 @@ def _svg(figure: Any) -> str:
 
 
 def _curves(tables: Tables) -> list[Titled]:
-    """Accuracy over eps, a line a defence, for every method that was run at several eps."""
+    """Accuracy over eps, one line per defence, for every method that was run at several eps."""
     made = []
     attacks = tables.record.attacks
     eps = {attack.name: attack.eps for attack in attacks}
@@ -77,7 +77,7 @@ def _curve(rows: list[Row], eps: dict[str, float]) -> Any:
 
 
 def _fronts(rows: tuple[Row, ...]) -> list[Titled]:
-    """Clean against attacked accuracy, a point a defence; the ones that no other beats in both are joined."""
+    """Clean against attacked accuracy, one point per defence; those that no other beats in both are joined."""
     clean = {row.defence: 100 * row.accuracy.value for row in rows if row.attack == NONE}
     made = []
     for attack, quantisation in dict.fromkeys((r.attack, r.quantisation) for r in rows if r.attack != NONE):

@@ -1,4 +1,4 @@
-"""The published figures, to be set beside ours and never mixed with them: 1,000 people of CASIA-WebFace, FaceNet.
+"""The published figures, shown next to ours and never mixed with them: 1,000 people of CASIA-WebFace, FaceNet.
 
 PGD, L-inf, eps 0.5/255, step 2/255, 40 iterations; scale 2, 100 steps, eta 0.85.
 """
@@ -19,5 +19,5 @@ PROBABILITIES = {"adversarial": 0.3655, "after grey": 0.8256, "after colorizatio
 
 
 def recovery(preset: str) -> float:
-    """What the defence gave back of the accuracy that the attack took."""
+    """The share that the defence recovered of the accuracy that the attack took."""
     return (PURIFIED[preset][0] - ADVERSARIAL) / (CLEAN - ADVERSARIAL)

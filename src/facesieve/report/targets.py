@@ -1,4 +1,4 @@
-"""What was wanted and what was measured: a list in one JSON file; whatever measures a figure puts it there itself."""
+"""What was wanted and what was measured: a list in one JSON file; whatever measures a figure records it there."""
 
 from __future__ import annotations
 

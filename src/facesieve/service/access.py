@@ -1,4 +1,4 @@
-"""Who may do what: keys and their scopes as dependencies of the routes; a client that goes away."""
+"""Who may do what: keys and their scopes as dependencies of the routes; clients that disconnect."""
 
 from __future__ import annotations
 

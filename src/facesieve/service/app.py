@@ -22,7 +22,7 @@ DESCRIPTION = "Removes adversarial perturbations from face photographs before th
 
 
 def create_app(handlers: Handlers, *, keys: Keys | None = None) -> FastAPI:
-    """The service as an ASGI application. ``keys`` None asks for no keys: on loopback alone."""
+    """The service as an ASGI application. ``keys`` None asks for no keys: only on loopback."""
     app = bare_app(handlers, keys=keys, prefix="")
     app.include_router(router)
     return app

@@ -1,7 +1,7 @@
 """Batchers: the faces of many clients go through one purifier together.
 
-``LocalBatcher`` has the purifier in this process, ``RayBatcher`` in replicas on a cluster. Whom they take
-is decided by the ``Admission`` that each of them holds.
+``LocalBatcher`` has the purifier in this process, ``RayBatcher`` in replicas on a cluster. The ``Admission``
+that each of them holds decides who is let in.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Limits:
 
 
 class Watch:
-    """What a batcher tells of itself; does nothing. Called in the event loop's thread."""
+    """What a batcher reports about itself; does nothing here. Called in the event loop's thread."""
 
     def queue(self, faces: int) -> None:
         """So many faces wait now."""
@@ -79,8 +79,8 @@ class Batcher(Protocol):
 class Admission:
     """Who may wait: so many faces, for so long, until it is closed.
 
-    ``pace`` is how long a face takes, seconds, until ``learn`` tells; 0 where nobody can say, so that time
-    refuses nobody.
+    ``pace`` is how long a face takes, seconds, until ``learn`` is told; 0 where it is unknown, so that nobody is
+    refused for time.
     """
 
     def __init__(self, limits: Limits, watch: Watch, *, pace: float) -> None:

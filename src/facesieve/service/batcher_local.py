@@ -1,10 +1,10 @@
 """The batcher of one process: one thread owns the runtime, and the faces of many clients share its batches.
 
-A request brings one face or more and waits in a queue that is bounded by faces, and by the time that those before
-it will take, at the pace of the last batches: a queue that is right for a GPU would hold a processor's clients for
-minutes, and go on doing so after the rush. A batch is begun when ``max_batch`` faces wait, or when the first of
-them has waited for ``batch_wait`` seconds. While one batch runs the next one gathers. A request that is cancelled
-leaves the queue at once.
+A request brings one or more faces and waits in a queue that is bounded by the number of faces, and by the time that
+those before it will take, at the pace of the last batches: a queue that is right for a GPU would keep a processor's
+clients waiting for minutes, even after the rush. A batch starts when ``max_batch`` faces are waiting, or when the
+first of them has waited ``batch_wait`` seconds. While one batch runs, the next one fills. A request that is
+cancelled leaves the queue at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from facesieve.faces import Crops
 from facesieve.runtime import Runtime, Trace
 from facesieve.service.batcher import Admission, Limits, Watch
 
-FIRST_PACE = 0.2  # seconds a face, until a batch has told
+FIRST_PACE = 0.2  # seconds per face, until a batch was timed
 
 
 @dataclass(eq=False)
@@ -68,7 +68,7 @@ class LocalBatcher:
         self._loop = asyncio.create_task(self._run(), name="batcher")
 
     async def stop(self) -> None:
-        """Refuse what comes from now on, finish what was accepted, then let the thread go."""
+        """Refuse new requests, finish accepted ones, then end the thread."""
         self._admission.close()
         self._changed.set()
         if self._loop is not None:
@@ -159,7 +159,7 @@ class LocalBatcher:
             offset += end - begin
 
     async def _one_by_one(self, pieces: Sequence[_Piece], error: Exception) -> None:
-        """A batch failed: each of its requests again by itself, so that one does not fail its neighbours."""
+        """A batch failed: run each of its requests again alone, so that one does not fail its neighbours."""
         for piece in pieces:
             job = piece[0]
             try:

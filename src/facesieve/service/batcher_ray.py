@@ -1,4 +1,4 @@
-"""The batcher in front of a cluster: each face goes to a replica of the model, which gathers those of all its callers."""
+"""The batcher in front of a cluster: each face goes to a replica of the model, which batches those of all its callers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRIES = 3  # of a face whose replica dies
 class RayBatcher:
     """A queue in front of replicas; see ``Batcher``. ``model`` is the handle of their deployment.
 
-    How long a face takes depends on how many replicas there are, so that time refuses nobody: faces that wait
+    How long a face takes depends on how many replicas there are, so nobody is refused for time: waiting faces
     are what makes Ray start another replica.
     """
 

@@ -1,6 +1,6 @@
 """What the service does with photographs: one thread reads, detects, embeds, searches and writes; the batcher purifies.
 
-Detector and gallery serve one thread each, and this is it. The library decides everything; here is
+Detector and gallery serve one thread, and this is it. The library decides everything; here is
 only what waits for what.
 """
 
@@ -88,7 +88,7 @@ class Handlers:
         Raises ``ImageError``, ``NoFaceError``, ``NotSquareError``, or ``ManyFacesError`` for more than ``max_faces``.
         """
 
-        def work() -> FaceCrops:  # in one go: photographs that are read must not pile up in front of the detector
+        def work() -> FaceCrops:  # in one go: decoded photographs must not pile up in front of the detector
             with self.metrics.phase("read"):
                 photo, sha256 = read_photo(data, max_pixels=self.settings.max_pixels, name=where), sha256_of(data)
             with self.metrics.phase("detect"):

@@ -1,7 +1,7 @@
 """API keys: each has a name and scopes; the file holds hashes, never a key.
 
-A key is ``fs_`` and 256 random bits, so that SHA-256 without a salt is enough: there is nothing to
-guess. The file is read again when it changes.
+A key is ``fs_`` and 256 random bits, so SHA-256 without a salt is enough: there is nothing to
+guess. The file is reread when it changes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on standard error. No photograph, no name of a person, no key, no query."""
+"""Logs: one JSON object per line on standard error. No photograph, no name of a person, no key, no query."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger("facesieve.service")
 
 
 class JsonLines(logging.Formatter):
-    """``time``, ``level``, ``event``, and what the event brings in ``extra={"fields": {...}}``.
+    """``time``, ``level``, ``event``, and the event's fields from ``extra={"fields": {...}}``.
 
     Of an exception the type and the places are written, not its message: that may hold what a
     caller sent.

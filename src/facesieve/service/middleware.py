@@ -1,4 +1,4 @@
-"""What is around every request: its id, one line of log, its figures, a place among the requests, errors as problems."""
+"""What surrounds every request: its id, its line in the log, its figures, a place among the requests, errors as problems."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RequestMiddleware:
         self._active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and see it through."""
+        """Pass a request on, and account for it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -101,7 +101,7 @@ class _Call:
         await self._send(message)
 
     async def refuse(self, problem: ProblemError) -> None:
-        if self._started:  # too late to say so: the connection is cut, so that nobody takes a part for the whole
+        if self._started:  # too late to say so: the connection is cut, so that nobody takes a part of the answer for all of it
             raise ConnectionError("the answer had begun")
         body = problem.body(self.id)
         headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), **problem.headers}

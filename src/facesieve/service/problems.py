@@ -76,7 +76,7 @@ def _is_uuid(text: str) -> bool:
 
 
 def defect() -> ProblemError:
-    """500, which says nothing: what went wrong may hold what a caller sent."""
+    """500, without details: what went wrong may hold what a caller sent."""
     return ProblemError(500, "defect", "the service made an error; its log has more")
 
 

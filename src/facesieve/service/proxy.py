@@ -6,7 +6,7 @@ CompreFace (https://github.com/exadel-inc/CompreFace): multipart ``file``, ``sou
 ``img``, ``img1``, ``img2`` in JSON as data URIs or base64, or as multipart files, to ``/represent``,
 ``/verify``, ``/analyze``, ``/register`` and ``/search``.
 
-What a shield lets through unseen is a hole, so that a call to such an address is refused where its
+What a shield lets through unseen is a hole, so a call to such an address is refused if its
 body cannot be read with certainty: another content type, a compressed body, a name that comes
 twice, an image by its path or address instead of its bytes.
 """
@@ -78,7 +78,7 @@ KINDS = {
 def create_proxy(handlers: Handlers, *, keys: Keys | None = None) -> FastAPI:
     """The proxy as an ASGI application; ``handlers.settings.upstream`` is the server behind it.
 
-    Its own health and figures are under ``/facesieve``. Keys are asked for in ``X-Facesieve-Key``,
+    Its own health and figures are under ``/facesieve``. Keys are expected in ``X-Facesieve-Key``,
     which is not passed on.
     """
     app = bare_app(handlers, keys=keys, prefix=PREFIX, docs=False)
@@ -134,7 +134,7 @@ class Upstream:
         return await self._ask(request, headers, purified)
 
     def _kind(self, request: Request) -> Kind | None:
-        """Whose call this is, if it can hold photographs."""
+        """The kind of call, if it can hold photographs."""
         if request.method not in {"POST", "PUT", "PATCH"}:
             return None
         path = plain_path(request.scope["path"])

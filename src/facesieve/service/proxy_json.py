@@ -1,4 +1,4 @@
-"""The members of a JSON object with their places in the text, so that the proxy can change some and no other byte.
+"""The members of a JSON object with their places in the text, so that the proxy can change some of them and no other byte.
 
 ``json`` loses positions, and would write numbers in its own way.
 """

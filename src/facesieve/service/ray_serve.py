@@ -1,8 +1,8 @@
 """The same service on Ray Serve: replicas of the application in front, replicas of the model behind, as many as are needed.
 
 The application reads photographs, finds faces and puts them back; its batcher hands each face to a replica of the
-model, which gathers faces of all its callers into batches. Settings mean what they mean on one machine, but
-``queue_faces`` counts for each replica of the application, and there is no ``max_wait_s``: faces that wait are
+model, which batches the faces of all its callers. Settings mean what they mean on one machine, but
+``queue_faces`` applies to each replica of the application, and there is no ``max_wait_s``: waiting faces are
 what makes Ray start another replica.
 """
 
@@ -57,7 +57,7 @@ def _model(settings: Settings) -> Any:
 
         @gathered  # type: ignore[untyped-decorator]
         async def purify(self, crops: list[Crops], seeds: list[int]) -> list[Trace]:
-            trace = await asyncio.to_thread(self._runtime.purify, np.stack(crops), seeds)  # the next batch gathers meanwhile
+            trace = await asyncio.to_thread(self._runtime.purify, np.stack(crops), seeds)  # the next batch fills meanwhile
             return [trace.part(n, n + 1) for n in range(len(crops))]
 
     return serve.deployment(

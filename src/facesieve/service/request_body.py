@@ -1,7 +1,7 @@
-"""Request bodies in memory: read up to a limit, taken apart, put together again. Nothing is written to a disk.
+"""Request bodies in memory: read up to a limit, taken apart, put together again. Nothing is written to disk.
 
 Multipart bodies are parsed by python-multipart; its and Starlette's form reading would spool large
-files to a disk, so that only the parser is used.
+files to disk, so only the parser is used.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def serve(settings: Settings) -> None:
             ws="none",
             timeout_graceful_shutdown=settings.stop_timeout_s,
         )
-        # uvicorn raises the signal again once it has stopped; then it must not end the process as if it had crashed.
+        # uvicorn raises the signal again once it has stopped; it must not end the process as if it had crashed.
         signal.signal(signal.SIGTERM, lambda *_: None)
         signal.signal(signal.SIGINT, lambda *_: None)
         event("listening", {"host": settings.host, "port": listener.getsockname()[1], "proxy": settings.upstream is not None})
@@ -102,7 +102,7 @@ def serve(settings: Settings) -> None:
 
 
 def begin_log(settings: Settings) -> None:
-    """Log to standard error from now on, first of all a variable that is not taken for a setting."""
+    """Log to standard error from now on, beginning with a variable that is not taken for a setting."""
     log_to_stderr(settings.log_level)
     if has_service_link():
         fields: dict[str, object] = {
@@ -113,7 +113,7 @@ def begin_log(settings: Settings) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A bound socket, before anything slow: a taken port is said at once."""
+    """A bound socket, before anything slow: a taken port is reported at once."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)

@@ -83,7 +83,7 @@ class Settings(BaseModel):
 
 
 def load_settings(file: Path | None, given: Mapping[str, object]) -> Settings:
-    """The settings that are ``given``, else those of the environment, else those in ``file`` (TOML, one a line).
+    """The settings that are ``given``, else those of the environment, else those in ``file`` (TOML, one per line).
 
     Raises ``InputError`` for a file that cannot be read, ``SettingError`` for settings that do not fit,
     ``MissingExtraError`` where pydantic-settings is not installed.

@@ -1,4 +1,4 @@
-"""The batch of each step of each training, made from the seed and the number of the step alone."""
+"""The batch of each step of each training, made only from the seed and the number of the step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Indices = NDArray[np.int64]
 
 
 def hold_out(count: int, wanted: int, batch: int, seed: int) -> tuple[Indices, Indices]:
-    """Of ``count`` faces those to train on, and at most ``wanted``, at most a quarter, that never are.
+    """Of ``count`` faces, those to train on and those never trained on: at most ``wanted``, and at most a quarter.
 
     Raises ``InputError`` where there are too few for one batch.
     """
@@ -34,7 +34,7 @@ def hold_out(count: int, wanted: int, batch: int, seed: int) -> tuple[Indices, I
 
 
 def of_epoch(indices: Indices, batch: int, seed: int, step: int) -> Indices:
-    """Which ``indices`` are in the batch of a step: each at most once an epoch, in random order."""
+    """The ``indices`` in the batch of a step: each at most once per epoch, in random order."""
     per_epoch = len(indices) // batch
     shuffled = np.random.default_rng((seed, 1, step // per_epoch)).permutation(indices)
     start = step % per_epoch * batch
@@ -45,7 +45,7 @@ def of_epoch(indices: Indices, batch: int, seed: int, step: int) -> Indices:
 
 
 class NoisedBatches:
-    """Faces cut from their photographs in random order, with noise and its levels: what a prior learns from."""
+    """Faces cut from their photographs in random order, with noise and its levels, for a prior to learn from."""
 
     def __init__(self, faces: FaceFolder, settings: PriorTraining, schedule: Schedule) -> None:
         self.train, self.held_out = hold_out(len(faces), settings.held_out, settings.batch, settings.seed)
@@ -84,7 +84,7 @@ def _symmetric(crops: list[Photo]) -> Tensor:
 
 
 class ViewBatches:
-    """Views of faces in random order, each face once an epoch, but for those that are held out."""
+    """Views of faces in random order, each face once per epoch, except held-out ones."""
 
     def __init__(self, crops: Crops, settings: ViewTraining) -> None:
         self.train, held_out = hold_out(len(crops), settings.held_out, settings.batch, settings.seed)
@@ -95,7 +95,7 @@ class ViewBatches:
         """The views of this step: (B, 3, S, S) in [0, 1]."""
         rng = np.random.default_rng((self.settings.seed, step))
         chosen = of_epoch(self.train, self.settings.batch, self.settings.seed, step)
-        # What is turned and zoomed becomes soft; without views that are not, and sharpened ones, sharp photographs would
+        # Rotated and zoomed views are soft; without others, and sharpened ones, sharp photographs would
         # look perturbed.
         plain = rng.random(len(chosen)) < 0.5
         views = to_batch(
@@ -115,7 +115,7 @@ class ViewBatches:
 
 
 class WideBatches:
-    """Views of wide crops in random order, as a purifier learns from them; each face once an epoch, but for those held out."""
+    """Views of wide crops in random order, for a purifier to learn from; each face once per epoch, except held-out ones."""
 
     def __init__(self, crops: Crops, settings: PurifierTraining) -> None:
         self.train, self.held_out = hold_out(len(crops), settings.held_out, settings.batch, settings.seed)
@@ -151,7 +151,7 @@ class Batch:
 
 
 class DistillingBatches:
-    """Crops in random order, each once an epoch, with the teacher's rows (N, D)."""
+    """Crops in random order, each once per epoch, with the teacher's rows (N, D)."""
 
     def __init__(self, crops: Crops, rows: Tensor, settings: Distilling) -> None:
         if len(crops) < settings.batch:
@@ -197,7 +197,7 @@ class ClassifyingBatches:
     def rate(self, step: int) -> float:
         """Factor of the learning rate: a half cosine to zero over each size.
 
-        A network that meets larger images has to be able to change. Warm restarts as of Loshchilov and
+        A network that gets larger images must be able to change. Warm restarts as of Loshchilov and
         Hutter, "SGDR", ICLR 2017.
         """
         phase = self._phase(step)
@@ -222,7 +222,7 @@ Batches = DistillingBatches | ClassifyingBatches
 
 
 def split(labels: Indices, held_out: int, seed: int) -> tuple[Indices, Indices]:
-    """Indices to train on, and of ``held_out`` images a person to choose the best weights by."""
+    """Indices to train on, and of ``held_out`` images per person to choose the best weights by."""
     train, validation = [], []
     for person in range(int(labels.max()) + 1):
         own = np.random.default_rng((seed, 2, person)).permutation(np.flatnonzero(labels == person))

@@ -1,4 +1,4 @@
-"""What is written with trained weights: their card, and the sheets that show how a prior is coming along."""
+"""What is written with trained weights: their card, and sheets that show a prior's progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHEET_SIGMAS = (0.3, 1.0, 3.0, 10.0)
 def card(
     name: str, about: Mapping[str, Any], settings: Training, seconds: float, figures: Mapping[str, Any], limits: str
 ) -> dict[str, Any]:
-    """The card of trained weights: ``about`` says what they are and of which data, ``figures`` are held-out ones."""
+    """The card of trained weights: ``about`` says what they are and from which data, ``figures`` are held-out figures."""
     return {
         "name": name,
         **about,

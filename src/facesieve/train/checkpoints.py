@@ -1,4 +1,4 @@
-"""What a training keeps on the way: its curves, and checkpoints that it resumes from with the settings it began with."""
+"""What a training keeps meanwhile: its curves, and checkpoints to resume from with the settings it began with."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         with draft(path) as (file, part):
             torch.save(dict(state), file)
             settle(file, part, path)
-    except (OSError, RuntimeError) as error:  # RuntimeError: what torch makes of a full disk
+    except (OSError, RuntimeError) as error:  # RuntimeError: what torch raises for a full disk
         raise InputError(f"the checkpoint cannot be written: {one_line(error)}", path, "make room, then resume") from error
 
 
 def check_settings(path: Path, begun: Mapping[str, Any], given: Mapping[str, Any], *, may_change: frozenset[str]) -> None:
-    """Raises ``SettingError`` where a run is resumed with other settings than it began with, but for those that may change."""
+    """Raises ``SettingError`` if a run is resumed with other settings than it began with, except those that may change."""
     for name in sorted((begun.keys() | given.keys()) - may_change):
         if begun.get(name) != given.get(name):
             raise SettingError(f"this run has {name} {begun.get(name)}, not {given.get(name)}", path, "use another folder")

@@ -16,7 +16,7 @@ from facesieve.train.settings import DdsaTraining
 
 
 class DdsaLesson:
-    """Clean patches back from noised ones, by a sparse code."""
+    """Clean patches from noised ones, by a sparse code."""
 
     def __init__(self, settings: DdsaTraining) -> None:
         self.settings = settings
@@ -58,7 +58,7 @@ def train_ddsa(
 
     ``out`` keeps ``checkpoint.pt``, ``curve.csv`` and ``held-out.csv``, and gets the weights with their card.
     Raises ``InputError`` for a folder with too few faces, ``SettingError`` where the run in ``out``
-    began with other settings; ``steps`` alone may change.
+    began with other settings; only ``steps`` may change.
     """
     lesson = DdsaLesson(settings)
     task = ViewTask(lesson, views_of(data, out, settings), settings)

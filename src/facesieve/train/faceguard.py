@@ -21,7 +21,7 @@ from facesieve.train.settings import FaceGuardTraining
 
 
 class FaceGuardLesson:
-    """A generator of perturbations, a detector of them, and a purifier that takes them off, all at once."""
+    """A generator of perturbations, a detector of them, and a purifier that removes them, all at once."""
 
     def __init__(self, settings: FaceGuardTraining, embedder: TorchEmbedder) -> None:
         self.settings, self.embedder = settings, embedder
@@ -45,11 +45,11 @@ class FaceGuardLesson:
         assert fake.grad is not None
         with torch.no_grad():
             made = torch.cat([pattern, self.patterns(others, generator)[0]]) if len(others) else pattern
-            # The gradient costs nothing more, and its sign is an attack of its own; faces beyond the first borrow another's.
+            # The gradient costs nothing extra, and its sign is an attack in itself; faces beyond the first borrow another's.
             signs = -fake.grad.sign()[torch.arange(len(images)) % len(first)]
             chosen = uniform(images, 0, 1, generator) < self.settings.gradient_share
             attacked = (images + eps * torch.where(chosen, signs, made)).clamp(0, 1)
-            # Half of them saved as 8 bits: the detector must not go by what is no whole level.
+            # Half of them saved as 8 bits: the detector must not rely on fractions of a level.
             saved = uniform(images, 0, 1, generator) < 0.5
             attacked = torch.where(saved, (255 * attacked).round() / 255, attacked)
         return {"cosine_generated": cosine.item(), "diversity": diversity.item(), **self._defend(images, attacked, rows)}
@@ -62,7 +62,7 @@ class FaceGuardLesson:
 
     def _pattern(self, images: Tensor, gain: Tensor, generator: torch.Generator) -> Tensor:
         raw = self.generator(torch.cat([2 * images - 1, drawn(images, generator)], 1))
-        # Of root mean square 1: without that it grows until every tanh is flat, and nothing more is learnt.
+        # Of root mean square 1: without that it grows until every tanh is flat, and learning stops.
         return torch.tanh(gain * raw / (raw.square().mean((1, 2, 3), keepdim=True) + 1e-8).sqrt())
 
     def _defend(self, images: Tensor, attacked: Tensor, rows: Tensor) -> dict[str, float]:

@@ -26,7 +26,7 @@ class Lesson(Protocol):
 
     @property
     def networks(self) -> nn.Module:
-        """All of them; gradients are clipped for each child by itself: one must not drown the others."""
+        """All of them; gradients are clipped for each child separately: one must not drown the others."""
 
     def backward(self, images: Tensor, generator: torch.Generator) -> dict[str, float]:
         """Add the gradients of a batch (B, 3, S, S) in [0, 1]; returns its losses."""
@@ -49,7 +49,7 @@ class ViewTask(Task):
         self.optimiser = torch.optim.Adam(lesson.networks.parameters(), settings.learning_rate, betas=(0.9, 0.99))
 
     def rate(self, step: int) -> float:
-        """A linear warm-up, over a half cosine to 0."""
+        """A linear warm-up, times a half cosine to 0."""
         return self.settings.learning_rate * warm_up(step, self.settings.warmup_steps) * half_cosine(step, self.total)
 
     def backward(self, step: int) -> dict[str, float]:
@@ -89,7 +89,7 @@ def views_of(data: Path, out: Path, settings: ViewTraining) -> ViewBatches:
 def train_defence(
     task: ViewTask, network: nn.Module, out: Path, name: str, about: dict[str, Any], report: Report, checkpoint_minutes: float
 ) -> Path:
-    """Train, or resume, a task in ``out``; returns the file with the weights of ``network``, a card beside it."""
+    """Train, or resume, a task in ``out``; returns the file with the weights of ``network``, next to its card."""
     run = Run(task, out)
     size = sum(parameter.numel() for parameter in network.parameters())
     report(Progress(run.step, task.total, f"{task.faces}, {size / 1e6:.2f} M parameters, on {task.hardware}"))

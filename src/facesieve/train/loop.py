@@ -1,7 +1,7 @@
 """The one training loop: a task's steps as a generator of records, resumed from a checkpoint.
 
-A task draws its batches and all its random numbers by the seed and the number of the step alone, so a
-run that was stopped and resumed is, bit for bit, one that was not.
+A task draws its batches and all its random numbers only from the seed and the number of the step, so a
+run that was stopped and resumed is, bit for bit, like one that was not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CHECKPOINT_MINUTES = 5.0
 
 
 class MovingAverage:
-    """The mean of a network's weights over its last steps, of which older ones count less."""
+    """The mean of a network's weights over its last steps; older ones count less."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         from diffusers.training_utils import EMAModel  # slow to import
@@ -95,7 +95,7 @@ class Task(ABC):
         return [[parameter for group in self.optimiser.param_groups for parameter in group["params"]]]
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the task, but for the optimiser."""
+        """What a checkpoint keeps of the task, except the optimiser."""
         average = {} if self.average is None else {"ema": self.average.state_dict()}
         return {name: network.state_dict() for name, network in self.networks.items()} | average
 
@@ -121,7 +121,7 @@ AnyTask = TypeVar("AnyTask", bound=Task)
 
 
 class Run(Generic[AnyTask]):
-    """A task's training in a folder; what is in its ``checkpoint.pt`` is resumed."""
+    """A task's training in a folder; it resumes from ``checkpoint.pt``."""
 
     def __init__(self, task: AnyTask, out: Path) -> None:
         """Raises ``SettingError`` where the run in ``out`` began with settings that may not change."""
@@ -207,7 +207,7 @@ def half_cosine(step: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * step / max(total, 1)))
 
 
-# --- records on their way to files and to people -----------------------------------------------------
+# --- from records to files and people -----------------------------------------------------
 
 
 def thinned(records: Iterable[Record], seconds: float = 30.0) -> Iterator[Record]:
@@ -236,7 +236,7 @@ def kept(
     stop_after_minutes: float = math.inf,
     curve: str = "curve.csv",
 ) -> Iterator[Record]:
-    """A run's records, thinned, after their figures were added to ``curve`` and ``held-out.csv`` beside it, and reported."""
+    """A run's records, thinned, after their figures were added to ``curve`` and the ``held-out.csv`` next to it, and reported."""
     for record in thinned(run.records(checkpoint_minutes=checkpoint_minutes, stop_after_minutes=stop_after_minutes)):
         append_row(run.out / curve, {"step": record.step, **record.losses})
         report(Progress(record.step, record.total, facts=in_words(record.losses)))
@@ -258,7 +258,7 @@ def finish(
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
     stop_after_minutes: float = math.inf,
 ) -> Mapping[str, float]:
-    """Train to the end or until the time is over; returns the last held-out figures, measured anew where there are none."""
+    """Train to the end or until the time is over; returns the last held-out figures, measured again if there are none."""
     held_out: Mapping[str, float] | None = None
     for record in kept(run, report, checkpoint_minutes=checkpoint_minutes, stop_after_minutes=stop_after_minutes):
         held_out = record.held_out

@@ -23,7 +23,7 @@ from facesieve.train.loop import CHECKPOINT_MINUTES, MovingAverage, Run, Task, k
 from facesieve.train.settings import PriorTraining
 
 HELD_OUT_SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
-MEASURED = 64  # held-out faces that are measured on the way; all of them are at the end
+MEASURED = 64  # held-out faces measured meanwhile; at the end all of them are
 
 
 def build_network(settings: PriorTraining) -> nn.Module:
@@ -76,7 +76,7 @@ def learning_rate_factor(settings: PriorTraining, step: int) -> float:
 
 
 class PriorTask(Task):
-    """The v-target on noised faces, with AdamW and a moving average, which is what is kept."""
+    """The v-target on noised faces, with AdamW and a moving average; the average is what is kept."""
 
     settings: PriorTraining
     may_change = frozenset({"images"})
@@ -138,7 +138,7 @@ def train_prior(
     ``out`` keeps ``checkpoint.pt``, ``loss.csv``, ``held-out.csv`` and sheets of denoised and sampled
     faces, and gets ``prior-STEPS/`` in the folder format of ``diffusers`` with a card at the end.
     Raises ``InputError`` for a folder without faces, ``SettingError`` where the run in ``out`` began
-    with other settings; ``images`` alone may change.
+    with other settings; only ``images`` may change.
     """
     task = PriorTask(FaceFolder(data, out / "landmarks.npz"), settings)
     run = Run(task, out)

@@ -40,15 +40,15 @@ from facesieve.train.lessons import drawn
 from facesieve.train.loop import CHECKPOINT_MINUTES, MovingAverage, Run, Task, finish, half_cosine, warm_up
 from facesieve.train.settings import PurifierTraining
 
-LEAST_SIGMA = 0.02  # the network is asked at no less: its schedule has no 0
-CLOSE = 0.5  # norm of the mean row from which on a recogniser's rows lie so close together that the mean is taken out
+LEAST_SIGMA = 0.02  # the network is evaluated at no less: its schedule has no 0
+CLOSE = 0.5  # norm of the mean row above which a recogniser's rows lie so close together that the mean is removed
 SHARPNESS, SHARPNESS_CENTRED = 32.0, 20.0  # of the cross-entropy over cosines: of rows as they are, and without their mean
 MEASURED_EPS = 2 / 255  # of the held-out figures
 
 
 @dataclass(frozen=True, eq=False)
 class Witness:
-    """A frozen recogniser in the loop, with the crowd that a face can be taken for."""
+    """A frozen recogniser in the loop, with the crowd that a face can be mistaken for."""
 
     name: str
     embed: Callable[[Tensor], Tensor]  # (B, 3, S, S) in [0, 1] to unit rows (B, D), differentiable
@@ -58,7 +58,7 @@ class Witness:
     @classmethod
     @torch.no_grad()
     def of(cls, embedder: TorchEmbedder, others: Tensor) -> Witness:
-        """``others`` (M, 3, S, S) are the crowd's faces. Rows that all lie close together are freed of their mean."""
+        """``others`` (M, 3, S, S) are the crowd's faces. If all rows lie close together, their mean is removed."""
         rows = torch.cat([embedder.embed(part).float() for part in torch.split(others, 32)])
         mean = rows.mean(0)
         if float(mean.norm()) < CLOSE:
@@ -105,7 +105,7 @@ class PurifierTask(Task):
         self.average = MovingAverage(prior.network, settings.ema_decay)
 
     def rate(self, step: int) -> float:
-        """A linear warm-up, over a half cosine to 0."""
+        """A linear warm-up, times a half cosine to 0."""
         return self.settings.learning_rate * warm_up(step, self.settings.warmup_steps) * half_cosine(step, self.total)
 
     def purify(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -139,7 +139,7 @@ class PurifierTask(Task):
 
     @torch.no_grad()
     def _meant(self, witness: Witness, images: Tensor, step: int, generator: torch.Generator) -> Tensor:
-        """The rows that purified faces shall have: the clean faces', or those of other views of them behind the purifier."""
+        """The rows that purified faces should have: the clean faces', or those of other views of them behind the purifier."""
         if not self.settings.other_views:
             return witness.embed(images)
         return witness.embed(self.purify(self.batches(step, again=True).to(images.device), generator))

@@ -39,7 +39,7 @@ TOP1 = "held_out_top1"
 
 
 def new_network(classes: int | None, settings: RecogniserTraining, start: Path | None = None) -> FaceNet:
-    """FaceNet with random weights, or with those at ``start`` but for the classifier."""
+    """FaceNet with random weights, or with those at ``start`` except the classifier."""
     torch.manual_seed(settings.seed)
     network = FaceNet(classes, dropout=settings.dropout)
     if start is not None:
@@ -79,7 +79,7 @@ def begin_at_class_means(network: FaceNet, crops: LabelledCrops, indices: Indice
     """Set the classifier to the nearest class mean of the features as they are, of the crops ``indices``.
 
     ``logit_c = s (x . m_c - |m_c|^2 / 2)``, with the s (a power of 2) under which these crops are likeliest:
-    a warm start need not find out again, from a random classifier, what its features know already.
+    a warm start need not relearn, from a random classifier, what its features know already.
     """
     network.eval()
     assert network.logits is not None
@@ -96,7 +96,7 @@ def begin_at_class_means(network: FaceNet, crops: LabelledCrops, indices: Indice
 
 
 class RecogniserTask(Task):
-    """FaceNet with AdamW; of a classifier the weights that were best on held-out images are kept."""
+    """FaceNet with AdamW; for a classifier, the weights that were best on held-out images are kept."""
 
     settings: RecogniserTraining
     largest_gradient = 5.0
@@ -118,7 +118,7 @@ class RecogniserTask(Task):
         return [decayed, {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}]
 
     def rate(self, step: int) -> float:
-        """A linear warm-up, over what the batches say."""
+        """A linear warm-up, times what the batches say."""
         return self.settings.learning_rate * warm_up(step, self.settings.warmup_steps) * self.batches.rate(step)
 
     def backward(self, step: int) -> dict[str, float]:
@@ -135,7 +135,7 @@ class RecogniserTask(Task):
         return {"cross_entropy": cross_entropy.item(), "one_minus_cosine": cosine.item()}
 
     def is_measured(self, step: int, saves: bool) -> bool:
-        """After each epoch: which weights are kept must not depend on the time that steps took."""
+        """After each epoch: the choice of weights must not depend on how long steps took."""
         return step % self.batches.per_epoch == 0
 
     def measure(self, step: int) -> dict[str, float]:
@@ -189,7 +189,7 @@ def distil(
     report: Report = silent,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
 ) -> Path:
-    """FaceNet that learned a teacher's embedding over a folder of faces; returns its folder.
+    """FaceNet that learned a teacher's embedding on a folder of faces; returns its folder.
 
     ``also`` is a manifest and its source, whose training images are added, without their labels.
     Raises ``InputError`` for a folder without faces, ``EmbedderError`` for an unknown teacher.
@@ -272,7 +272,7 @@ def labelled_crops(manifest: Path, source: Path, cache: Path) -> tuple[LabelledC
 def teacher_rows(teacher: Embedder, crops: Crops, path: Path) -> Tensor:
     """Where the teacher's embedding of every crop points from the mean of all: unit rows (N, D); kept at ``path``.
 
-    All faces share the mean, about 0.4 long with SFace; it says nothing of who they are, and a
+    All faces share the mean, about 0.4 long with SFace; it says nothing about who they are, and a
     network learns it first.
     """
     if not path.exists():

@@ -1,4 +1,4 @@
-"""What decides what is trained, one model for each training; written into checkpoints and cards."""
+"""The settings of each training, one model each; written into checkpoints and cards."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class PurifierTraining(Training):
     eps_low: float = Field(1.0, gt=0)  # levels of 255; each attacked face draws its own, evenly in the logarithm
     eps_high: float = Field(10.0, gt=0)
     inner_steps: int = Field(1, ge=1)  # of the attack, of one eps each (of 0.75 eps where there are several)
-    clean_weight: float = Field(2.0, ge=0)  # of a clean face's distance, beside 1 of an attacked one's
+    clean_weight: float = Field(2.0, ge=0)  # of a clean face's distance; an attacked one's has 1
     naming_weight: float = Field(0.3, ge=0)  # of the cross-entropy over oneself and the held-out faces
     margin: float = Field(0.2, ge=0)  # by which the cosine with oneself must lead there
     pixel_weight: float = Field(1.0, ge=0)
@@ -131,16 +131,16 @@ class RecogniserTraining(Training):
     weight_decay: float = Field(0.05, ge=0)
     dropout: float = Field(0.4, ge=0, lt=1)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
-    teacher_weight: float = Field(4.0, ge=0)  # of 1 - cosine with the teacher, beside the cross-entropy
+    teacher_weight: float = Field(4.0, ge=0)  # of 1 - cosine with the teacher, next to the cross-entropy
     warmup_steps: int = Field(200, ge=0)
     seed: int = 0
 
 
 class Distilling(RecogniserTraining):
-    """Pointing where a teacher's embedding points, over faces of nobody in particular."""
+    """Imitating a teacher's embedding, on faces without labels."""
 
     epochs: int = Field(4, gt=0)
-    size: int = Field(96, ge=75)  # pixels; small images cost less and teach most of what there is to learn
+    size: int = Field(96, ge=75)  # pixels; small images cost less and teach most of what can be learned
     dropout: float = Field(0.0, ge=0, lt=1)
 
 

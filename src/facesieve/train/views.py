@@ -15,7 +15,7 @@ from facesieve.images import Photo
 
 
 def vary(crop: Photo, size: int, rng: np.random.Generator) -> Photo:
-    """A training view (size, size, 3) of a crop: mirrored or not, moved, turned, blurred, lit a little differently."""
+    """A training view (size, size, 3) of a crop: mirrored or not, shifted, rotated, blurred, relit a little."""
     side = crop.shape[0]
     zoom, turn = rng.uniform(0.92, 1.12), rng.uniform(-8, 8)
     matrix = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), turn, zoom)
@@ -24,7 +24,7 @@ def vary(crop: Photo, size: int, rng: np.random.Generator) -> Photo:
     matrix *= size / side
     mirrored = crop[:, ::-1] if rng.random() < 0.5 else crop
     source = np.ascontiguousarray(mirrored)
-    if rng.random() < 0.2:  # a photograph of few pixels
+    if rng.random() < 0.2:  # a photograph with few pixels
         few = int(rng.uniform(0.3, 0.7) * side)
         source = cv2.resize(cv2.resize(source, (few, few), interpolation=cv2.INTER_AREA), (side, side))  # type: ignore[assignment]
     elif size < side:
@@ -36,7 +36,7 @@ def vary(crop: Photo, size: int, rng: np.random.Generator) -> Photo:
 
 
 def wide_view(crop: Photo, size: int, rng: np.random.Generator | None = None) -> Photo:
-    """The template's square (size, size, 3) of a wide crop; with ``rng`` mirrored, moved, turned and zoomed a little."""
+    """The template's square (size, size, 3) of a wide crop; with ``rng`` mirrored, shifted, rotated and zoomed a little."""
     zoom, turn, shift, mirrored = 1.0, 0.0, np.zeros(2), False
     if rng is not None:
         zoom, turn = rng.uniform(0.95, 1.25), rng.uniform(-6, 6) if rng.random() < 0.5 else 0.0
@@ -51,7 +51,7 @@ def wide_view(crop: Photo, size: int, rng: np.random.Generator | None = None) ->
 
 
 def by_camera(view: Photo, rng: np.random.Generator) -> Photo:
-    """A view as another camera has it: with few pixels, coded as JPEG, lit differently; each now and then."""
+    """A view as another camera would have it: with few pixels, coded as JPEG, lit differently; each sometimes."""
     side = view.shape[0]
     if rng.random() < 0.15:
         few = int(rng.uniform(0.4, 0.75) * side)

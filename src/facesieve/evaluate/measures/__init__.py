@@ -1,7 +1,7 @@
 """What a run is measured by beyond its tables: each measure is ``measure(run) -> {name: Estimate}``.
 
-An experiment names the wanted ones in ``run.measures``, those of this room or ``package.module:object``; they are taken
-when all else is done, and may use all that a ``Run`` has: its record, crops, defences, recogniser and cache. A file of
+An experiment names the ones it wants in ``run.measures``, from this room or as ``package.module:object``; they are taken
+when everything else is done, and may use whatever a ``Run`` has: its record, crops, defences, recogniser and cache. A file of
 this room registers what it adds.
 """
 

@@ -1,4 +1,4 @@
-"""What a defence costs on clean images and what it gives back on attacked ones: the tables' numbers by name, for targets."""
+"""What a defence costs on clean images and what it recovers on attacked ones: the tables' numbers by name, for targets."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def consistency(run: Run) -> dict[str, Estimate]:
 
 
 def speed(run: Run) -> dict[str, Estimate]:
-    """Time a face of each defence over that of the first, taken in turn within one run."""
+    """Time per face of each defence over that of the first, taken in turn within one run."""
     images, seconds = run.images[:FEW], {defence.name: list[float]() for defence in run.defences}
     for _ in range(ROUNDS):
         for defence in run.defences:

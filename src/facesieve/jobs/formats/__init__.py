@@ -1,7 +1,7 @@
-"""Kinds of input: photographs, and shards in which many photographs lie.
+"""Kinds of input: photographs, and shards that hold many photographs.
 
-A job takes one unit after the other; a unit is what it resumes. A format says how a unit is read, how its result
-is written, and when it is there. A shard's format is two functions, ``read`` and ``writer``, registered by suffix::
+A job takes one unit after another; a unit is what resumes. A format says how a unit is read, how its result
+is written, and when it is complete. A shard's format is two functions, ``read`` and ``writer``, registered by suffix::
 
     FORMATS.register(".tar", ShardFormat(read, writer))
 """
@@ -46,7 +46,7 @@ class Unit:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One photograph with whatever is beside it in its shard.
+    """One photograph with whatever accompanies it in its shard.
 
     ``key`` names it within the shard. ``image`` holds the bytes of its file, or None; then ``problem``
     says why. Without a key it is no sample, and is passed on as it is. ``rest`` is what its format
@@ -94,7 +94,7 @@ class Task(ABC):
 
     @abstractmethod
     def writing(self) -> AbstractContextManager[object]:
-        """Around the calls of ``write``; the result is complete when this is left without an error, and not there before."""
+        """Surrounds the calls of ``write``; the result is complete when this is left without an error, and absent before."""
 
     @abstractmethod
     def write(self, sample: Sample, work: Work | None, problem: FacesieveError | None) -> None:
@@ -132,7 +132,7 @@ class ShardFormat:
 
 
 class _Shard(Task):
-    """A shard is written beside its place and given its name at the end; its record has the settings in full."""
+    """A shard is written under another name and renamed at the end; its record has the settings in full."""
 
     def __init__(self, unit: Unit, card: PurifierCard, options: Options, form: ShardFormat) -> None:
         super().__init__(unit, card, options)

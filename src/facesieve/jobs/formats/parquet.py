@@ -2,7 +2,7 @@
 
 The image is a column of bytes, or a structure ``{bytes, path}`` as Hugging Face writes it. Purified,
 its bytes are those of a PNG; the column ``facesieve`` is added, with the record of each row in JSON.
-All other columns, and what the file says of itself, are kept.
+All other columns, and the file's metadata, are kept.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class _ParquetWriter:
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 
     def flush(self) -> None:
-        """Write the rows that wait as a row group."""
+        """Write the waiting rows as a row group."""
         if self._rows:
             table = pa.Table.from_batches(self._rows, schema=self._schema)
             table = table.append_column(pa.field(RECORD, pa.string()), pa.array(self._records, pa.string()))

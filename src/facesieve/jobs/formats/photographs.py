@@ -1,4 +1,4 @@
-"""Photographs, each a file: a picture beside which every face has a record."""
+"""Photographs, one per file: each result is a picture with a record for every face."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class _Photograph(Task):
         }
 
     def _remove_others(self, faces: int, written: set[Path]) -> None:
-        """What an earlier run with other settings left: pictures of another kind, and of faces that are found no longer."""
+        """What an earlier run with other settings left: pictures of another kind, and of faces that are no longer found."""
         number = 0
         while number < faces or self._sidecar(number).exists() or self._picture(number).exists():
             if number >= faces:
@@ -85,7 +85,7 @@ class _Photograph(Task):
         return self._beside(f"{self.unit.target.name}.png" if number is None else f"{self.unit.target.name}.face{number + 1}.png")
 
     def _beside(self, name: str) -> Path:
-        return self.unit.target.parent / Path(name).name  # a record is no place to name files elsewhere
+        return self.unit.target.parent / Path(name).name  # a record must not name files elsewhere
 
 
 class _Photographs:

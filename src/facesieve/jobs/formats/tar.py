@@ -1,7 +1,7 @@
 """WebDataset shards: tar files in which members that share a name up to the first dot are one sample.
 
 A sample has one image, by default the only member whose suffix is that of an image. Purified, it is
-``KEY.png`` with the record ``KEY.facesieve.json`` behind it; all other members keep their bytes, names, times and order.
+``KEY.png`` with the record ``KEY.facesieve.json`` after it; all other members keep their bytes, names, times and order.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Member:
 
     @property
     def suffix(self) -> str:
-        """What follows the first dot, in small letters; WebDataset's name for this member of the sample."""
+        """What follows the first dot, in lower case; WebDataset's name for this member of the sample."""
         return str(self.info.name.rpartition("/")[2].partition(".")[2].lower())
 
 
@@ -70,7 +70,7 @@ def _members(source: Path) -> Iterator[_Member]:
 
 
 def _check_end(file: BinaryIO, offset: int, source: Path) -> None:
-    """A tar file ends in blocks of zeros. ``tarfile`` takes whatever is no header for the end, and would lose the rest."""
+    """A tar file ends in blocks of zeros. ``tarfile`` takes anything but a header for the end, and would lose the rest."""
     file.seek(offset)
     first = file.read(512)
     if len(first) < 512 or any(first) or any(any(block) for block in iter(lambda: file.read(2**20), b"")):

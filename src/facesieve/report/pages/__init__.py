@@ -1,4 +1,4 @@
-"""The pages of a report: each a function of a record's tables, under the name of the file that it is written to.
+"""The pages of a report: each a function of a record's tables, registered under the name of the file it is written to.
 
 A file of this room registers the page that it makes.
 """

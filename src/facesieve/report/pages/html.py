@@ -1,4 +1,4 @@
-"""One self-contained HTML file; nothing is loaded from anywhere."""
+"""One self-contained HTML file that loads nothing else."""
 
 from __future__ import annotations
 
