@@ -99,7 +99,7 @@ def _settings(gr: Any, actions: Actions) -> list[Any]:
 
 def _playground(gr: Any, actions: Actions) -> tuple[list[Any], Any]:
     with gr.Accordion("Attack it first", open=True):
-        gr.Markdown("PGD on the recogniser, which does not know the shield. The largest face, aligned.")
+        gr.Markdown("PGD on the recogniser, without knowing the shield. It takes the largest face, aligned.")
         people = [DODGE, *actions.people]
         goal = [
             gr.Slider(0.5, MAX_EPS, value=4, step=0.5, label="ε, levels of 255", elem_id="eps"),
