@@ -79,11 +79,15 @@ def _plain(name: str) -> str:
 
 def licence_of(about: metadata.PackageMetadata) -> str:
     """A package's licence in a line: its SPDX expression where it has one, else its classifiers, else its own words."""
-    named = about.get("License-Expression")
+    named = _field(about, "License-Expression")
     if named:
-        return str(named)
+        return named
     classifiers = [line.rpartition(" :: ")[2] for line in about.get_all("Classifier") or [] if line.startswith("License ::")]
     if classifiers:
         return ", ".join(classifiers)
-    first = next((line.strip() for line in str(about.get("License") or "").splitlines() if line.strip()), "not stated")
+    first = next((line.strip() for line in _field(about, "License").splitlines() if line.strip()), "not stated")
     return first[:LONGEST]
+
+
+def _field(about: metadata.PackageMetadata, name: str) -> str:
+    return about[name] if name in about else ""
