@@ -90,4 +90,4 @@ def licence_of(about: metadata.PackageMetadata) -> str:
 
 
 def _field(about: metadata.PackageMetadata, name: str) -> str:
-    return about[name] if name in about else ""
+    return str(next(iter(about.get_all(name) or []), ""))
