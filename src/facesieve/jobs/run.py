@@ -164,7 +164,7 @@ class _Job:
         """The samples of all units that are to be made, and each unit's end."""
         for unit in units:
             try:
-                task = FORMATS.load(unit.format).open(unit, self.shield.card, self.options)
+                task = FORMATS.load(unit.format)(unit, self.shield.card, self.options)
                 if not self.options.overwrite and task.is_done():
                     self.summary.skipped += 1
                     self._tell(unit, task.failures)

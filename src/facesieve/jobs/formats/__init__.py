@@ -101,11 +101,7 @@ class Task(ABC):
         """Write a sample, in the order of the source: as purified, or what becomes of one that could not be."""
 
 
-class Format(Protocol):
-    """How units of one kind are read and written."""
-
-    def open(self, unit: Unit, card: PurifierCard, options: Options) -> Task:
-        """A unit, to be worked on. Raises ``InputError`` for a file that cannot be read."""
+Format = Callable[[Unit, PurifierCard, Options], Task]  # makes a unit a task; raises ``InputError`` for an unreadable file
 
 
 class Writer(Protocol):
@@ -126,7 +122,7 @@ class ShardFormat:
     read: Callable[[Path, str | None], Iterator[Sample]]
     writer: Callable[[BinaryIO, Path, str | None], AbstractContextManager[Writer]]
 
-    def open(self, unit: Unit, card: PurifierCard, options: Options) -> Task:
+    def __call__(self, unit: Unit, card: PurifierCard, options: Options) -> Task:
         """A shard, to be worked on."""
         return _Shard(unit, card, options, self)
 

@@ -88,9 +88,4 @@ class _Photograph(Task):
         return self.unit.target.parent / Path(name).name  # a record must not name files elsewhere
 
 
-class _Photographs:
-    def open(self, unit: Unit, card: PurifierCard, options: Options) -> Task:
-        return _Photograph(unit, card, options)
-
-
-FORMATS.register(PHOTOGRAPH, _Photographs())
+FORMATS.register(PHOTOGRAPH, _Photograph)
