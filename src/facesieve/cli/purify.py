@@ -133,6 +133,8 @@ def _planned(
 
     paths, further = [Path(text) for text in inputs], dict(_format(text) for text in formats)
     _check_shards(of_shards, any(path.is_dir() or path.suffix.lower() in {*FORMATS, *further} for path in paths))
+    for spec in further.values():
+        FORMATS.load(spec)  # a mistake in it is one in the call
     units = plan(paths, folder, formats=further)
     shards = any(unit.is_shard for unit in units)
     _check_shards(of_shards, shards)
