@@ -1,7 +1,7 @@
-"""Run an experiment: craft, defend, score; finished work is not repeated.
+"""Run an experiment: craft, defend, score; what was done is not done again.
 
 run/
-    experiment.json     the settings; a run resumes only with the same ones
+    experiment.json     the settings; a run resumes with the same ones alone
     manifest.json       every image, its hash and its role
     cache/              adversarial and purified batches, by the hash of what made them
     adversarial/        the sets, as float.npy and 8-bit PNG
@@ -58,7 +58,7 @@ class Run:
         cache: Path | None = None,
         report: Report = silent,
     ) -> None:
-        """Raises ``InputError`` or ``SettingError`` where the folder holds another experiment, or other data."""
+        """Raises ``InputError`` or ``SettingError`` where the folder holds another experiment, or the data is another."""
         self.experiment, self.settings, self.out, self._report = experiment, experiment.run, out, report
         self._claim()
         self.manifest = self._manifest(source, manifest)
@@ -114,7 +114,7 @@ class Run:
     # --- cells ------------------------------------------------------------------------------------
 
     def execute(self) -> Record:
-        """Everything, cell by cell; the record is written after each attack, so that it can be looked at meanwhile."""
+        """Everything, cell by cell; the record is written after each attack, so that it can be looked at on the way."""
         cells: list[Cell] = []
         records: list[AttackRecord] = []
         every: list[AttackSettings | None] = [None, *self.attacks]
@@ -133,6 +133,12 @@ class Run:
     def count(self, attack: AttackSettings) -> int:
         """How many test images it is made for."""
         return len(self.images) if attack.probes is None else min(attack.probes, len(self.images))
+
+    def faced(self, attack: AttackSettings, defence: Defence, n: int) -> Tensor:
+        """The first ``n`` test images under the attack, saved as 8 bit, as this defence faces them."""
+        if self._oblivious:
+            return self.adversarial(attack, self.count(attack)).images["uint8"][:n]
+        return self.adversarial(attack, n, defence).images["uint8"]
 
     def test_crops(self, size: int) -> Crops:
         """The test images again, in the same order, cut at another size: (N, 3, size, size) in [0, 1]."""
@@ -166,10 +172,7 @@ class Run:
         return self.settings.threat == "oblivious"
 
     def _faced(self, attack: AttackSettings | None, records: list[AttackRecord], work: Work) -> dict[str, Faced]:
-        """In each form of saving: no defence and every wanted one, with the images that it faces.
-
-        What was crafted joins ``records``.
-        """
+        """In each form of saving: no defence and each wanted one, with its images; what was crafted joins ``records``."""
 
         def crafted(attack: AttackSettings, n: int, defence: Defence | None) -> dict[str, Tensor]:
             made = self.adversarial(attack, n, defence)
@@ -187,10 +190,7 @@ class Run:
         return {name: [(defence, images[name]) for defence, images in faced] for name in attack.quantisation}
 
     def adversarial(self, attack: AttackSettings, n: int, defence: Defence | None = None) -> AdversarialSet:
-        """The first ``n`` test images under the attack, from the cache where possible.
-
-        With a ``defence`` the attack sees the recogniser behind it.
-        """
+        """The first ``n`` test images under an attack that sees the recogniser, behind a ``defence`` if one is given."""
         surrogate = attack.surrogate
         recogniser = self.recogniser_for(defence) if surrogate is None else load_recogniser(surrogate, self.gallery)
         named = attack if defence is None else attack.model_copy(update={"name": f"{attack.name}, through {defence.name}"})
@@ -218,9 +218,8 @@ class Run:
 
     def _line(self, cell: Cell) -> str:
         correct = float(np.mean(np.array(cell.predicted) == self.labels[: len(cell.predicted)]))
-        return (
-            f"attack {cell.attack} ({cell.quantisation}), defence {cell.defence}: {100 * correct:.1f} % of {len(cell.predicted)}"
-        )
+        what = f"attack {cell.attack} ({cell.quantisation}), defence {cell.defence}"
+        return f"{what}: {100 * correct:.1f} % of {len(cell.predicted)}"
 
     # --- the record -------------------------------------------------------------------------------
 
@@ -281,7 +280,7 @@ def evaluate(
 
 
 def _stored(path: Path) -> Experiment | None:
-    """The experiment that claimed a run's folder; None where it cannot be told."""
+    """The experiment that a run's folder was claimed by; None where it cannot be told."""
     try:
         return Experiment.model_validate_json(path.read_bytes())
     except ValidationError:
@@ -289,7 +288,7 @@ def _stored(path: Path) -> Experiment | None:
 
 
 def _round_robin(labels: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Each person's first image, then each person's second: the first N cover as many people as possible."""
+    """Each person's first image, then each one's second: any first N are of as many people as can be."""
     turn = np.array([int((labels[:number] == label).sum()) for number, label in enumerate(labels)])
     return np.lexsort((labels, turn))
 

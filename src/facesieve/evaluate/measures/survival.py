@@ -28,9 +28,9 @@ def survival(run: Run) -> dict[str, Estimate]:
     """The energy left over that of the perturbation, saved as 8 bit, after each scored step of a defence."""
     found: dict[str, Estimate] = {}
     for attack in run.attacks:
-        attacked = run.adversarial(attack, run.count(attack)).images["uint8"]
         for defence, n in run.faced_by(attack):
-            before = energy(attacked[:n] - run.images[:n])
+            attacked = run.faced(attack, defence, n)
+            before = energy(attacked - run.images[:n])
             means = Means(run.labels[:n])
             pair = [defend(defence, images[:n], run.context).points for images in (run.images, attacked)]
             for (point, clean), (_, adversarial) in zip(*pair, strict=True):

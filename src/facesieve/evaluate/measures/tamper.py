@@ -36,12 +36,11 @@ def tamper(run: Run) -> dict[str, Estimate]:
     embedder, found = load_embedder(run.experiment.recogniser.embedder), {}
     large = torch.from_numpy(run.test_crops(CROP))
     for attack in run.attacks:
-        attacked = run.adversarial(attack, run.count(attack)).images["uint8"]
-        change = functional.interpolate(attacked - run.images[: len(attacked)], size=CROP, mode="bicubic", align_corners=False)
-        raw = (large[: len(attacked)] + change).clamp(0, 1)
         for defence, n in run.faced_by(attack):
+            attacked = run.faced(attack, defence, n)
+            change = functional.interpolate(attacked - run.images[:n], size=CROP, mode="bicubic", align_corners=False)
             clean = _scores(run, embedder, defence, large[:n], run.images[:n])
-            tampered = _scores(run, embedder, defence, raw[:n], attacked[:n])
+            tampered = _scores(run, embedder, defence, (large[:n] + change).clamp(0, 1), attacked)
             for what, estimate in _told_apart(clean, tampered, run.labels[:n]).items():
                 found[f"{what}, {defence.name}, {attack.name}"] = estimate
     return found

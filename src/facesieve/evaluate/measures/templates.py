@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facesieve.evaluate.defend import defend
+from facesieve.evaluate.defend import Defence, defend
 from facesieve.evaluate.measures import MEASURES
 from facesieve.images import to_floats
 from facesieve.metrics.intervals import Estimate, Means
@@ -33,7 +33,7 @@ def templates(run: Run) -> dict[str, Estimate]:
         purified = embedder.rows(defend(defence, torch.from_numpy(crops), run.context).points[-1][1].numpy())
         kinds = {"raw": (raw, owners), "purified": (purified, owners)}
         kinds["both"] = np.concatenate([raw, purified]), owners + owners
-        for name, images in _probes(run, defence.name).items():
+        for name, images in _probes(run, defence).items():
             rows = embedder.rows(defend(defence, images, run.context).points[-1][1].numpy())
             labels = run.labels[: len(images)]
             means = Means(labels)
@@ -44,11 +44,14 @@ def templates(run: Run) -> dict[str, Estimate]:
     return found
 
 
-def _probes(run: Run, defence: str) -> dict[str, Tensor]:
+def _probes(run: Run, defence: Defence) -> dict[str, Tensor]:
     """Clean images, and those of each attack, saved as 8 bit, that this defence was tried on."""
-    attacked = {a.name: n for a in run.attacks for d, n in run.faced_by(a) if d.name == defence}
-    crafted = {a.name: run.adversarial(a, run.count(a)).images["uint8"] for a in run.attacks if a.name in attacked}
-    return {"clean": run.images, **{name: images[: attacked[name]] for name, images in crafted.items()}}
+    found = {"clean": run.images}
+    for attack in run.attacks:
+        for faced_by, n in run.faced_by(attack):
+            if faced_by is defence:
+                found[attack.name] = run.faced(attack, defence, n)
+    return found
 
 
 MEASURES.register("templates", templates)
