@@ -10,5 +10,8 @@ class WhitePrior:
     def __init__(self, size=128):
         self.shape = (3, size, size)
 
+    def __repr__(self):
+        return "WhitePrior()"  # the same in every process, as names of tests have to be
+
     def __call__(self, u, sigma):
         return self.variance * u / (self.variance + sigma**2)
