@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from facesieve.errors import InputError
 from facesieve.metrics.intervals import Estimate
-from facesieve.report import pages, published
+from facesieve.report import pages, plots, published
 from facesieve.report.checks import checks
 from facesieve.report.pages import PAGES, draw
 from facesieve.report.pages.html import html
@@ -224,6 +224,24 @@ def test_each_page_is_a_file_and_the_numbers_are_computed_once(tmp_path, monkeyp
     assert (tmp_path / "people.txt").read_text() == f"{PEOPLE} people\n"
     assert json.loads((tmp_path / "tables.json").read_text())["rows"][1]["attack"] == "pgd"
     assert len(computed) == 1
+
+
+def test_a_heat_map_has_the_best_of_a_sweep_at_each_pair_of_its_settings():
+    """Read from the settings that the record lists, not out of names."""
+    settings = [{"sigma_y": y, "steps": n, "samples": k} for y in (0.1, 0.2) for n in (2, 4) for k in (1, 2)]
+    swept = tuple(
+        DefenceRecord(name=f"number {i}", family="fast", preset="fast", baseline=None, swept=one, draws_noise=True)
+        for i, one in enumerate(settings)
+    )
+    cells = [CLEAN, *(cell(10 * i, defence=d.name, quantisation="uint8") for i, d in enumerate(swept) if i != 3)]
+    tables = tables_of(record(cells).model_copy(update={"defences": swept}))
+    assert [title for title, _ in plots._heat_maps(tables)] == [
+        "fast: sigma_y and steps, clean images",
+        "fast: sigma_y and samples, clean images",
+        "fast: steps and samples, clean images",
+    ]
+    grid = plots._grid(list(swept), "sigma_y", "steps", {row.defence: row for row in tables.rows})
+    np.testing.assert_allclose(grid, 100 * np.array([[10, 20], [50, 70]]) / N)
 
 
 def test_other_measures_have_a_table_and_may_have_no_interval(tmp_path):
