@@ -49,7 +49,7 @@ def _password(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read; write a password into it") from error
+        raise InputError("cannot be read", path, "write a password into it") from error
     if len(text) < 8:
-        raise InputError(f"{path}: a password of at least 8 characters is needed")
+        raise InputError("a password of at least 8 characters is needed", path)
     return text

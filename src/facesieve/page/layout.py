@@ -183,5 +183,5 @@ def _seed(text: Any) -> int | None:
 
 def _number(value: Any, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SettingError(f"{what}: a number is needed")
+        raise SettingError("a number is needed", what)
     return float(value)

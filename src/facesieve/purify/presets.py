@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from facesieve.errors import SettingError
+from facesieve.errors import SettingError, one_line
 from facesieve.files import read_toml
 from facesieve.operators import OPERATORS, Grey, MeanPool, grey_mean_pool
 from facesieve.priors import Prior
@@ -130,9 +130,11 @@ def chosen_preset(spec: str) -> Preset:
     settings = profile.get("settings", {})
     if unknown or not isinstance(profile.get("preset"), str) or not isinstance(settings, dict):
         raise SettingError(
-            f'{spec}: a profile has preset = "..." and a table [settings]' + (f", not {unknown[0]}" if unknown else "")
+            'a profile has preset = "..." and a table [settings]' + (f", not {unknown[0]}" if unknown else ""), spec
         )
     try:
         return preset(profile["preset"]).changed(**settings)
-    except (SettingError, TypeError) as error:
-        raise SettingError(f"{spec}: {error}") from error
+    except SettingError as error:
+        raise error.at(spec)  # noqa: B904  the same error
+    except TypeError as error:  # a setting of another type
+        raise SettingError(one_line(error), spec) from error
