@@ -313,6 +313,7 @@ def test_batches_run_across_shards_unless_their_bytes_are_to_be_repeatable(tmp_p
     summary = purify_units(units, counting, Options(aligned=True, seed=seed, batch_size=4), report=told.append)
     assert (summary.units, summary.photographs, summary.faces) == (4, 9, 9)
     assert counting.runtime.batches == batches
+    assert told[-1].facts["purified"] == "9 faces"
     assert [(progress.done, progress.what) for progress in told] == [(n + 1, unit.name) for n, unit in enumerate(units)]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facesieve.errors import FacesieveError, InputError, SettingError, one_line
+from facesieve.errors import FacesieveError, InputError, SettingError, many, one_line
 from facesieve.faces import Crops
 from facesieve.files import sha256_of
 from facesieve.images import read_photo
@@ -46,7 +46,7 @@ class Summary:
     def progress(self, done: int, total: int, what: str) -> Progress:
         """How far it is, with figures."""
         rate = {"faces/s": f"{self.faces / self.seconds:.1f}"} if self.seconds else {}
-        return Progress(done, total, what, {"faces": str(self.faces), **rate})
+        return Progress(done, total, what, {"purified": many(self.faces, "face"), **rate})
 
 
 def check(units: Iterable[Unit], options: Options) -> None:
