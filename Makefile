@@ -24,9 +24,9 @@ demo: $(READY)
 # What needs more than this process: other processes to end, Ray, a browser, PostgreSQL, a build.
 OUTSIDE := kills or ray or browser or postgres or packaging
 
-# The quick tests, on two processes.
+# The quick tests, on two processes; files in order, since the slow ones come early.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ($(OUTSIDE) or slow or gpu)"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not ($(OUTSIDE) or slow or gpu)"
 
 # The rest, one after the other.
 test-all: $(READY)
