@@ -18,7 +18,7 @@ from facesieve import FaceCrops, load_shield, read_photo, write_photo
 from facesieve.attacks.gradient import pgd
 from facesieve.attacks.objectives import TargetedMargin, similarities
 from facesieve.galleries import create_gallery
-from facesieve.galleries.base import RAW, Gallery
+from facesieve.galleries.base import Gallery
 from facesieve.identification import CROP, Identifier, stacked
 from facesieve.images import Photo, to_photo
 from facesieve.pictures import Column, sheet
@@ -66,8 +66,8 @@ def main() -> None:
     purified = shield.restore(small, small.seeds(0))
 
     titles = []
-    for what, face, label in (("the probe", clean, RAW), ("perturbed", attacked, RAW), ("purified", purified, shield.card.label)):
-        match = gallery.search(embedder.rows(face.crops), purifier=label, count=1)[0][0]
+    for what, face in (("the probe", clean), ("perturbed", attacked), ("purified", purified)):
+        match = gallery.search(embedder.rows(face.crops), count=1)[0][0]  # raw templates, at which the attack aims
         print(f"{what:10s} is named {match.person} (cosine {match.score:.2f})")
         titles.append(f"{what}: {match.person} {match.score:.2f}")
     noise = Column("perturbation x 16", (0.5 + 16 * (attacked.crops - clean.crops)).clip(0, 1))

@@ -29,7 +29,7 @@ def probe(sample_paths):
 @pytest.fixture
 def gallery(facesieve, people, tmp_path):
     folder = tmp_path / "gallery"
-    done = facesieve("enrol", people, "--folders", "--gallery", folder)
+    done = facesieve("enrol", people, "--folders", "--gallery", folder, "--templates", "raw")
     assert done.code == 0, done.err
     return folder
 
@@ -52,6 +52,8 @@ def test_enrol_list_identify_verify_remove(facesieve, gallery, probe):
         ((found,),) = json.loads(done.out).values()
         assert found["matches"][0]["person"] == "obama"
         assert (found["unshielded"] is None) == (shield == "none")
+        assert found["templates"] == "raw"
+        assert ("nobody has templates behind this shield" in done.err) == (shield == "fast")
     assert facesieve("verify", probe, "--person", "obama", "--gallery", gallery, "--shield", "none", "--threshold", 0.4).code == 0
     assert (
         facesieve("verify", probe, "--person", "hopper", "--gallery", gallery, "--shield", "none", "--threshold", 0.4).code == 1
@@ -98,16 +100,48 @@ def test_export_writes_templates_and_no_photograph(facesieve, gallery, tmp_path)
     assert np.linalg.norm(lines[0]["row"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_enrolling_both_kinds_of_templates(facesieve, people, probe, tmp_path):
-    folder = tmp_path / "both"
-    photo = people / "obama" / "obama-1.jpg"
-    done = facesieve("enrol", "Obama", photo, "--gallery", folder, "--templates", "both", "--seed", 3)
+def test_both_kinds_of_templates_are_made_and_those_of_the_shield_are_searched(facesieve, people, probe, tmp_path):
+    folder, photo = tmp_path / "both", people / "obama" / "obama-1.jpg"
+    done = facesieve("enrol", "Obama", photo, "--gallery", folder, "--seed", 3)
     assert done.code == 0, done.err
     assert "2 templates from 1 photograph" in done.out
-    assert "fast-" in facesieve("gallery", "list", "--gallery", folder).out
+    (entry,) = json.loads(facesieve("gallery", "list", "--gallery", folder, "--json").out)["people"]
+    (label,) = entry["templates"].keys() - {"raw"}
+    assert label.startswith("fast-")
+    assert entry["templates"] == {"raw": 1, label: 1}
+    done = facesieve("identify", photo, "--gallery", folder, "--seed", 3, "--json")
+    ((found,),) = json.loads(done.out).values()
+    assert (found["templates"], found["matches"][0]["score"]) == (label, pytest.approx(1, abs=1e-5))
+    assert done.err == ""
+    verify = ("verify", photo, "--person", "Obama", "--gallery", folder, "--seed", 3, "--threshold", 0.4)
+    assert json.loads(facesieve(*verify, "--json").out) == {
+        "same": True, "score": pytest.approx(1, abs=1e-5), "threshold": 0.4, "templates": label,
+    }  # fmt: skip
+    compared = facesieve("verify", photo, photo, "--shield", "none", "--threshold", 0.4, "--json")
+    assert json.loads(compared.out)["templates"] is None
+    done = facesieve("gallery", "calibrate", people, "--far", 0.25, "--gallery", folder, "--seed", 3)
+    assert f"for probes {label} against templates {label}" in done.out
+    (kept,) = json.loads(facesieve("gallery", "list", "--gallery", folder, "--json").out)["calibrations"]
+    assert kept["purifier"] == label
 
 
-@pytest.mark.postgres
+def test_one_person_without_templates_behind_the_shield_is_a_line_on_standard_error(facesieve, people, probe, tmp_path):
+    folder = tmp_path / "mixed"
+    assert facesieve("enrol", "Obama", people / "obama" / "obama-1.jpg", "--gallery", folder).code == 0
+    for options in (("--shield", "none"), ("--shield", "none", "--templates", "both"), ("--templates", "raw")):
+        done = facesieve("enrol", "Ada", people / "hopper" / "hopper-1.jpg", "--gallery", folder, *options)
+        assert done.code == 0, done.err
+        assert "1 template from 1 photograph" in done.out
+        facesieve("gallery", "remove", "Ada", "--gallery", folder)
+    facesieve("enrol", "Ada", people / "hopper" / "hopper-1.jpg", "--gallery", folder, "--templates", "raw")
+    for command in (("identify", probe), ("verify", probe, "--person", "Obama", "--threshold", -1)):
+        done = facesieve(*command, "--gallery", folder, "--json")
+        (line,) = done.err.strip().splitlines()
+        assert line.startswith(f"{folder}: Ada has no templates behind this shield (fast-")
+        assert "gallery remove" in line
+        assert '"templates": "raw"' in done.out
+
+
 def test_one_seed_and_one_photograph_give_one_restoration_whatever_the_command(facesieve, people, tmp_path):
     """Noise depends on the seed, the file's bytes and the face's number: not on the command, the name or the path."""
     folder, photo, copy = tmp_path / "purified", people / "obama" / "obama-1.jpg", tmp_path / "copy.jpg"
@@ -122,6 +156,7 @@ def test_one_seed_and_one_photograph_give_one_restoration_whatever_the_command(f
     assert json.loads(done.out)["score"] == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.postgres
 def test_a_gallery_on_a_server(facesieve, people, probe, server):
     url = f"{server}&gallery=cli"
     assert facesieve("enrol", people, "--folders", "--gallery", url).code == 0
@@ -149,6 +184,10 @@ def test_mistakes_are_one_line(facesieve, gallery, people, probe, tmp_path, samp
     twice = facesieve("enrol", "obama", photo, "--gallery", gallery)
     assert twice.code == 1
     assert "obama" in twice.err
+    assert "leave --shield none out" in one_line(
+        facesieve("enrol", "Ann", photo, "--gallery", gallery, "--templates", "purified", "--shield", "none")
+    )
+    assert "choose raw, purified or both" in one_line(facesieve("enrol", "Ann", photo, "--gallery", gallery, "--templates", "x"))
     assert "no photographs of nobody" in one_line(facesieve("enrol", "nobody", "--gallery", gallery))
     nowhere = tmp_path / "nowhere"
     assert "gallery" in one_line(facesieve("identify", probe, "--gallery", nowhere, "--shield", "none"))

@@ -165,6 +165,70 @@ def test_purified_templates_are_no_use_behind_another_shield(tmp_path, guard, ba
     store.close()
 
 
+@pytest.fixture
+def both(tmp_path, guard, photos, restored):
+    """A gallery in which everyone has both kinds of templates."""
+    store = create_gallery(str(tmp_path / "both"), embedder="sface-2021dec", dimensions=128)
+    for person, (name,) in ENROLLED.items():
+        store.enrol(person, guard.templates(photos[name], restored(name, 1), "both"))
+    yield store
+    store.close()
+
+
+def best_of(store, person, kind, probe):
+    return pytest.approx(float((store.templates_of(person, kind=kind) @ probe).max()), abs=1e-5)
+
+
+def test_where_everyone_has_templates_behind_the_shield_they_alone_are_searched(both, guard, bare, photos, restored):
+    before, after = photos["obama-2.jpg"], restored("obama-2.jpg")
+    (probe,), (raw,) = guard.rows(before, after), guard.raw_rows(before)
+    assert (guard.kind(both), guard.shortfall(both)) == (guard.purifier, None)
+    (found,) = guard.identify(both, before, after, count=4)
+    assert found.templates == guard.purifier
+    assert {m.person: m.score for m in found.matches} == {p: best_of(both, p, guard.purifier, probe) for p in ENROLLED}
+    assert found.unshielded.score == best_of(both, "Obama", RAW, raw)
+    for person in ("Obama", "Hopper"):
+        verified = guard.verify(both, person, before, after)
+        assert (verified.score, verified.templates) == (best_of(both, person, guard.purifier, probe), guard.purifier)
+    (alone,) = bare.identify(both, before)
+    assert (alone.templates, alone.matches[0].score) == (RAW, best_of(both, "Obama", RAW, raw))
+    assert (bare.kind(both), bare.shortfall(both)) == (RAW, None)
+    assert bare.compare(before, before).templates is None
+
+
+def test_where_one_person_lacks_them_the_raw_ones_of_all_are_searched(both, guard, bare, photos, restored):
+    before, after = photos["obama-2.jpg"], restored("obama-2.jpg")
+    both.enrol("Newcomer", bare.templates(photos["obama-3.jpg"]))
+    (probe,) = guard.rows(before, after)
+    (found,) = guard.identify(both, before, after, count=5)
+    assert found.templates == RAW
+    assert {m.person: m.score for m in found.matches} == {p: best_of(both, p, RAW, probe) for p in (*ENROLLED, "Newcomer")}
+    verified = guard.verify(both, "Obama", before, after)  # who has both kinds
+    assert (verified.score, verified.templates) == (best_of(both, "Obama", RAW, probe), RAW)
+    assert guard.shortfall(both) == f"Newcomer has no templates behind this shield ({guard.purifier}), so raw ones are searched"
+    both.remove("Newcomer")
+    assert guard.identify(both, before, after)[0].templates == guard.purifier
+
+
+def test_after_new_weights_or_another_preset_the_raw_templates_still_work(both, guard, photos, restored):
+    renewed = Identifier(guard.embedder, "fast-of-new-weights")
+    before, after = photos["obama-2.jpg"], restored("obama-2.jpg")
+    both.calibrate(Calibration(0.3, 0.01, guard.purifier, 100))
+    (found,) = renewed.identify(both, before, after)
+    assert (found.templates, found.matches[0].person, found.threshold) == (RAW, "Obama", None)
+    assert renewed.verify(both, "Obama", before, after).templates == RAW
+    assert renewed.shortfall(both) == "nobody has templates behind this shield (fast-of-new-weights), so raw ones are searched"
+    assert guard.identify(both, before, after)[0].threshold == 0.3  # the shield of before finds what it had
+
+
+def test_a_person_of_purified_templates_alone_cannot_be_missed_in_silence(both, guard, bare, photos, restored):
+    both.enrol("Raw", bare.templates(photos["obama-3.jpg"]))
+    both.enrol("Purified", guard.templates(photos["obama-3.jpg"], restored("obama-3.jpg", 1), "purified"))
+    for act in (guard.identify, lambda store, *faces: guard.verify(store, "Purified", *faces)):
+        with pytest.raises(GalleryError, match=r"Purified has templates of fast-\w+ only, and those of raw are searched"):
+            act(both, photos["obama-2.jpg"], restored("obama-2.jpg"))
+
+
 def test_labels_tell_settings_apart(shield):
     other = load_shield(shield.runtime.preset.changed(steps=4))
     assert other.card.label != shield.card.label

@@ -117,13 +117,16 @@ class Client:
         return self._json(self._ask("POST", "/v1/purify", query, {"file": [image]}))
 
     def identify(self, image: Image, *, count: int = 5, threshold: float | None = None) -> list[dict[str, Any]]:
-        """Everyone in a photograph, largest face first: ``person``, ``matches``, ``threshold``, ``box``, ..."""
+        """Everyone in a photograph, largest face first: ``person``, ``matches``, ``threshold``, ``templates``, ``box``, ...
+
+        ``templates`` are those that were searched: ``raw``, or the label of those that were made behind the service's shield.
+        """
         query = {"count": str(count), **_optional("threshold", threshold)}
         faces: list[dict[str, Any]] = self._json(self._ask("POST", "/v1/identify", query, {"file": [image]}))["faces"]
         return faces
 
     def verify(self, image: Image, person: str, *, threshold: float | None = None) -> dict[str, Any]:
-        """Whether a photograph shows an enrolled person: ``same``, ``score``, ``threshold``."""
+        """Whether a photograph shows an enrolled person: ``same``, ``score``, ``threshold``, ``templates`` as of ``identify``."""
         query = {"person": person, **_optional("threshold", threshold)}
         return self._json(self._ask("POST", "/v1/verify", query, {"file": [image]}))
 
@@ -133,7 +136,7 @@ class Client:
         return self._json(self._ask("POST", "/v1/verify", query, {"file": [image], "other": [other]}))
 
     def enrol(
-        self, person: str, images: Sequence[Image], *, templates: Literal["raw", "purified", "both"] = "raw"
+        self, person: str, images: Sequence[Image], *, templates: Literal["raw", "purified", "both"] = "both"
     ) -> dict[str, int]:
         """Enrol a person from photographs of one face each: the number of templates by label."""
         answer = self._ask("PUT", _of(person), {"templates": templates}, {"file": images})

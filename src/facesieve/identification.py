@@ -31,6 +31,7 @@ class Identified:
     matches: list[Match]  # best first, as the shielded system sees it
     person: str | None  # the best match, or None: unknown. Also None while there is no threshold
     threshold: float | None  # None: not calibrated, so that nobody can be called unknown
+    templates: str  # the purifier label of those that were searched: ``raw``, or the shield's
     unshielded: Match | None  # who it would have been without the shield; None where there is none
     change: float | None  # mean absolute difference that the shield made, in [0, 1]
     tamper: float | None  # the tamper score; None where there is no shield
@@ -43,11 +44,12 @@ class Verified:
     score: float  # the best cosine
     threshold: float | None
     same: bool | None  # None while there is no threshold
+    templates: str | None  # as of ``Identified``; None where two photographs were compared
 
     @classmethod
-    def by(cls, score: float, threshold: float | None) -> Verified:
+    def by(cls, score: float, threshold: float | None, templates: str | None = None) -> Verified:
         """The verdict at a threshold."""
-        return cls(score, threshold, None if threshold is None else score >= threshold)
+        return cls(score, threshold, None if threshold is None else score >= threshold, templates)
 
 
 def tamper_scores(raw: Rows, purified: Rows) -> list[float]:
@@ -116,17 +118,17 @@ class Identifier:
         Raises ``GalleryError`` for a gallery of another embedder, ``SettingError`` where purified faces are missing.
         """
         self.check(gallery)
-        threshold = self.threshold(gallery) if threshold is None else threshold
+        threshold, kind = self.threshold(gallery) if threshold is None else threshold, self.kind(gallery)
         raw = self.raw_rows(before)
         if self.purifier == RAW:
             found = gallery.search(raw, count=count)
-            return [_identified(face, matches, threshold) for face, matches in zip(before.faces, found, strict=True)]
+            return [_identified(face, matches, threshold, kind) for face, matches in zip(before.faces, found, strict=True)]
         after = _given(after)
         rows = self.embedder.rows(after.crops)
-        found = gallery.search(rows, purifier=self.purifier, count=count)
+        found = gallery.search(rows, kind=kind, count=count)
         alone, changes, tampers = _unshielded(gallery, raw), after.changes(before), tamper_scores(raw, rows)
         return [
-            _identified(face, matches, threshold, unshielded, change, tamper)
+            _identified(face, matches, threshold, kind, unshielded, change, tamper)
             for face, matches, unshielded, change, tamper in zip(before.faces, found, alone, changes, tampers, strict=True)
         ]
 
@@ -141,9 +143,9 @@ class Identifier:
     ) -> Verified:
         """Whether the one face is ``person``: by the best of their templates. Raises as ``identify``."""
         self.check(gallery)
-        row = self.rows(one_face(before), after)[0]
-        score = float((gallery.templates_of(person, purifier=self.purifier) @ row).max())
-        return Verified.by(score, self.threshold(gallery) if threshold is None else threshold)
+        row, kind = self.rows(one_face(before), after)[0], self.kind(gallery)
+        score = float((gallery.templates_of(person, kind=kind) @ row).max())
+        return Verified.by(score, self.threshold(gallery) if threshold is None else threshold, kind)
 
     def compare(
         self, first: FaceCrops, second: FaceCrops, *, after: Sequence[FaceCrops] | None = None, threshold: float | None = None
@@ -163,6 +165,22 @@ class Identifier:
                 "use that embedder",
             )
 
+    def kind(self, gallery: Gallery) -> str:
+        """The label of the templates that a probe is compared with: the shield's where everyone has some, else ``raw``.
+
+        Never both: an attacker would get the better of the two.
+        """
+        return self.purifier if all(self.purifier in labels for labels in gallery.label_sets()) else RAW
+
+    def shortfall(self, gallery: Gallery) -> str | None:
+        """Why raw templates are searched though there is a shield, in words; None where they are not."""
+        sets = gallery.label_sets()
+        lacking = [person for labels, person in sets.items() if self.purifier not in labels]
+        if not lacking or self.purifier == RAW:
+            return None
+        who = f"{min(lacking)} has no" if len(lacking) < len(sets) else "nobody has"
+        return f"{who} templates behind this shield ({self.purifier}), so raw ones are searched"
+
     def threshold(self, gallery: Gallery) -> float | None:
         """What the gallery was calibrated to for this shield, or None."""
         return next((c.threshold for c in gallery.calibrations() if c.purifier == self.purifier), None)
@@ -178,20 +196,20 @@ def _identified(
     face: Face,
     matches: list[Match],
     threshold: float | None,
+    templates: str,
     unshielded: Match | None = None,
     change: float | None = None,
     tamper: float | None = None,
 ) -> Identified:
     known = bool(matches) and threshold is not None and matches[0].score >= threshold
-    return Identified(face, matches, matches[0].person if known else None, threshold, unshielded, change, tamper)
+    return Identified(face, matches, matches[0].person if known else None, threshold, templates, unshielded, change, tamper)
 
 
 def _unshielded(gallery: Gallery, rows: Rows) -> list[Match | None]:
     """Who it would have been without a shield; a gallery of purified templates alone cannot say."""
-    try:
-        return [found[0] for found in gallery.search(rows, count=1)]
-    except GalleryError:
+    if not all(RAW in labels for labels in gallery.label_sets()):
         return [None] * len(rows)
+    return [found[0] for found in gallery.search(rows, count=1)]
 
 
 def stacked(parts: Sequence[dict[str, Rows]]) -> dict[str, Rows]:

@@ -216,8 +216,8 @@ def test_a_gallery_searches_exactly(memory):
     }
     memory.enrol_all(people)
     probes = unit(rng.standard_normal((5, 16)))
-    for probe, found in zip(probes, memory.search(probes, purifier="fast", count=4), strict=True):
-        best = {p: max(float((rows @ probe).max()) for rows in templates.values()) for p, templates in people.items()}
+    for probe, found in zip(probes, memory.search(probes, kind="fast", count=4), strict=True):
+        best = {p: float((templates["fast"] @ probe).max()) for p, templates in people.items()}
         wanted = sorted(best, key=lambda person: -best[person])[:4]
         assert [match.person for match in found] == wanted
     assert [t.person for t in memory.export()] == sorted(p for p in people for _ in range(4))

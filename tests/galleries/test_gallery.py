@@ -63,25 +63,24 @@ def random_rows(rng, number, dimensions=DIMENSIONS):
     return unit(rng.standard_normal((number, dimensions)))
 
 
-def random_people(rng, number, labels=(RAW, "fast")):
-    """Everyone has raw templates; some have those of other purifiers too."""
+def random_people(rng, number, some=()):
+    """Everyone has raw templates and those of the purifier fast; some have those of others too."""
     people = {}
     for index in range(number):
-        others = [label for label in labels if label != RAW and rng.random() < 0.5]
-        people[f"person {index}"] = {label: random_rows(rng, int(rng.integers(1, 5))) for label in (RAW, *others)}
+        others = [label for label in some if rng.random() < 0.5]
+        people[f"person {index}"] = {label: random_rows(rng, int(rng.integers(1, 5))) for label in (RAW, "fast", *others)}
     return people
 
 
-def exact(people, probe, purifier, many):
-    """(person, cosine) of the best people, by comparing the probe with everything."""
-    usable = (RAW, purifier)
-    best = {p: max(float((r @ probe).max()) for label, r in t.items() if label in usable) for p, t in people.items()}
+def exact(people, probe, kind, many):
+    """(person, cosine) of the best people, by comparing the probe with all templates of one kind."""
+    best = {person: float((templates[kind] @ probe).max()) for person, templates in people.items()}
     return sorted(best.items(), key=lambda item: -item[1])[:many]
 
 
-def assert_exact(gallery, people, probes, purifier, many):
-    for found, probe in zip(gallery.search(probes, purifier=purifier, count=many), probes, strict=True):
-        wanted = exact(people, probe, purifier, many)
+def assert_exact(gallery, people, probes, kind, many):
+    for found, probe in zip(gallery.search(probes, kind=kind, count=many), probes, strict=True):
+        wanted = exact(people, probe, kind, many)
         assert [match.person for match in found] == [person for person, _ in wanted]
         np.testing.assert_allclose([match.score for match in found], [score for _, score in wanted], atol=1e-5)
 
@@ -92,16 +91,20 @@ def assert_exact(gallery, people, probes, purifier, many):
 @pytest.mark.parametrize("seed", range(4))
 def test_search_is_exact_on_random_galleries(gallery, seed):
     rng = np.random.default_rng(seed)
-    people = random_people(rng, int(rng.integers(1, 60)), labels=(RAW, "fast", "paper"))
+    people = random_people(rng, int(rng.integers(1, 60)), some=("paper",))
     early = dict(list(people.items())[: len(people) // 2 + 1])
     gallery.enrol_all(early)
     late = [person for person in people if person not in early and rng.random() < 0.3]
     for person in late:
         gallery.enrol(person, people[person])
     people = early | {person: people[person] for person in late}
-    for purifier in (RAW, "fast", "paper", "never used"):
+    for kind in (RAW, "fast"):
         for many in (1, 3, 100):
-            assert_exact(gallery, people, random_rows(rng, 3), purifier, many)
+            assert_exact(gallery, people, random_rows(rng, 3), kind, many)
+    gallery.enrol("without fast", {RAW: random_rows(rng, 1), "paper": random_rows(rng, 1)})
+    for kind in ("fast", "never used"):
+        with pytest.raises(GalleryError, match=f"and those of {kind} are searched"):
+            gallery.search(random_rows(rng, 1), kind=kind)
 
 
 def test_people_are_found_behind_many_better_templates_of_one(gallery):
@@ -130,8 +133,8 @@ def test_with_an_index_new_templates_are_found_and_removed_ones_are_not(gallery,
         removed = people.pop(name)
         assert gallery.remove(name) == sum(map(len, removed.values()))
     probes = np.concatenate([late["person 0"][RAW], removed[RAW], random_rows(rng, 5)])
-    for purifier in (RAW, "fast"):
-        assert_exact(gallery, people, probes, purifier, 5)
+    for kind in (RAW, "fast"):
+        assert_exact(gallery, people, probes, kind, 5)
 
 
 def test_settings_that_search_little_still_find_everyone_who_is_asked_for(gallery):
@@ -181,8 +184,7 @@ def test_templates_come_back_as_they_were(gallery, location):
         assert contents.keys() == people[person].keys()
         for label, rows in contents.items():
             np.testing.assert_array_equal(np.stack(rows), people[person][label])
-        usable = [people[person][label] for label in people[person] if label in (RAW, "fast")]
-        np.testing.assert_array_equal(again.templates_of(person, purifier="fast"), np.concatenate(usable))
+        np.testing.assert_array_equal(again.templates_of(person, kind="fast"), people[person]["fast"])
         np.testing.assert_array_equal(again.templates_of(person), people[person][RAW])
     again.close()
 
@@ -220,9 +222,15 @@ def test_a_name_is_a_name_and_nothing_else(names_gallery, name):
     with pytest.raises(GalleryError, match="nobody called"):
         gallery.remove(name)
     assert {entry.person for entry in gallery.people()} == {*NAMES} - {name}
+    label = name[:100] + "*"
+    gallery.enrol(name, {RAW: rows[NAMES.index(name)][None], label: rows[-1:]})
+    np.testing.assert_array_equal(gallery.templates_of(name, kind=label), rows[-1:])
+    assert frozenset([RAW, label]) in gallery.label_sets()
+    assert len(gallery.search(rows[:1], count=50)[0]) == len(NAMES)
+    with pytest.raises(GalleryError, match="are searched"):
+        gallery.search(rows[:1], kind=label)
+    assert gallery.remove(name) == 2
     gallery.enrol(name, {RAW: rows[NAMES.index(name)][None]})
-    label = name[:100]
-    assert len(gallery.search(rows[:1], purifier=label, count=50)[0]) == len(NAMES)
 
 
 @pytest.fixture(scope="module", params=["lance", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -285,7 +293,7 @@ def test_mistakes_are_one_line_and_nothing_is_lost(gallery):
         (InputError, r"U\+0000", lambda: gallery.enrol("a\0b", {RAW: row})),
         (InputError, r"U\+000A", lambda: gallery.enrol("a\nb", {RAW: row})),
         (InputError, r"U\+DC80", lambda: gallery.enrol("a\udc80b", {RAW: row})),
-        (InputError, r"U\+001B", lambda: gallery.search(row, purifier="\x1b[2J")),
+        (InputError, r"U\+001B", lambda: gallery.search(row, kind="\x1b[2J")),
     ]
     for error, words, act in mistakes:
         with pytest.raises(error, match=words) as caught:
@@ -295,16 +303,43 @@ def test_mistakes_are_one_line_and_nothing_is_lost(gallery):
         np.testing.assert_array_equal(gallery.templates_of("Ada"), row)
 
 
-def test_a_probe_of_another_purifier_is_an_error(gallery):
+def test_somebody_without_templates_of_the_kind_is_an_error(gallery):
     row = np.eye(1, DIMENSIONS, dtype=np.float32)
     gallery.enrol_all({"Ada": {RAW: row}, "Bob": {"fast": row, "paper": row}})
     for act in (lambda: gallery.search(row), lambda: gallery.templates_of("Bob")):
-        with pytest.raises(GalleryError, match="Bob has templates of fast, paper only, and the probe is of raw") as caught:
+        with pytest.raises(GalleryError, match="Bob has templates of fast, paper only, and those of raw are searched") as caught:
             act()
         assert one_line(caught)
-    assert {match.person for match in gallery.search(row, purifier="paper")[0]} == {"Ada", "Bob"}
+    with pytest.raises(GalleryError, match="Ada has templates of raw only, and those of paper are searched"):
+        gallery.search(row, kind="paper")
     gallery.remove("Bob")
     assert gallery.search(row)[0][0].person == "Ada"
+
+
+def test_one_kind_is_searched_and_never_another(gallery):
+    """The better template is of the other kind: it must not count."""
+    first, second = np.eye(2, DIMENSIONS, dtype=np.float32)
+    people = {"Ada": {RAW: first[None], "fast": second[None]}, "Bob": {RAW: second[None], "fast": first[None]}}
+    gallery.enrol_all(people)
+    for indexed in (False, True):
+        for kind, wanted in ((RAW, [("Ada", 1), ("Bob", 0)]), ("fast", [("Bob", 1), ("Ada", 0)])):
+            [found] = gallery.search(first[None], kind=kind)
+            assert [(match.person, round(match.score, 5)) for match in found] == wanted
+        if not indexed:
+            gallery.build_index(at_least=1)
+
+
+def test_the_sets_of_labels_follow_every_write(gallery, location):
+    row = np.eye(1, DIMENSIONS, dtype=np.float32)
+    other = open_gallery(location)
+    assert gallery.label_sets() == {}
+    other.enrol_all({"Ada": {RAW: row, "fast": row}, "Bob": {"fast": row, RAW: row}})
+    assert [set(labels) for labels in gallery.label_sets()] == [{RAW, "fast"}]
+    other.enrol("Cay", {RAW: row})
+    assert gallery.label_sets()[frozenset([RAW])] == "Cay"
+    other.remove("Cay")
+    assert list(gallery.label_sets()) == [frozenset([RAW, "fast"])]
+    other.close()
 
 
 def test_another_embedder_is_an_error(gallery, location):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from facesieve.attacks.objectives import PushAway
 from facesieve.errors import GalleryError, InputError, NoFaceError, SettingError
@@ -9,13 +10,14 @@ from facesieve.faces import FaceCrops
 from facesieve.galleries import create_gallery
 from facesieve.galleries.base import RAW, Calibration
 from facesieve.hardware import choose_hardware
-from facesieve.identification import Identifier
+from facesieve.identification import CROP, Identifier
 from facesieve.images import read_photo
 from facesieve.page.actions import Actions, Attack, Settings
 from facesieve.page.run import opened, photographs
 from facesieve.page.text import mistake
 from facesieve.purify import preset
 from facesieve.recognition.sface import load_sface
+from facesieve.recognition.templates import mean_template
 from facesieve.runtime.torch import TorchRuntime
 from facesieve.shield import Shield
 from white_prior import WhitePrior
@@ -46,6 +48,7 @@ def test_the_sample_people_are_known_and_named_as_identification_names_them(acti
     assert actions.people == ["Biden", "Collins", "Hopper", "Obama"]
     (probe,) = [path for path in sample_paths if path.name == "obama-3.jpg"]
     shown = actions.purify(probe, Settings("fast", None, 3), quiet)
+    assert shown.shortfall.startswith("nobody has templates behind this shield (fast-")
     (alone,) = Identifier(actions.embedder).identify(actions.gallery, shield.cut(read_photo(probe)))
     first, last = shown.names[0]
     assert (first.what, first.person, last.what) == ("as it came", "Obama", "purified")
@@ -79,7 +82,7 @@ def test_without_a_gallery_nobody_is_named_and_the_attack_goes_away_from_the_fac
     assert alone.people == []
     shown = alone.attack(sample_paths[0], Attack(8, 10), Settings("fast", None, 1), quiet)
     assert [one.person for one in shown.names[0]] == [None, None, None]
-    assert isinstance(alone._objective(FaceCrops.whole(np.zeros((160, 160, 3), np.uint8), 160), None), PushAway)
+    assert isinstance(alone._objective(FaceCrops.whole(np.zeros((160, 160, 3), np.uint8), 160), None, RAW), PushAway)
     with pytest.raises(InputError, match="nobody to be taken for"):
         alone.attack(sample_paths[0], Attack(8, 1, "Hopper"), Settings("fast", None, 1), quiet)
 
@@ -121,6 +124,23 @@ def test_the_preset_that_the_page_was_started_with_keeps_its_settings(actions, s
     assert np.array_equal(coarse.purify(probe, Settings("fast", None, 3), quiet).after, wanted)
     coarse.purify(probe, Settings("stage1", None, 3), quiet)
     assert np.array_equal(coarse.purify(probe, Settings("fast", None, 3), quiet).after, wanted)
+
+
+def test_the_templates_behind_the_shield_are_searched_and_attacked_where_everybody_has_them(shield, sample_paths):
+    embedder, (probe,) = load_sface(), [path for path in sample_paths if path.name == "obama-3.jpg"]
+    label = shield.card.label
+    with opened(embedder, None, sample_paths[0].parent, shield) as gallery:
+        actions = Actions(embedder, shield, gallery)
+        shown = actions.purify(probe, Settings("fast", None, 3), quiet)
+        assert [one.templates for one in shown.names[0]] == [RAW, label]
+        assert shown.shortfall is None
+        clean = shield.cut(read_photo(probe)).at(CROP)
+        goal = actions._objective(clean, "Hopper", label)(torch.from_numpy(clean.crops))
+        wanted = mean_template(gallery.templates_of("Hopper", kind=label)) @ embedder.rows(clean.crops)[0]
+        assert float(goal.detach()) == pytest.approx(float(wanted), abs=1e-5)
+        other = actions.purify(probe, Settings("fast", 4, 3), quiet)  # another setting of the shield: nobody has those
+        assert [one.templates for one in other.names[0]] == [RAW, RAW]
+        assert other.shortfall.startswith("nobody has templates behind this shield (fast-")
 
 
 def test_below_the_threshold_of_a_calibrated_gallery_nobody_is_known(actions, shield, sample_paths):

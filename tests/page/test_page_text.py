@@ -12,8 +12,8 @@ from facesieve.page.text import plain, sentence, table
 PIXEL = np.zeros((1, 1, 3), np.uint8)
 
 
-def shown(*names):
-    return Shown(PIXEL, PIXEL, PIXEL, [[Named(*name) for name in names]], [0.25])
+def shown(*names, shortfall=None):
+    return Shown(PIXEL, PIXEL, PIXEL, [[Named(*name) for name in names]], [0.25], shortfall)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,17 @@ def test_the_table_has_a_row_for_each_picture_and_a_name_cannot_make_more():
     assert "<td>A|B C</td>" in parsed
     assert "<td>D, below the threshold</td>" in parsed
     assert "<td>0.25</td>\n<td>0.25</td>" in parsed
+
+
+def test_the_table_says_which_templates_are_searched():
+    names = ("as it came", "Ann", 0.5, None, "raw"), ("purified", "Ann", 0.25, None, "fast-1")
+    render = MarkdownIt("commonmark").enable("table").render
+    assert "<p>Purified faces are compared with templates that were made behind the same shield (fast-1).</p>" in render(
+        table(shown(*names))
+    )
+    short = render(table(shown(names[0], ("purified", "Ann", 0.25, None, "raw"), shortfall="<b>Bob</b> has none")))
+    assert "<p>Purified faces are compared with raw templates: &lt;b&gt;Bob&lt;/b&gt; has none. Remove people and" in short
+    assert "compared" not in table(shown(("as it came", None, None, None), ("purified", None, None, None)))
 
 
 @pytest.mark.parametrize(

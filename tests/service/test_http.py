@@ -101,9 +101,19 @@ def test_other_formats_come_on_request(client, collins):
 # --- identify, verify, gallery ----------------------------------------------------------------
 
 
-def test_a_person_is_enrolled_found_verified_and_removed(client, obama, collins):
-    assert client.enrol("Bärack / O?", obama[:2], templates="both") == {"raw": 2, quick_shield().card.label: 2}
-    client.enrol("Collins", [collins])
+@pytest.fixture
+def keeping(tmp_path):
+    """A shield that keeps who somebody is, though the quick prior knows no faces, and a client of its service."""
+    shield = quick_shield(sigma_y=0.0)
+    with service(handlers_of(shield, gallery=str(tmp_path / "gallery"))) as url, Client(url) as client:
+        yield shield, client
+
+
+def test_a_person_is_enrolled_found_verified_and_removed(keeping, obama, collins):
+    shield, client = keeping
+    label = shield.card.label
+    assert client.enrol("Bärack / O?", obama[:2], templates="both") == {"raw": 2, label: 2}
+    assert client.enrol("Collins", [collins]) == {"raw": 1, label: 1}  # both kinds if none is asked for
     assert client.person("Bärack / O?")["raw"] == 2
     with pytest.raises(ConflictError, match="enrolled already"):
         client.enrol("Collins", [collins])
@@ -111,10 +121,12 @@ def test_a_person_is_enrolled_found_verified_and_removed(client, obama, collins)
     assert face["unshielded"]["person"] == "Bärack / O?"
     assert face["unshielded"]["score"] > 0.5
     assert {"box", "matches", "person", "shield_change", "tamper_score", "threshold"} <= face.keys()
+    assert face["templates"] == label
     same, other = client.verify(obama[2], "Bärack / O?", threshold=0.9999), client.verify(obama[2], "Collins", threshold=-1)
     assert same["same"] is False
     assert other["same"] is True
     assert same["score"] > other["score"]
+    assert same["templates"] == label
     assert client.verify(obama[2], "Collins")["same"] is None  # nobody has calibrated this gallery
     assert client.remove("Bärack / O?") == 4
     with pytest.raises(NotFoundError):
@@ -127,6 +139,24 @@ def test_a_person_is_enrolled_found_verified_and_removed(client, obama, collins)
     with pytest.raises(ConflictError) as empty:
         client.identify(collins)
     assert str(empty.value) == "the gallery is empty; enrol somebody first"  # without the folder that it is in
+
+
+def test_where_somebody_has_no_templates_behind_the_shield_the_raw_ones_are_searched(tmp_path, obama, collins, caplog):
+    """The answer says so, and the log once, without a name."""
+    with service(handlers_of(gallery=str(tmp_path / "gallery"))) as url, Client(url) as client:
+        client.enrol("Obama", obama[:1])
+        assert client.identify(obama[2])[0]["templates"] == quick_shield().card.label
+        assert client.enrol("Susanna", [collins], templates="raw") == {"raw": 1}
+        for _ in range(2):
+            assert client.identify(obama[2])[0]["templates"] == "raw"
+            assert client.verify(obama[2], "Obama")["templates"] == "raw"
+        assert client.compare(obama[0], obama[1])["templates"] is None
+        client.remove("Susanna")
+        assert client.verify(obama[2], "Obama")["templates"] == quick_shield().card.label
+    [line] = [JsonLines().format(record) for record in caplog.records if record.getMessage() == "raw-templates-searched"]
+    said = json.loads(line)
+    assert (said["level"], said["shield"]) == ("warning", quick_shield().card.label)
+    assert "Susanna" not in line
 
 
 def test_every_face_is_cut_twice_for_the_purifier_and_for_the_raw_template(client, collins, monkeypatch):
@@ -238,7 +268,7 @@ def test_keys_open_what_their_scopes_say_and_no_more(tmp_path, collins):
             assert refused.value.status == 403
             with pytest.raises(NotAllowedError, match="gallery"):
                 shop.enrol("x", [collins])
-            assert office.enrol("x", [collins]) == {"raw": 1}
+            assert office.enrol("x", [collins]).keys() == {"raw", quick_shield().card.label}
             assert office.identify(collins)
             assert shop.info()["preset"]["name"] == "fast"
             remove_key(path, "shop")
@@ -249,6 +279,21 @@ def test_keys_open_what_their_scopes_say_and_no_more(tmp_path, collins):
             assert httpx.get(url + free).status_code == 200
         problem(httpx.get(url + "/metrics"), 401, "no-key")
         assert httpx.get(url + "/metrics", headers={"X-API-Key": gallery}).status_code == 200
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_a_file_of_keys_that_goes_away_is_no_mistake_of_the_callers(tmp_path, collins, caplog, content):
+    path = tmp_path / "hidden.json"
+    key = add_key(path, "shop", ["purify"])
+    with service(handlers_of(keys=path), Keys(path)) as url:
+        path.unlink()
+        if content is not None:
+            path.write_text(content)
+        answer = httpx.get(url + "/v1/info", headers={"X-API-Key": key})
+        assert "hidden" not in answer.text
+        assert "keys" not in problem(answer, 500, "defect")
+    [line] = [JsonLines().format(record) for record in caplog.records if record.getMessage() == "defect"]
+    assert json.loads(line)["error"] == "KeysFailedError"
 
 
 # --- the description, the client and the documentation ----------------------------------------

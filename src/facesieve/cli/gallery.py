@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from facesieve.cli.identify import Front
+from facesieve.cli.identify import Front, tell_shortfall
 from facesieve.cli.options import AsJson, Embedding, Location, Scale, Seed, ShieldName, everyone_in, opened
 from facesieve.cli.terminal import errors, out
 from facesieve.errors import GalleryError, InputError, many
@@ -80,16 +80,17 @@ def calibrate(
     front = Front.load(embedder, shield, scale, seed)
     everyone, identifier = everyone_in(str(probes), [], folders=True), front.identifier
     with opened(gallery, identifier) as store:
-        names = [entry.person for entry in store.people()]
-        templates = [store.templates_of(name, purifier=identifier.purifier) for name in names]
+        names, kind = [entry.person for entry in store.people()], identifier.kind(store)
+        templates = [store.templates_of(name, kind=kind) for name in names]
         if not templates:
             raise GalleryError("nobody is enrolled", store.where, "enrol people first")
         rows, people = _probe_rows(front, everyone)
         owners = [name for name, own in zip(names, templates, strict=True) for _ in own]
         found = calibrate_threshold(rows, people, np.concatenate(templates), owners, far)
         store.calibrate(Calibration(float(found.threshold.value), far, identifier.purifier, len(rows)))
+        tell_shortfall(identifier, store)
     out.print(
-        f"threshold {found.threshold} for probes {identifier.purifier}, "
+        f"threshold {found.threshold} for probes {identifier.purifier} against templates {kind}, "
         f"from {many(len(rows), 'photograph')} of {many(len(everyone), 'person', 'people')}"
     )
     out.print(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -81,7 +81,9 @@ def enrol(
     photos: Annotated[list[Path] | None, typer.Argument(help="Photographs of this person, one face each.")] = None,
     gallery: Location = "gallery",
     folders: Annotated[bool, typer.Option("--folders", help="Enrol everyone in a folder with one folder per person.")] = False,
-    templates: Annotated[str, typer.Option(help="raw, purified or both: what the templates are made from.")] = "raw",
+    templates: Annotated[
+        str, typer.Option(help="raw, purified or both: what the templates are made from; with --shield none raw alone.")
+    ] = "both",
     embedder: Embedding = "sface",
     shield: ShieldName = "fast",
     scale: Scale = None,
@@ -89,15 +91,31 @@ def enrol(
 ) -> None:
     """Add people to a gallery. Photographs are not stored, only templates made from them."""
     everyone = everyone_in(person, photos or [], folders)
-    front = Front.load(embedder, "none" if templates == "raw" else shield, scale, seed)
+    which = _wanted(templates, shield)
+    front = Front.load(embedder, "none" if which == "raw" else shield, scale, seed)
     failures: list[str] = []
     with opened(gallery, front.identifier, create=True) as store:
         for name, files in everyone.items():
             try:
-                _enrol_one(store, front, name, files, templates, failures)  # type: ignore[arg-type]
+                _enrol_one(store, front, name, files, which, failures)
             except FacesieveError as error:
                 failures.append(f"{name}: not enrolled: {error}")
     _finish(failures)
+
+
+def _wanted(templates: str, shield: str) -> Templates:
+    """The kinds of templates to make. Without a shield there are raw ones alone."""
+    from facesieve.identification import Templates
+
+    known: tuple[Templates, ...] = get_args(Templates)
+    which = next((kind for kind in known if kind == templates), None)
+    if which is None:
+        raise InputError(f"--templates {templates}: choose raw, purified or both")
+    if shield != "none":
+        return which
+    if which == "purified":
+        raise InputError("--templates purified needs a shield: leave --shield none out")
+    return "raw"
 
 
 def _enrol_one(store: Gallery, front: Front, name: str, files: list[Path], which: Templates, failures: list[str]) -> None:
@@ -138,11 +156,20 @@ def identify(
                 results[str(path)] = front.identifier.identify(store, *front.faces(path), threshold=threshold, count=count)
             except InputError as error:
                 failures.append(str(error))
+        if results:
+            tell_shortfall(front.identifier, store)
     if json_:
         out.print_json(json.dumps({path: [_plain(face) for face in faces] for path, faces in results.items()}))
     elif results:
         _print_faces(results, shield)
     _finish(failures)
+
+
+def tell_shortfall(identifier: Identifier, store: Gallery) -> None:
+    """Say in a line if raw templates are searched behind a shield, and what to do about it."""
+    if short := identifier.shortfall(store):
+        advice = "for better accuracy on clean photographs, `facesieve gallery remove` and `enrol` again with this --shield"
+        errors.print(f"{store.where}: {short}; {advice}")
 
 
 def _finish(failures: Sequence[str]) -> None:
@@ -158,6 +185,7 @@ def _plain(face: Identified) -> dict[str, object]:
         "box": list(map(float, face.face.box)),
         "person": face.person,
         "threshold": face.threshold,
+        "templates": face.templates,
         "matches": [{"person": match.person, "score": match.score} for match in face.matches],
         "unshielded": None if face.unshielded is None else {"person": face.unshielded.person, "score": face.unshielded.score},
         "shield_change": face.change,
@@ -208,6 +236,7 @@ def verify(
     if person is not None:
         with opened(gallery, front.identifier) as store:
             result = front.identifier.verify(store, person, *front.faces(photo, one=True), threshold=threshold)
+            tell_shortfall(front.identifier, store)
     else:
         assert other is not None
         (first, made), (second, also_made) = front.faces(photo, one=True), front.faces(other, one=True)
@@ -222,7 +251,8 @@ def verify(
 
 def _say(result: Verified, json_: bool) -> None:
     if json_:
-        out.print_json(json.dumps({"same": result.same, "score": result.score, "threshold": result.threshold}))
+        plain = {"same": result.same, "score": result.score, "threshold": result.threshold, "templates": result.templates}
+        out.print_json(json.dumps(plain))
     elif result.same is None:
         out.print(f"score {result.score:.3f}; no threshold to decide by: run `facesieve gallery calibrate`, or give --threshold")
     else:

@@ -25,7 +25,7 @@ def ui(
         typer.Option(help="Folder of photographs to choose from. With the repository's samples their people are known."),
     ] = None,
     preset: Annotated[str, typer.Option(help="The preset that the page begins with; see `facesieve presets`.")] = "fast",
-    embedder: Annotated[str, typer.Option(help="sface, or a FaceNet folder or .pt file.")] = "sface",
+    embedder: Annotated[str, typer.Option(help="sface, dlib, or a FaceNet folder or .pt file.")] = "sface",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:

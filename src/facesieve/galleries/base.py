@@ -92,32 +92,36 @@ class Gallery(ABC):
             if known is not None:
                 raise self._error(f"{known} is enrolled already, nothing was changed", "remove this person first")
 
-    def search(self, rows: Rows, *, purifier: str = RAW, count: int = 5) -> list[list[Match]]:
-        """For each probe row (P, D) the ``count`` best people, best first, by their best template.
+    def search(self, rows: Rows, *, kind: str = RAW, count: int = 5) -> list[list[Match]]:
+        """For each probe row (P, D) the ``count`` best people, best first, by their best template of one kind.
 
-        ``purifier`` says how the probes were treated. Raw templates and those that the same
-        purifier made are searched. Raises ``GalleryError`` for an empty gallery, and where a person
-        has templates of other purifiers only; ``InputError`` for rows that are not unit rows.
+        ``kind`` is the purifier label of the templates that are searched; no others are. Raises ``GalleryError`` for
+        an empty gallery, and where a person has no template of this kind; ``InputError`` for rows that are not unit rows.
         """
-        rows, purifier = unit_rows(rows, "probes", self.dimensions), checked_label(purifier)
+        rows, kind = unit_rows(rows, "probes", self.dimensions), checked_label(kind)
         if count < 1:
             raise InputError(f"{count} people cannot be looked for", advice="ask for 1 or more")
         with self._reading():
-            nearest = self._nearest(self._labels_to_search(purifier))
+            nearest = self._nearest(self._filter(kind))
             return [best_people(partial(nearest, row), count) for row in rows]
 
-    def templates_of(self, person: str, *, purifier: str = RAW) -> Rows:
-        """The templates (N, D) of one person that such a probe may be compared with, for 1:1 verification.
+    def templates_of(self, person: str, *, kind: str = RAW) -> Rows:
+        """The templates (N, D) of one person and one kind, for 1:1 verification.
 
-        Raises ``GalleryError`` if the person is unknown, or has templates of other purifiers only.
+        Raises ``GalleryError`` if the person is unknown, or has no template of this kind.
         """
-        person, purifier = checked_name(person), checked_label(purifier)
+        person, kind = checked_name(person), checked_label(kind)
         with self._reading():
             labels, rows = self._templates_of(person)
         if not labels:
             raise self._unknown(person)
-        self._check_usable(person, labels, purifier)
-        return rows[[label in (RAW, purifier) for label in labels]]
+        self._check_has(person, labels, kind)
+        return rows[[label == kind for label in labels]]
+
+    def label_sets(self) -> dict[frozenset[str], str]:
+        """Each set of purifier labels that somebody's templates have, with one person who has it; quick for many people."""
+        with self._reading():
+            return self._sets()
 
     def remove(self, person: str) -> int:
         """Remove a person; returns the number of templates. Raises ``GalleryError`` if unknown."""
@@ -205,10 +209,10 @@ class Gallery(ABC):
         """Each ``label_set`` of the gallery with one person who has it."""
 
     @abstractmethod
-    def _nearest(self, labels: Sequence[str] | None) -> Nearest:
+    def _nearest(self, kind: str | None) -> Nearest:
         """A function that finds the templates nearest to a probe: that many, and fewer only where there are no more.
 
-        ``labels`` are those to look at, None where all are.
+        ``kind`` is the label of those to look at, None where all have it.
         """
 
     @abstractmethod
@@ -240,24 +244,26 @@ class Gallery(ABC):
 
     # --- which templates a probe is compared with -------------------------------------------------
 
-    def _labels_to_search(self, purifier: str) -> list[str] | None:
-        """The labels that such a probe may be compared with; None if the gallery has no others.
+    def _sets(self) -> dict[frozenset[str], str]:
+        return {frozenset(json.loads(text)): person for text, person in self._label_sets().items()}
 
-        Raises ``GalleryError`` for an empty gallery, and for people with neither raw templates nor those of ``purifier``.
+    def _filter(self, kind: str) -> str | None:
+        """``kind``, or None if the gallery has no other templates.
+
+        Raises ``GalleryError`` for an empty gallery, and where a person has no template of this kind.
         """
-        sets = {person: json.loads(text) for text, person in self._label_sets().items()}
+        sets = self._sets()
         if not sets:
             raise self._error("the gallery is empty", "enrol somebody first")
-        for person, labels in sets.items():
-            self._check_usable(person, labels, purifier)
-        usable = [RAW, purifier]
-        return None if all(label in usable for labels in sets.values() for label in labels) else usable
+        for labels, person in sets.items():
+            self._check_has(person, labels, kind)
+        return None if sets.keys() == {frozenset([kind])} else kind
 
-    def _check_usable(self, person: str, labels: Iterable[str], purifier: str) -> None:
-        if not {RAW, purifier} & set(labels):
+    def _check_has(self, person: str, labels: Iterable[str], kind: str) -> None:
+        if kind not in labels:
             raise self._error(
-                f"{person} has templates of {', '.join(sorted(set(labels)))} only, and the probe is of {purifier}",
-                "search with the same purifier, or enrol raw templates too",
+                f"{person} has templates of {', '.join(sorted(set(labels)))} only, and those of {kind} are searched",
+                "use the same purifier, or enrol raw templates too",
             )
 
     def _unknown(self, person: str) -> GalleryError:

@@ -140,9 +140,9 @@ class LanceGallery(Gallery):
             self._seen = version, dict(zip(groups["labels"].to_pylist(), groups["person_min"].to_pylist(), strict=True))
         return self._seen[1]
 
-    def _nearest(self, labels: Sequence[str] | None) -> Nearest:
+    def _nearest(self, kind: str | None) -> Nearest:
         """Searches all parts of the index if some of them hold too few. Rows that are not indexed yet are found, too."""
-        where = None if labels is None else f"purifier IN ({', '.join(map(_quoted, labels))})"
+        where = None if kind is None else f"purifier = {_quoted(kind)}"
 
         def nearest(probe: Rows, limit: int) -> list[tuple[str, float]]:
             found: list[tuple[str, float]] = []

@@ -186,8 +186,8 @@ class PostgresGallery(Gallery):
     def _label_sets(self) -> Mapping[str, str]:
         return dict(self._run(queries.LABEL_SETS).fetchall())
 
-    def _nearest(self, labels: Sequence[str] | None) -> Nearest:
-        return queries.Search(self._run, labels, self._indexed_type()).nearest
+    def _nearest(self, kind: str | None) -> Nearest:
+        return queries.Search(self._run, kind, self._indexed_type()).nearest
 
     def _indexed_type(self) -> str:
         """Set the search by index up, and return the type that it is over; without an index, the empty string."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,13 +84,13 @@ class Search:
     """Inside one transaction: the templates nearest to a probe."""
 
     run: Any
-    labels: Sequence[str] | None  # purifiers to look at; None: all
+    kind: str | None  # the purifier label of the templates to look at; None: all
     cast: str  # the type that the index is over; without an index the empty string, and the search is exact
 
     def nearest(self, probe: Rows, limit: int) -> list[tuple[str, float]]:
         """The ``limit`` best as (person, cosine); exactly, where the index finds too few."""
-        where = "WHERE purifier = ANY(%(labels)s)" if self.labels else ""
-        values = {"probe": probe, "limit": limit, "labels": self.labels}
+        where = "" if self.kind is None else "WHERE purifier = %(kind)s"
+        values = {"probe": probe, "limit": limit, "kind": self.kind}
         found: list[tuple[str, float]] = self.run(NEAREST.format(where=where, cast=self.cast), values).fetchall()
         if self.cast and len(found) < limit:
             found = self.run(NEAREST.format(where=where, cast=""), values).fetchall()

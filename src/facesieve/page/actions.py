@@ -45,6 +45,7 @@ class Named:
     person: str | None
     score: float | None  # cosine
     known: bool | None  # whether the gallery's threshold is reached; None where it was not calibrated for such faces
+    templates: str | None = None  # the purifier label of the templates that were searched; None where there is no gallery
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,7 @@ class Shown:
     steps: Photo  # each face a row, each step a column
     names: list[list[Named]]  # of each face, largest first
     tamper: list[float]  # tamper score of each face
+    shortfall: str | None = None  # why raw templates were searched though there is a shield
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class Actions:
         if self.gallery is None:
             return []
         with self._lock:
-            known = [entry.person for entry in self.gallery.people() if RAW in entry.templates]
+            kind = Identifier(self.embedder, self._shield.card.label).kind(self.gallery)
+            known = [entry.person for entry in self.gallery.people() if kind in entry.templates]
         return known[:MAX_PEOPLE]
 
     def purify(self, path: Path | None, settings: Settings, report: Report) -> Shown:
@@ -133,9 +136,9 @@ class Actions:
         with self._lock:
             shield, found = self._cut(path, settings, report)
             clean = FaceCrops.whole(to_photo(found.first(1).at(CROP).crops[0]), CROP)
-            attacked = FaceCrops.whole(
-                self._attacked(clean, attack, _part(report, "attacking, step", 0.1, 0.6)), shield.card.size
-            )
+            goal = self._objective(clean, attack.victim, shield.card.label)
+            made = _attacked(clean, attack, goal, _part(report, "attacking, step", 0.1, 0.6))
+            attacked = FaceCrops.whole(made, shield.card.size)
             what = _part(report, "purifying, evaluation", 0.6, 0.9)
             trace = shield.runtime.purify(attacked.crops, attacked.seeds(settings.seed), what)
             report(Progress(0.9, 1, "asking who it is"))
@@ -163,42 +166,49 @@ class Actions:
     def _raw(self, faces: FaceCrops) -> Rows:
         return Identifier(self.embedder).raw_rows(faces)
 
-    def _attacked(self, clean: FaceCrops, attack: Attack, report: Report) -> Photo:
-        images = torch.from_numpy(clean.crops)
-        goal = _counted(self._objective(clean, attack.victim), attack.steps, report)
-        made = pgd(goal, images, eps=attack.eps / 255, step=STEP, iterations=attack.steps, seeds=fresh_seeds(1))
-        return to_photo(made[0])
-
-    def _objective(self, clean: FaceCrops, victim: str | None) -> Objective:
+    def _objective(self, clean: FaceCrops, victim: str | None, purifier: str) -> Objective:
+        """To be taken for ``victim``, or for anybody else: by the templates that are searched behind ``purifier``."""
         embedder = differentiable(self.embedder)
         if self.gallery is None:
             if victim is not None:
                 raise InputError("there is no gallery, so nobody to be taken for")
             return PushAway(embedder, torch.from_numpy(self._raw(clean)))  # the start is random, so that it has a slope
+        kind = Identifier(self.embedder, purifier).kind(self.gallery)
         if victim is not None:
-            return PullToward(embedder, self._template(victim))
-        return PushAway(embedder, self._template(self.gallery.search(self._raw(clean), count=1)[0][0].person))
-
-    def _template(self, person: str) -> Tensor:
-        assert self.gallery is not None
-        return torch.from_numpy(mean_template(self.gallery.templates_of(person))[None])
+            return PullToward(embedder, _template(self.gallery, victim, kind))
+        own = self.gallery.search(self._raw(clean), kind=kind, count=1)[0][0].person
+        return PushAway(embedder, _template(self.gallery, own, kind))
 
     def _shown(self, before: FaceCrops, trace: Trace, kinds: Sequence[tuple[str, str, Rows]]) -> Shown:
         """``kinds``: what each picture of the faces is, its purifier's label, its embeddings; the purified ones last."""
         names = [[self._named(what, rows[[face]], label) for what, label, rows in kinds] for face in range(len(before))]
-        (*_, (_, _, raw), (_, _, purified)) = kinds
-        steps = sheet(columns(before.crops, trace))
-        return Shown(before.photo, before.with_crops(trace.crops).paste(), steps, names, tamper_scores(raw, purified))
+        (*_, (_, _, raw), (_, label, purified)) = kinds
+        steps, after = sheet(columns(before.crops, trace)), before.with_crops(trace.crops).paste()
+        short = None if self.gallery is None else Identifier(self.embedder, label).shortfall(self.gallery)
+        return Shown(before.photo, after, steps, names, tamper_scores(raw, purified), short)
 
     def _named(self, what: str, row: Rows, purifier: str) -> Named:
         if self.gallery is None:
             return Named(what, None, None, None)
+        identifier = Identifier(self.embedder, purifier)
+        kind = identifier.kind(self.gallery)
         try:
-            found = self.gallery.search(row, purifier=purifier, count=1)[0][0]
-        except GalleryError:  # it has no templates of this kind
+            found = self.gallery.search(row, kind=kind, count=1)[0][0]
+        except GalleryError:  # somebody has no templates of this kind
             return Named(what, None, None, None)
-        threshold = Identifier(self.embedder, purifier).threshold(self.gallery)
-        return Named(what, found.person, found.score, None if threshold is None else found.score >= threshold)
+        threshold = identifier.threshold(self.gallery)
+        return Named(what, found.person, found.score, None if threshold is None else found.score >= threshold, kind)
+
+
+def _attacked(clean: FaceCrops, attack: Attack, objective: Objective, report: Report) -> Photo:
+    """The face as it is after the attack."""
+    goal, images = _counted(objective, attack.steps, report), torch.from_numpy(clean.crops)
+    made = pgd(goal, images, eps=attack.eps / 255, step=STEP, iterations=attack.steps, seeds=fresh_seeds(1))
+    return to_photo(made[0])
+
+
+def _template(gallery: Gallery, person: str, kind: str) -> Tensor:
+    return torch.from_numpy(mean_template(gallery.templates_of(person, kind=kind))[None])
 
 
 def _part(report: Report, what: str, begin: float, end: float) -> Report:

@@ -47,7 +47,7 @@ def serve_page(
         raise SettingError("can be reached by others", f"host {host}", "give a password file, or listen on 127.0.0.1")
     gradio_library()
     found, stop = photographs(samples), _stopped()
-    with own_folder(), opened(embedder, gallery, samples) as known:
+    with own_folder(), opened(embedder, gallery, samples, shield) as known:
         actions = Actions(embedder, shield, known)
         with launched(actions, found, host=host, port=port, password=password) as address:
             print(f"the page is at {address}; stop it with Ctrl-C", flush=True)
@@ -144,8 +144,13 @@ def photographs(samples: Path | None) -> list[Path]:
 
 
 @contextmanager
-def opened(embedder: Embedder, gallery: str | None, samples: Path | None) -> Iterator[Gallery | None]:
-    """The gallery at an address; else one of the sample people, for as long as the block lasts; else none."""
+def opened(
+    embedder: Embedder, gallery: str | None, samples: Path | None, shield: Shield | None = None
+) -> Iterator[Gallery | None]:
+    """The gallery at an address; else one of the sample people, for as long as the block lasts; else none.
+
+    With a ``shield`` the sample people have templates behind it, too.
+    """
     if gallery is not None:
         with closing(open_gallery(gallery)) as existing:
             yield existing
@@ -157,10 +162,13 @@ def opened(embedder: Embedder, gallery: str | None, samples: Path | None) -> Ite
         where = str(Path(folder) / "gallery")
         with closing(create_gallery(where, embedder=embedder.name, dimensions=embedder.dimensions)) as own:
             for person, names in SAMPLE_PEOPLE.items():
-                own.enrol(person, stacked([_templates(embedder, samples / name) for name in names]))
+                own.enrol(person, stacked([_templates(embedder, shield, samples / name) for name in names]))
             yield own
 
 
-def _templates(embedder: Embedder, path: Path) -> dict[str, Rows]:
+def _templates(embedder: Embedder, shield: Shield | None, path: Path) -> dict[str, Rows]:
     photo = read_photo(path)
-    return Identifier(embedder).templates(FaceCrops.cut(photo, Detector().detect(photo), CROP))
+    if shield is None:
+        return Identifier(embedder).templates(FaceCrops.cut(photo, Detector().detect(photo), CROP))
+    before = shield.cut(photo)
+    return Identifier(embedder, shield.card.label).templates(before, shield.restore(before), "both")

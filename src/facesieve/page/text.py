@@ -12,6 +12,8 @@ ADVICE: dict[type[FacesieveError], str] = {  # what a visitor can do
     GalleryError: "choose somebody from the list",
 }
 
+ENROL_AGAIN = "Remove people and enrol them again behind it: they are then recognised better."
+
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+.!|<>~$&-])")
 ON_THE_SERVER = (EmbedderError, GalleryError, PriorError)  # the place that they name means nothing to a visitor
 
@@ -45,7 +47,7 @@ def sentence(shown: Shown) -> str:
 
 
 def table(shown: Shown) -> str:
-    """Who each face is said to be."""
+    """Who each face is said to be, and by which templates."""
     lines = ["| face | nearest | cosine | tamper score |", "|---|---|---|---|"]
     for number, (names, tamper) in enumerate(zip(shown.names, shown.tamper, strict=True), 1):
         for one in names:
@@ -53,7 +55,17 @@ def table(shown: Shown) -> str:
             who = "" if one.person is None else plain(one.person) + (", below the threshold" if one.known is False else "")
             score = "" if one.score is None else f"{one.score:.2f}"
             lines.append(f"| {which} | {who} | {score} | {f'{tamper:.2f}' if one.what == 'purified' else ''} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_compared(shown)])
+
+
+def _compared(shown: Shown) -> list[str]:
+    """Which templates the purified faces were compared with, as a paragraph."""
+    searched = shown.names[0][-1].templates
+    if searched is None:
+        return []
+    if shown.shortfall is not None:
+        return ["", plain(f"Purified faces are compared with raw templates: {shown.shortfall}. {ENROL_AGAIN}")]
+    return ["", plain(f"Purified faces are compared with templates that were made behind the same shield ({searched}).")]
 
 
 def _said(one: Named) -> str:

@@ -7,6 +7,7 @@ only what waits for what.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,6 +25,7 @@ from facesieve.identification import Identified, Identifier, Templates, Verified
 from facesieve.images import encode_photo, read_photo, to_photo
 from facesieve.runtime import PurifierCard, Trace
 from facesieve.service.batcher import Batcher
+from facesieve.service.logs import event
 from facesieve.service.metrics import Metrics
 from facesieve.service.problems import ProblemError
 from facesieve.service.settings import Settings
@@ -42,6 +44,7 @@ class Handlers:
         self._identifier = identifier
         self._detector = Detector()
         self._gallery: Gallery | None = None
+        self._told_shortfall = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="handlers")
 
     @property
@@ -159,6 +162,7 @@ class Handlers:
         after = await self.restore(before, seed)
         people = await self._do("search", lambda: identifier.identify(gallery, before, after, threshold=threshold, count=count))
         for person in people:
+            self._tell_shortfall(person.templates)
             self.metrics.tamper(person.tamper or 0.0)
         return people
 
@@ -168,7 +172,20 @@ class Handlers:
         name = (await self.person(person)).person
         before = await self._cut_one(data)
         after = await self.restore(before, seed)
-        return await self._do("search", lambda: identifier.verify(gallery, name, before, after, threshold=threshold))
+        found = await self._do("search", lambda: identifier.verify(gallery, name, before, after, threshold=threshold))
+        self._tell_shortfall(found.templates)
+        return found
+
+    def _tell_shortfall(self, searched: str | None) -> None:
+        """Log once that raw templates are searched behind the shield; without a name, which no log holds."""
+        if self._told_shortfall or searched == self.card.label:
+            return
+        self._told_shortfall = True
+        fields: dict[str, object] = {
+            "shield": self.card.label,
+            "reason": "not everybody has templates behind this shield; remove them and enrol them again for better accuracy",
+        }
+        event("raw-templates-searched", fields, logging.WARNING)
 
     async def compare(self, first: bytes, second: bytes, threshold: float | None, seed: int | None) -> Verified:
         """Whether the two photographs, of one face each, show one person."""

@@ -14,11 +14,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from facesieve.errors import InputError, one_line
+from facesieve.errors import FacesieveError, InputError, one_line
 from facesieve.files import sha256_of, write_atomic
 
 Scope = Literal["purify", "identify", "gallery"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+
+class KeysFailedError(FacesieveError):
+    """The file of keys cannot be read any more, so that nobody can be let in."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,14 @@ class Keys:
         return self._keys
 
     def find(self, key: str) -> Key | None:
-        """The key's entry, or None; takes the same time whichever it is."""
+        """The key's entry, or None; takes the same time whichever it is. Raises ``KeysFailedError``: no caller's mistake."""
         digest = hash_of(key)
         found = None
-        for entry in self.all():
+        try:
+            entries = self.all()
+        except InputError as error:
+            raise KeysFailedError(error.what, error.where, error.advice) from error
+        for entry in entries:
             if hmac.compare_digest(entry.sha256, digest):
                 found = entry
         return found

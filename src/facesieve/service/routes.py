@@ -142,6 +142,7 @@ def _person(found: Identified) -> IdentifiedFace:
         box=list(map(float, found.face.box)),
         person=found.person,
         threshold=found.threshold,
+        templates=found.templates,
         matches=[_match(match) for match in found.matches],
         unshielded=None if found.unshielded is None else _match(found.unshielded),
         shield_change=found.change,
@@ -173,7 +174,7 @@ async def verify(
     else:
         work = _handlers(request).verify(_only(images, "file")[0], person, threshold, seed)
     found = await unless_gone(request, work)
-    return VerifyResponse(same=found.same, score=found.score, threshold=found.threshold)
+    return VerifyResponse(same=found.same, score=found.score, threshold=found.threshold, templates=found.templates)
 
 
 @router.put(
@@ -186,7 +187,7 @@ async def verify(
 async def enrol(
     request: Request,
     id: str,
-    templates: Annotated[Literal["raw", "purified", "both"], Query(description="What the templates are made from.")] = "raw",
+    templates: Annotated[Literal["raw", "purified", "both"], Query(description="What the templates are made from.")] = "both",
     seed: Seed = None,
 ) -> PersonResponse:
     """Enrol a person, from all the photographs or not at all. Somebody who is enrolled already is a 409: remove them first."""

@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+_SEARCHED = "The templates that were searched: raw, or the label of those that were made behind this shield"
+
 
 class StageResult(BaseModel):
     """What one stage made of a face."""
@@ -45,6 +47,7 @@ class IdentifiedFace(BaseModel):
     box: list[float]
     person: str | None = Field(description="The best match at or above the threshold, or null", examples=["Ada"])
     threshold: float | None = Field(description="null: not calibrated, so that nobody is named", examples=[0.36])
+    templates: str = Field(description=_SEARCHED, examples=["fast-0123456789ab"])
     matches: list[MatchedPerson]
     unshielded: MatchedPerson | None = Field(description="Who it would have been without the shield")
     shield_change: float | None = Field(description="Mean absolute difference that the shield made, 0 to 1")
@@ -63,6 +66,7 @@ class VerifyResponse(BaseModel):
     same: bool | None = Field(description="null without a threshold", examples=[True])
     score: float = Field(examples=[0.71])
     threshold: float | None = Field(examples=[0.36])
+    templates: str | None = Field(description=f"{_SEARCHED}; null for two photographs", examples=["fast-0123456789ab"])
 
 
 class PersonResponse(BaseModel):

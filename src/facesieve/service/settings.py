@@ -29,7 +29,7 @@ class Settings(BaseModel):
     prior: Path | None = Field(None, description="Folder of another prior.")
     device: str = Field("auto", description="auto, cpu or cuda.")
     precision: str = Field("auto", description="auto, fp32 or bf16.")
-    embedder: str = Field("sface", description="sface, a FaceNet folder or .pt file, or an .onnx recogniser.")
+    embedder: str = Field("sface", description="sface, dlib, a FaceNet folder or .pt file, or an .onnx recogniser.")
     gallery: str | None = Field(
         None, description="A gallery's folder, made if there is none, or postgresql://user@host/database."
     )

@@ -57,8 +57,8 @@ class MemoryGallery(Gallery):
     def _label_sets(self):
         return {label_set({label for label, _ in flat}): person for person, flat in self._kept.people.items()}
 
-    def _nearest(self, labels):
-        usable = [(p, row) for p, flat in self._kept.people.items() for label, row in flat if labels is None or label in labels]
+    def _nearest(self, kind):
+        usable = [(p, row) for p, flat in self._kept.people.items() for label, row in flat if kind in (None, label)]
         return partial(_best, usable)
 
     def _templates_of(self, person):
