@@ -239,7 +239,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 IDENTITIES = Path(__file__).parents[3] / "shared" / "data" / "identities"
 
 
-@pytest.mark.skipif(not IDENTITIES.exists(), reason="the development photographs (../shared/data/identities) are not here")
+@pytest.mark.skipif(not IDENTITIES.exists(), reason="the development photographs are not here")
 def test_the_shipped_manifest_is_what_is_chosen_of_the_development_photographs():
     """Of two people: one person's images do not depend on who else is chosen."""
     shipped = load_manifest(EXPERIMENTS / "identities-105.json")
