@@ -207,3 +207,16 @@ def test_slow_imports_wait_until_they_are_needed(code, forbidden):
     script = f"{code}\nimport sys\nprint(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not forbidden & set(loaded)
+
+
+LIGHT = (  # not purify: its presets are data, but come with the stages that they make
+    "cli.app client data.crops data.select data.sources faces files galleries identification images jobs.cluster jobs.run noise "
+    "pictures recognition.onnx_embedder recognition.templates runtime service.app service.ray_serve service.run shield"
+)
+
+
+def test_what_runs_without_a_network_is_imported_without_torch():
+    rooms = ", ".join(f"facesieve.{room}" for room in LIGHT.split())
+    script = f"import sys\nsys.modules['torch'] = None\nimport {rooms}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

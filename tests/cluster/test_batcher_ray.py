@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from facesieve.runtime import Trace, TraceStep
-from facesieve.service.batcher import BusyError, Limits, Watch
+from facesieve.service.batcher import BusyError, Limits
 from facesieve.service.batcher_ray import TRIES, RayBatcher
+from facesieve.service.metrics import Metrics
 
 pytestmark = pytest.mark.ray
 
@@ -37,7 +38,7 @@ def crops(count):
 
 def run(replicas, scenario, **limits):
     async def main():
-        batcher = RayBatcher(replicas, Limits(**limits), Watch())
+        batcher = RayBatcher(replicas, Limits(**limits), Metrics())
         assert not batcher.ready
         await batcher.start()
         assert batcher.ready

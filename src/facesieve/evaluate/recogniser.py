@@ -56,7 +56,7 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False)
-class Behind:
+class Enrolment:
     """A defence that enrolled images go through; ``name`` tells it from every other."""
 
     name: str
@@ -74,10 +74,10 @@ def judge(recogniser: Recogniser, images: Tensor, labels: NDArray[np.int64]) -> 
     return Trial(table.argmax(1).tolist(), genuine, impostor, probability)
 
 
-def load_recogniser(settings: RecogniserSettings, gallery: LabelledCrops, behind: Behind | None = None) -> Recogniser:
+def load_recogniser(settings: RecogniserSettings, gallery: LabelledCrops, enrolment: Enrolment | None = None) -> Recogniser:
     """The recogniser that the settings name, of the people in ``gallery``, the training crops.
 
-    Mean templates are made from the first ``templates`` crops of each person, as they are or ``behind`` a defence.
+    Mean templates are made from the first ``templates`` crops of each person, as they are or through the ``enrolment``'s defence.
     Raises ``EmbedderError`` for weights that do not fit, ``SettingError`` where there are too few training crops.
     """
     embedder = load_embedder(settings.embedder)
@@ -90,8 +90,8 @@ def load_recogniser(settings: RecogniserSettings, gallery: LabelledCrops, behind
         raise SettingError(f"{few} has {counts.min()} training images, recogniser.templates wants {wanted}")
     first = np.concatenate([np.flatnonzero(gallery.labels == person)[:wanted] for person in range(len(people))])
     crops, name = to_floats(gallery.images[first]), f"{embedder.name}, nearest of mean templates of {wanted}"
-    if behind is not None:
-        crops, name = behind.through(torch.from_numpy(crops)).numpy(), f"{name} behind {behind.name}"
+    if enrolment is not None:
+        crops, name = enrolment.through(torch.from_numpy(crops)).numpy(), f"{name} behind {enrolment.name}"
     means = torch.from_numpy(mean_templates(embedder.rows(crops), gallery.labels[first]))
     return Recogniser(name, people, _cosines(embedder, means), closed_set=False)
 

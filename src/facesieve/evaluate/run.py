@@ -34,7 +34,7 @@ from facesieve.evaluate.craft import AdversarialSet, Victim, adversarial_set
 from facesieve.evaluate.defend import Defence, RunContext, defend, make_defence
 from facesieve.evaluate.experiment import AttackSettings, Experiment
 from facesieve.evaluate.measures import MEASURES
-from facesieve.evaluate.recogniser import Behind, Recogniser, judge, load_recogniser
+from facesieve.evaluate.recogniser import Enrolment, Recogniser, judge, load_recogniser
 from facesieve.evaluate.sheets import sample_crops, sample_pictures
 from facesieve.faces import Crops
 from facesieve.files import sha256_of_json, write_with_folder
@@ -74,7 +74,7 @@ class Run:
         self.attacks = experiment.all_attacks()
         self.defences = [make_defence(settings, self.context) for settings in experiment.all_defences()]
         self.recogniser = load_recogniser(experiment.recogniser, self.gallery)
-        self._behind: dict[str, Recogniser] = {}
+        self._enrolled: dict[str, Recogniser] = {}
         self.record = self._record([], [], complete=False)
 
     def _claim(self) -> None:
@@ -105,11 +105,13 @@ class Run:
         """Who names what comes from behind a defence: of people enrolled as they are, or behind the same defence."""
         if defence is None or self.experiment.recogniser.enrolled == "raw":
             return self.recogniser
-        if defence.name not in self._behind:
+        if defence.name not in self._enrolled:
             made_from = sha256_of_json({"stages": [stage.identity() for stage in defence.purifier.stages]})
-            behind = Behind(f"{defence.name} {made_from[:8]}", lambda images: defend(defence, images, self.context).points[-1][1])
-            self._behind[defence.name] = load_recogniser(self.experiment.recogniser, self.gallery, behind)
-        return self._behind[defence.name]
+            through = Enrolment(
+                f"{defence.name} {made_from[:8]}", lambda images: defend(defence, images, self.context).points[-1][1]
+            )
+            self._enrolled[defence.name] = load_recogniser(self.experiment.recogniser, self.gallery, through)
+        return self._enrolled[defence.name]
 
     # --- cells ------------------------------------------------------------------------------------
 

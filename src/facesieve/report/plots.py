@@ -143,12 +143,12 @@ def _heat_map(members: list[DefenceRecord], one: str, two: str, grid: np.ndarray
 
 
 def _distributions(tables: Tables) -> list[Titled]:
-    """The right person's probability (or score) over all images, at each step of a defence."""
+    """The correct person's probability (or score) over all images, at each step of a defence."""
     made = []
     for along in tables.steps:
         figure, axes = _figure()
         axes.violinplot([step.values for step in along.steps], showmedians=True)
         axes.set_xticks(range(1, len(along.steps) + 1), [step_name(step.point) for step in along.steps], fontsize=7)
-        axes.set_ylabel("probability of the right person" if tables.record.closed_set else "score of the right person")
+        axes.set_ylabel("probability of the correct person" if tables.record.closed_set else "score of the correct person")
         made.append((f"Step by step: {along.defence}, {along.attack} ({along.quantisation})", figure))
     return made

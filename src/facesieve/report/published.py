@@ -14,7 +14,7 @@ PURIFIED: dict[str, tuple[float, float | None]] = {
     "stage2": (0.6837, None),
 }
 
-# one sample's probability of the right identity along stage 2
+# one sample's probability of the correct identity along stage 2
 PROBABILITIES = {"adversarial": 0.3655, "after grey": 0.8256, "after colorization": 0.9057}
 
 

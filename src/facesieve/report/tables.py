@@ -30,8 +30,8 @@ class Row:
     recovery: Estimate | None  # of what the attack took; None for clean images, or where it took nothing
     kept: Estimate | None  # accuracy as a share of that on the clean images; None for clean images
     lost: Estimate | None  # clean images: accuracy that the defence costs
-    probability: Estimate | None  # mean probability of the right person
-    frr: Estimate | None  # share of the right people under the threshold
+    probability: Estimate | None  # mean probability of the correct person
+    frr: Estimate | None  # share of known people under the threshold
     far: Estimate | None  # share of strangers at or over it
     seconds: float | None
 
@@ -41,7 +41,7 @@ class Step:
     """Images after one step of a defence."""
 
     point: str | None  # the step; "" for the defence's end, None for the images that it was given
-    values: Floats  # (n,) probability of the right person, or their score where there is no closed set
+    values: Floats  # (n,) probability of the correct person, or their score where there is no closed set
     mean: Estimate
 
 
@@ -128,7 +128,7 @@ class _Making:
         )
 
     def steps(self, attack: str, quantisation: str, defence: str) -> Steps:
-        """What a defence's steps leave of the right person's probability or score."""
+        """What a defence's steps leave of the correct person's probability or score."""
         names = (attack, quantisation, defence)
         cells = [c for c in self.record.cells if (c.attack, c.quantisation, c.defence) == names]
         n = len(cells[0].predicted)
@@ -143,9 +143,9 @@ class _Making:
         return Step(point, values, self.mean(values))
 
     def hits(self, cell: Cell) -> Floats:
-        """For each image of the cell 1 if it was given the right name, else 0: (n,)."""
-        right: Floats = (np.array(cell.predicted) == self.labels[: len(cell.predicted)]).astype(np.float64)
-        return right
+        """For each image of the cell 1 if it was given the correct name, else 0: (n,)."""
+        correct: Floats = (np.array(cell.predicted) == self.labels[: len(cell.predicted)]).astype(np.float64)
+        return correct
 
     def undefended(self, cell: Cell | None, n: int) -> Floats:
         """The same of the first ``n`` images without a defence, under the cell's attack or (None) clean."""

@@ -53,7 +53,7 @@ def _table(record: Record, attack: AttackRecord | None, quantisation: str, group
     columns = ["defence", "images", "accuracy, %"]
     columns += ["points lost"] if attack is None else ["recovery, %"]
     if record.closed_set:
-        columns += ["p(right), %"]
+        columns += ["p(correct), %"]
     if any(row.frr is not None for row in group):
         columns += ["FRR, %", "FAR, %"]
     theirs = _is_published(record, attack)
@@ -111,8 +111,8 @@ def _published(row: Row, *, clean: bool) -> list[str]:
 
 
 def _steps(record: Record, along: Steps) -> Table:
-    """The probability of the right person along a defence's steps, or its score where there is no closed set."""
-    measure = "p(right), %" if record.closed_set else "score of the right person"
+    """The probability of the correct person along a defence's steps, or its score where there is no closed set."""
+    measure = "p(correct), %" if record.closed_set else "score of the correct person"
     lines = []
     for step in along.steps:
         quartiles = ", ".join(f"{100 * q:.1f}" for q in np.quantile(step.values, [0.25, 0.5, 0.75]))

@@ -16,6 +16,7 @@ from typing import Protocol
 from facesieve.errors import FacesieveError
 from facesieve.faces import Crops
 from facesieve.runtime import Trace
+from facesieve.service.metrics import Metrics
 
 
 class BusyError(FacesieveError):
@@ -36,19 +37,6 @@ class Limits:
     queue_faces: int = 64
     deadline: float = 30.0
     max_wait: float = 60.0
-
-
-class Watch:
-    """What a batcher reports about itself; does nothing here. Called in the event loop's thread."""
-
-    def queue(self, faces: int) -> None:
-        """So many faces wait now."""
-
-    def waited(self, seconds: float) -> None:
-        """A request waited this long until its first face was taken."""
-
-    def batch(self, faces: int, seconds: float) -> None:
-        """A batch of so many faces took this long."""
 
 
 class Batcher(Protocol):
@@ -83,9 +71,9 @@ class Admission:
     refused for time.
     """
 
-    def __init__(self, limits: Limits, watch: Watch, *, pace: float) -> None:
+    def __init__(self, limits: Limits, metrics: Metrics, *, pace: float) -> None:
         self.limits, self.waiting, self.closed = limits, 0, False
-        self._watch, self._pace = watch, pace
+        self._metrics, self._pace = metrics, pace
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -129,7 +117,7 @@ class Admission:
 
     def _count(self, faces: int) -> None:
         self.waiting += faces
-        self._watch.queue(self.waiting)
+        self._metrics.queue(self.waiting)
         if self.waiting:
             self._empty.clear()
         else:

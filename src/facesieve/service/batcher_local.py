@@ -21,7 +21,8 @@ import numpy as np
 
 from facesieve.faces import Crops
 from facesieve.runtime import Runtime, Trace
-from facesieve.service.batcher import Admission, Limits, Watch
+from facesieve.service.batcher import Admission, Limits
+from facesieve.service.metrics import Metrics
 
 FIRST_PACE = 0.2  # seconds per face, until a batch was timed
 
@@ -54,10 +55,10 @@ _Piece = tuple[_Job, int, int]  # faces begin:end of a job
 class LocalBatcher:
     """Micro-batching in front of a runtime; see ``Batcher``."""
 
-    def __init__(self, runtime: Runtime, limits: Limits | None = None, watch: Watch | None = None) -> None:
+    def __init__(self, runtime: Runtime, limits: Limits | None = None, metrics: Metrics | None = None) -> None:
         self._runtime = runtime
-        self._limits, self._watch = limits or Limits(), watch or Watch()
-        self._admission = Admission(self._limits, self._watch, pace=FIRST_PACE)
+        self._limits, self._metrics = limits or Limits(), metrics or Metrics()
+        self._admission = Admission(self._limits, self._metrics, pace=FIRST_PACE)
         self._jobs: deque[_Job] = deque()
         self._changed = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="runtime")
@@ -135,7 +136,7 @@ class LocalBatcher:
         while self._jobs and room:
             job = self._jobs[0]
             if not job.taken:
-                self._watch.waited(time.monotonic() - job.since)
+                self._metrics.waited(time.monotonic() - job.since)
             count = min(room, job.left)
             pieces.append((job, job.taken, job.taken + count))
             job.taken += count
@@ -152,7 +153,7 @@ class LocalBatcher:
         trace = await asyncio.get_running_loop().run_in_executor(self._thread, self._runtime.purify, crops, seeds)
         seconds = time.monotonic() - begun
         self._admission.learn(len(crops), seconds)
-        self._watch.batch(len(crops), seconds)
+        self._metrics.batch(len(crops), seconds)
         offset = 0
         for job, begin, end in pieces:
             job.add(trace.part(offset, offset + end - begin))

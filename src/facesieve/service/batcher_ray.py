@@ -8,7 +8,8 @@ from typing import Any
 
 from facesieve.faces import Crops
 from facesieve.runtime import Trace
-from facesieve.service.batcher import Admission, BusyError, Limits, Watch
+from facesieve.service.batcher import Admission, BusyError, Limits
+from facesieve.service.metrics import Metrics
 
 TRIES = 3  # of a face whose replica dies
 
@@ -20,9 +21,9 @@ class RayBatcher:
     are what makes Ray start another replica.
     """
 
-    def __init__(self, model: Any, limits: Limits, watch: Watch) -> None:
+    def __init__(self, model: Any, limits: Limits, metrics: Metrics) -> None:
         self._model = model
-        self._admission = Admission(limits, watch, pace=0.0)
+        self._admission = Admission(limits, metrics, pace=0.0)
         self._started = False
 
     async def start(self) -> None:

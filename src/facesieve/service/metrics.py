@@ -8,15 +8,13 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from facesieve.service.batcher import Watch
-
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _FACES = (1, 2, 4, 8, 16, 32, 64)
 _TAMPER = tuple(tenth / 10 for tenth in range(1, 11))
 _CHANGE = tuple(level / 255 for level in (1, 2, 4, 6, 8, 12, 16, 24, 32))
 
 
-class Metrics(Watch):
+class Metrics:
     """Counters of one application, in a registry of its own."""
 
     def __init__(self) -> None:

@@ -13,7 +13,6 @@ from fastapi import FastAPI
 from facesieve.errors import InputError, one_line
 from facesieve.galleries import open_gallery
 from facesieve.identification import Identifier
-from facesieve.purify import chosen_preset
 from facesieve.recognition.embedders import load_embedder
 from facesieve.runtime import PurifierCard, Runtime
 from facesieve.service.app import create_app
@@ -41,6 +40,8 @@ def build_app(settings: Settings) -> FastAPI:
 
 def shield_of(settings: Settings) -> Shield:
     """The shield, with its network loaded and run once."""
+    from facesieve.purify import chosen_preset
+
     preset = chosen_preset(settings.preset).changed(scale=settings.scale)
     shield = load_shield(preset, prior=settings.prior, device=settings.device, precision=settings.precision)
     shield.runtime.purify(np.full((1, 3, shield.card.size, shield.card.size), 0.5, np.float32), [0])

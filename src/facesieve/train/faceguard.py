@@ -81,7 +81,7 @@ class FaceGuardLesson:
         return {"detection": detection.item(), "missed": missed.item(), "identity": identity.item(), "bonafide": bonafide.item()}
 
     def measure(self, images: Tensor) -> dict[str, float]:
-        """Cosines with the clean faces, and the share that the detector gets right, at half of the strongest perturbation."""
+        """Cosines with the clean faces, and the share of correct detections, at half of the strongest perturbation."""
         draws = torch.Generator().manual_seed(1)
         sums = {"generated_cosine": 0.0, "purified_cosine": 0.0, "detector_accuracy": 0.0}
         with torch.no_grad():

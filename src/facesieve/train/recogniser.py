@@ -257,7 +257,7 @@ def _tested(network: FaceNet, test: LabelledCrops) -> tuple[Estimate, dict[str, 
     top1 = bootstrap(lambda weights: mean(correct, weights), test.labels)
     return top1, {
         "test_top1": {"value": round(top1.value, 4), "low": round(top1.low, 4), "high": round(top1.high, 4), "n": top1.n},
-        "test_right_probability": round(float(correct_probability(scores, test.labels).mean()), 4),
+        "test_correct_probability": round(float(correct_probability(scores, test.labels).mean()), 4),
     }
 
 

@@ -8,15 +8,12 @@ this room registers what it adds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
 from facesieve.metrics.intervals import Estimate
 from facesieve.registry import Registry
 
-if TYPE_CHECKING:
-    from facesieve.evaluate.run import Run
-
-Measure = Callable[["Run"], Mapping[str, Estimate]]
+Measure = Callable[[Any], Mapping[str, Estimate]]  # of a Run, which imports this registry
 
 MEASURES: Registry[Measure] = Registry("measure", "facesieve.evaluate.measures")
 
