@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from facesieve.files import write_atomic
+from facesieve.metrics.intervals import Estimate
 from facesieve.report.pages.markdown import markdown
 from facesieve.report.record import load_record
 from facesieve.report.tables import tables_of
 from facesieve.report.targets import Target, read_targets
 from facesieve.report.templates import fill
+from facesieve.report.text import number
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -44,16 +46,23 @@ def page() -> str:
     return fill(
         "results.md.j2",
         folder=HERE,
-        **{name: read(f"{name}.json") for name in ("core", "tuning", "tamper", "gallery")},
+        **{name: read(f"{name}.json") for name in ("core", "tuning", "gallery")},
         metrics=read("identification-metrics.json"),
         templates=read("identification-templates.json"),
+        tamper=tamper(),
         targets=read_targets(RESULTS / "targets.json"),
         evaluations=[path.stem.removeprefix("evaluation-") for path in sorted(RESULTS.glob("evaluation-*.md"))],
         survival={path.stem.removeprefix("survival-"): read(path.name) for path in sorted(RESULTS.glob("survival-*.json"))},
         speed=(RESULTS / "speed.md").read_text(),
         gallery_columns=GALLERY,
-        **{function.__name__: function for function in (percent, interval, reached, bands, searched)},
+        **{function.__name__: function for function in (percent, interval, reached, bands, searched, number)},
     )
+
+
+def tamper() -> dict[str, Estimate]:
+    """What the tamper score tells apart, without the names of the one defence and attack."""
+    record = load_record(RESULTS / "evaluation-tamper.json")
+    return {name.removesuffix(", fast, pgd, eps 8/255"): value for name, value in record.measures["tamper"].items()}
 
 
 def read(name: str) -> Any:
