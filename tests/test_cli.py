@@ -166,6 +166,7 @@ def test_info(facesieve):
         "processor",
         "cuda",
         "path",
+        "runtime",
         "prior",
         "prior",
         "prior",

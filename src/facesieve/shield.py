@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from facesieve.faces import Detector, Face, FaceCrops
 from facesieve.images import Photo
@@ -30,8 +30,10 @@ class Shield:
 
     @property
     def torch_runtime(self) -> TorchRuntime:
-        """The runtime, if it is the one on PyTorch: it has gradients, and can take another preset."""
-        return cast("TorchRuntime", self.runtime)
+        """The runtime, if it is the one on PyTorch: it has gradients, and can take another preset. Raises ``SettingError``."""
+        from facesieve.runtime.torch import in_torch
+
+        return in_torch(self.runtime)
 
     @property
     def purifier(self) -> Purifier:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
+from facesieve.cli.app import main
 from facesieve.errors import GalleryError, InputError, PriorError, SettingError
 from facesieve.galleries import create_gallery, open_gallery
 from facesieve.galleries.base import RAW, Calibration
@@ -20,9 +21,12 @@ from facesieve.pictures import columns
 from facesieve.priors.folder import read_card
 from facesieve.priors.importing import import_prior
 from facesieve.progress import Progress
+from facesieve.purify import preset
 from facesieve.recognition.embedders import load_embedder
 from facesieve.report.record import load_record
 from facesieve.runtime import RUNTIMES
+from facesieve.service.run import shield_of
+from facesieve.service.settings import Settings
 from facesieve.shield import load_shield
 from make_people import pictures, write_folders
 
@@ -310,14 +314,38 @@ def test_a_runtime(added, sample_photo):
     assert list(templates) == [RAW, shield.card.label]
 
 
-def test_a_runtime_by_its_dotted_name(monkeypatch, sample_photo):
+@pytest.fixture
+def a_runtime_elsewhere(monkeypatch):
+    """The runtime lies in no room of the package."""
     monkeypatch.setattr(RUNTIMES, "_things", dict(RUNTIMES._things))
     monkeypatch.syspath_prepend(Path(__file__).parent / "new" / "runtime")
+
+
+@pytest.mark.usefixtures("a_runtime_elsewhere")
+def test_a_runtime_by_its_dotted_name():
     assert load_shield("fast", runtime="blocks:load").card.ran_on == "NumPy"
     with pytest.raises(SettingError, match="cannot be imported"):
         load_shield("fast", runtime="blocks:nothing")
     with pytest.raises(SettingError, match="there are torch"):
         load_shield("fast", runtime="onnx")
+
+
+@pytest.mark.usefixtures("a_runtime_elsewhere")
+def test_a_runtime_by_the_command_line_and_the_services_settings(monkeypatch, sample_paths, tmp_path, capsys):
+    call = ["facesieve", "purify", str(sample_paths[0]), "-o", str(tmp_path), "--runtime", "blocks:load"]
+    monkeypatch.setattr("sys.argv", call)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert (end.value.code, "fast on NumPy" in capsys.readouterr().out) == (0, True)
+    assert shield_of(Settings(runtime="blocks:load")).card.ran_on == "NumPy"
+
+
+@pytest.mark.usefixtures("a_runtime_elsewhere")
+def test_another_runtime_has_no_gradients_and_takes_no_other_preset():
+    shield = load_shield("fast", runtime="blocks:load")
+    for needs_torch in (lambda: shield.purifier, lambda: shield.with_preset(preset("paper"))):
+        with pytest.raises(SettingError, match=r"^shield fast: its runtime, on NumPy, has no gradients .*; load it"):
+            needs_torch()
 
 
 # --- a shard format --------------------------------------------------------------------------------

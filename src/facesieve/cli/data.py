@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from facesieve.cli.options import (
+    AlignedData,
+    Beyond,
+    DataSource,
+    ManifestFile,
+    Minimum,
+    People,
+    SelectionFile,
+    SelectionSeed,
+    TestImages,
+    TrainImages,
+)
 from facesieve.cli.terminal import errors, out
 from facesieve.errors import InputError, SettingError
 from facesieve.progress import Progress
@@ -22,22 +34,16 @@ def _data() -> None:
 
 @data_app.command()
 def select(
-    source: Annotated[
-        Path,
-        typer.Argument(help="A folder with one folder per person, train.rec with train.idx, or a saved Hugging Face data set."),
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The manifest, a .json file.")],
-    config: Annotated[Path | None, typer.Option(help="A TOML file with a [data] table, as in experiments/.")] = None,
-    minimum: Annotated[int | None, typer.Option(help="Images that a person must have.")] = None,
-    people: Annotated[int | None, typer.Option(help="How many people, at random.")] = None,
-    train: Annotated[int | None, typer.Option(help="Training images of each person.")] = None,
-    test: Annotated[int | None, typer.Option(help="Test images of each person.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed makes the same choice.")] = None,
-    aligned: Annotated[bool | None, typer.Option(help="The images are already aligned face crops.")] = None,
-    beyond: Annotated[
-        Path | None,
-        typer.Option(help="A manifest: its people, and in place of its test images the next of each, to choose settings on."),
-    ] = None,
+    source: DataSource,
+    output: ManifestFile,
+    config: SelectionFile = None,
+    minimum: Minimum = None,
+    people: People = None,
+    train: TrainImages = None,
+    test: TestImages = None,
+    seed: SelectionSeed = None,
+    aligned: AlignedData = None,
+    beyond: Beyond = None,
 ) -> None:
     """Choose people and images at random; write every file, its hash and its role into a manifest."""
     import cv2

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from facesieve.cli.options import Embedding
 from facesieve.cli.terminal import errors, out, progress_bar
 
 if TYPE_CHECKING:
@@ -63,9 +64,7 @@ def choose_scale(
     ] = None,
     eps: Annotated[float, typer.Option(help="Strength of the attack made here, in levels of 255.")] = 2.0,
     preset: Annotated[str, typer.Option(help="The preset whose scale is chosen.")] = "paper",
-    embedder: Annotated[
-        str, typer.Option(help="The recogniser: sface, a FaceNet folder or .pt file, or an .onnx file.")
-    ] = "sface",
+    embedder: Embedding = "sface",
     most_lost: Annotated[float, typer.Option(help="Points of clean accuracy that may be lost, in percent.")] = 2.25,
     seed: Annotated[int, typer.Option(help="Makes the indicators repeatable.")] = 0,
 ) -> None:

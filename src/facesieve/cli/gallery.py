@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facesieve.cli.identify import Front, tell_shortfall
-from facesieve.cli.options import AsJson, Embedding, Location, Scale, Seed, ShieldName, everyone_in, opened
+from facesieve.cli.options import AsJson, Embedding, Location, RuntimeName, Scale, Seed, ShieldName, everyone_in, opened
 from facesieve.cli.terminal import errors, out
 from facesieve.errors import GalleryError, InputError, many
 
@@ -70,6 +70,7 @@ def calibrate(
     scale: Scale = None,
     embedder: Embedding = "sface",
     seed: Seed = None,
+    runtime: RuntimeName = "torch",
 ) -> None:
     """Choose the threshold under which a face is unknown, from photographs of known people."""
     import numpy as np
@@ -77,7 +78,7 @@ def calibrate(
     from facesieve.galleries.base import Calibration
     from facesieve.metrics.open_set import calibrate_threshold
 
-    front = Front.load(embedder, shield, scale, seed)
+    front = Front.load(embedder, shield, scale, seed, runtime)
     everyone, identifier = everyone_in(str(probes), [], folders=True), front.identifier
     with opened(gallery, identifier) as store:
         names, kind = [entry.person for entry in store.people()], identifier.kind(store)

@@ -16,6 +16,7 @@ from facesieve.cli.options import (
     AsJson,
     Embedding,
     Location,
+    RuntimeName,
     Scale,
     Seed,
     ShieldName,
@@ -44,11 +45,11 @@ class Front:
     seed: int | None
 
     @classmethod
-    def load(cls, embedder: str, shield: str, scale: int | None, seed: int | None) -> Front:
+    def load(cls, embedder: str, shield: str, scale: int | None, seed: int | None, runtime: str) -> Front:
         """The embedder with the shield of that name in front; ``none`` for no shield."""
         from facesieve.faces import Detector
 
-        return cls(*load_identifier(embedder, shield, scale), Detector(), seed)
+        return cls(*load_identifier(embedder, shield, scale, runtime), Detector(), seed)
 
     def faces(self, path: Path, *, one: bool = False) -> tuple[FaceCrops, FaceCrops | None]:
         """The faces in a photograph as they are and, where there is a shield, as it leaves them.
@@ -88,11 +89,12 @@ def enrol(
     shield: ShieldName = "fast",
     scale: Scale = None,
     seed: Seed = None,
+    runtime: RuntimeName = "torch",
 ) -> None:
     """Add people to a gallery. Photographs are not stored, only templates made from them."""
     everyone = everyone_in(person, photos or [], folders)
     which = _wanted(templates, shield)
-    front = Front.load(embedder, "none" if which == "raw" else shield, scale, seed)
+    front = Front.load(embedder, "none" if which == "raw" else shield, scale, seed, runtime)
     failures: list[str] = []
     with opened(gallery, front.identifier, create=True) as store:
         for name, files in everyone.items():
@@ -144,10 +146,11 @@ def identify(
     threshold: Threshold = None,
     count: Annotated[int, typer.Option(min=1, help="How many of the best matches to show.")] = 3,
     seed: Seed = None,
+    runtime: RuntimeName = "torch",
     json_: AsJson = False,
 ) -> None:
     """Name the people in photographs, with the shield in front of the recogniser."""
-    front = Front.load(embedder, shield, scale, seed)
+    front = Front.load(embedder, shield, scale, seed, runtime)
     failures: list[str] = []
     results: dict[str, list[Identified]] = {}
     with opened(gallery, front.identifier) as store:
@@ -227,12 +230,13 @@ def verify(
     embedder: Embedding = "sface",
     threshold: Threshold = None,
     seed: Seed = None,
+    runtime: RuntimeName = "torch",
     json_: AsJson = False,
 ) -> None:
     """Say whether a photograph shows a person, or two photographs the same person; exit code 1 if not."""
     if (other is None) == (person is None):
         raise InputError("give either a second photograph or --person NAME")
-    front = Front.load(embedder, shield, scale, seed)
+    front = Front.load(embedder, shield, scale, seed, runtime)
     if person is not None:
         with opened(gallery, front.identifier) as store:
             result = front.identifier.verify(store, person, *front.faces(photo, one=True), threshold=threshold)

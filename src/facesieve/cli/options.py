@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facesieve.errors import InputError
+from facesieve.specs import EMBEDDER, RUNTIME
 
 if TYPE_CHECKING:
     from facesieve.galleries.base import Gallery
@@ -21,15 +22,13 @@ Scale = Annotated[int | None, typer.Option(help="Resolution scale: 2, 4 or 8.")]
 Seed = Annotated[int | None, typer.Option(help="Makes results repeatable; leave it out where an attacker might guess it.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+RuntimeName = Annotated[str, typer.Option("--runtime", help=f"What runs the network: {RUNTIME}.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 Location = Annotated[
     str, typer.Option("--gallery", envvar="FACESIEVE_GALLERY", help="A gallery's folder, or postgresql://user@host/database.")
 ]
-Embedding = Annotated[
-    str,
-    typer.Option("--embedder", help="sface, dlib, a FaceNet folder or .pt file, an .onnx recogniser, or package.module:object."),
-]
+Embedding = Annotated[str, typer.Option("--embedder", help=f"The recogniser: {EMBEDDER}.")]
 ShieldName = Annotated[
     str, typer.Option("--shield", help="A preset in front of the recogniser, a profile of `facesieve choose-scale`, or none.")
 ]
@@ -37,8 +36,58 @@ Threshold = Annotated[
     float | None, typer.Option(help="Cosine below which nobody is named; by default what the gallery was calibrated to.")
 ]
 
+# Of `purify`.
+Inputs = Annotated[list[str], typer.Argument(help="Photographs and folders of photographs; - reads one from standard input.")]
+Results = Annotated[str, typer.Option("-o", "--output", help="Folder for the results; - writes the picture to standard output.")]
+Steps = Annotated[
+    int | None, typer.Option(help="Evaluations of the prior in each restoration, times its samples where it averages.")
+]
+Eta = Annotated[float | None, typer.Option(help="Share of fresh noise in each step, 0 to 1.")]
+SigmaY = Annotated[float | None, typer.Option(help="Noise level assumed in the photograph, for images in [-1, 1].")]
+Aligned = Annotated[bool, typer.Option("--aligned", help="The inputs are already aligned face crops.")]
+Paste = Annotated[bool, typer.Option("--paste/--no-paste", help="Put faces back into the photo, or write the aligned crops.")]
+Grid = Annotated[bool, typer.Option("--grid", help="Also write grid.png: each face, each stage, the amplified difference.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remake results that already exist.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Faces that are purified together, across photographs.")]
+PriorFolder = Annotated[Path | None, typer.Option(help="Folder of another prior.")]
+ImageColumn = Annotated[
+    str | None, typer.Option(help="Of shards: the column, or the suffix of the members, that holds the images.")
+]
+OnFailure = Annotated[
+    str | None,
+    typer.Option(help="Of shards: drop a photograph that cannot be purified (the default), or keep it as it was."),
+]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(help="A further format of shards, as .suffix=package.module:object. It is code that will run."),
+]
+Cluster = Annotated[
+    str | None, typer.Option(help="Purify on a Ray cluster: its address, auto for the one running here, or local.")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Workers on the cluster; as many as fit if not given.")]
 
-def load_identifier(embedder: str, shield: str, scale: int | None = None) -> tuple[Identifier, Shield | None]:
+# Of `data select`.
+DataSource = Annotated[
+    Path,
+    typer.Argument(help="A folder with one folder per person, train.rec with train.idx, or a saved Hugging Face data set."),
+]
+ManifestFile = Annotated[Path, typer.Option("-o", "--output", help="The manifest, a .json file.")]
+SelectionFile = Annotated[Path | None, typer.Option(help="A TOML file with a [data] table, as in experiments/.")]
+Minimum = Annotated[int | None, typer.Option(help="Images that a person must have.")]
+People = Annotated[int | None, typer.Option(help="How many people, at random.")]
+TrainImages = Annotated[int | None, typer.Option(help="Training images of each person.")]
+TestImages = Annotated[int | None, typer.Option(help="Test images of each person.")]
+SelectionSeed = Annotated[int | None, typer.Option(help="The same seed makes the same choice.")]
+AlignedData = Annotated[bool | None, typer.Option(help="The images are already aligned face crops.")]
+Beyond = Annotated[
+    Path | None,
+    typer.Option(help="A manifest: its people, and in place of its test images the next of each, to choose settings on."),
+]
+
+
+def load_identifier(
+    embedder: str, shield: str, scale: int | None = None, runtime: str = "torch"
+) -> tuple[Identifier, Shield | None]:
     """The embedder's identifier, and the shield of that name that faces go through; ``none`` for no shield."""
     from facesieve.identification import Identifier
     from facesieve.recognition.embedders import load_embedder
@@ -49,7 +98,7 @@ def load_identifier(embedder: str, shield: str, scale: int | None = None) -> tup
     from facesieve.purify import chosen_preset
     from facesieve.shield import load_shield
 
-    front = load_shield(chosen_preset(shield).changed(scale=scale))
+    front = load_shield(chosen_preset(shield).changed(scale=scale), runtime=runtime)
     return Identifier(loaded, front.card.label), front
 
 

@@ -64,12 +64,13 @@ def presets(json_: AsJson = False) -> None:
 
 
 def info() -> None:
-    """Say what this machine offers, which hardware will be used, and which priors ship with the package."""
+    """Say what this machine offers, which hardware and runtimes can be used, and which priors ship with the package."""
     from facesieve.hardware import summary
     from facesieve.priors.embedded import EMBEDDED, embedded_prior_folder
     from facesieve.priors.folder import read_card
+    from facesieve.runtime import RUNTIMES
 
     cards = [read_card(embedded_prior_folder(name)) for name in EMBEDDED]
     priors = [("prior", f"{card['name']}, sha256 {str(card['sha256'])[:16]}") for card in cards]
-    for name, value in [("facesieve", __version__), *summary().items(), *priors]:
+    for name, value in [("facesieve", __version__), *summary().items(), ("runtime", ", ".join(RUNTIMES)), *priors]:
         out.print(f"{name:10s} {value}")

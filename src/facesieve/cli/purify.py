@@ -5,11 +5,34 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from facesieve.cli.options import Device, Precision, PresetName, Scale, Seed
+from facesieve.cli.options import (
+    Aligned,
+    BatchSize,
+    Cluster,
+    Device,
+    Eta,
+    Formats,
+    Grid,
+    ImageColumn,
+    Inputs,
+    OnFailure,
+    Overwrite,
+    Paste,
+    Precision,
+    PresetName,
+    PriorFolder,
+    Results,
+    RuntimeName,
+    Scale,
+    Seed,
+    SigmaY,
+    Steps,
+    Workers,
+)
 from facesieve.cli.terminal import advised_line, errors, fail, out, progress_bar
 from facesieve.errors import InputError, many
 
@@ -25,45 +48,28 @@ LISTED = 20  # failures that are printed where a file lists them all
 
 
 def purify(
-    inputs: Annotated[list[str], typer.Argument(help="Photographs and folders of photographs; - reads one from standard input.")],
-    output: Annotated[
-        str, typer.Option("-o", "--output", help="Folder for the results; - writes the picture to standard output.")
-    ],
+    inputs: Inputs,
+    output: Results,
     preset: PresetName = "fast",
     scale: Scale = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Evaluations of the prior in each restoration, times its samples where it averages.")
-    ] = None,
-    eta: Annotated[float | None, typer.Option(help="Share of fresh noise in each step, 0 to 1.")] = None,
-    sigma_y: Annotated[float | None, typer.Option(help="Noise level assumed in the photograph, for images in [-1, 1].")] = None,
+    steps: Steps = None,
+    eta: Eta = None,
+    sigma_y: SigmaY = None,
     seed: Seed = None,
-    aligned: Annotated[bool, typer.Option("--aligned", help="The inputs are already aligned face crops.")] = False,
-    paste: Annotated[
-        bool, typer.Option("--paste/--no-paste", help="Put faces back into the photo, or write the aligned crops.")
-    ] = True,
-    grid: Annotated[
-        bool, typer.Option("--grid", help="Also write grid.png: each face, each stage, the amplified difference.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remake results that already exist.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Faces that are purified together, across photographs.")] = 8,
+    aligned: Aligned = False,
+    paste: Paste = True,
+    grid: Grid = False,
+    overwrite: Overwrite = False,
+    batch_size: BatchSize = 8,
     precision: Precision = "auto",
     device: Device = "auto",
-    prior: Annotated[Path | None, typer.Option(help="Folder of another prior.")] = None,
-    image_column: Annotated[
-        str | None, typer.Option(help="Of shards: the column, or the suffix of the members, that holds the images.")
-    ] = None,
-    on_failure: Annotated[
-        str | None,
-        typer.Option(help="Of shards: drop a photograph that cannot be purified (the default), or keep it as it was."),
-    ] = None,
-    format: Annotated[
-        list[str] | None,
-        typer.Option(help="A further format of shards, as .suffix=package.module:object. It is code that will run."),
-    ] = None,
-    cluster: Annotated[
-        str | None, typer.Option(help="Purify on a Ray cluster: its address, auto for the one running here, or local.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Workers on the cluster; as many as fit if not given.")] = None,
+    runtime: RuntimeName = "torch",
+    prior: PriorFolder = None,
+    image_column: ImageColumn = None,
+    on_failure: OnFailure = None,
+    format: Formats = None,
+    cluster: Cluster = None,
+    workers: Workers = None,
 ) -> None:
     """Find the faces in photographs, or in shards of them (.tar, .parquet), purify them, write the results."""
     from facesieve.jobs.cluster import Recipe
@@ -72,19 +78,15 @@ def purify(
 
     options = Options(aligned, paste, overwrite, seed, batch_size, image_column, on_failure or "drop")  # type: ignore[arg-type]
     chosen = chosen_preset(preset).changed(scale=scale, steps=steps, eta=eta, sigma_y=sigma_y)
-    recipe = Recipe(chosen, prior, device, precision)
+    recipe = Recipe(chosen, prior, device, precision, runtime)
     of_shards = image_column is not None or on_failure is not None
     if workers is not None and cluster is None:
         raise InputError("--workers goes with --cluster; without it there is one worker, this process")
-    if output == "-" or "-" in inputs:
-        _check_stream(inputs, grid, of_shards, cluster)
-        units = _stream(inputs[0], output)
-        if output == "-":
-            _write_to_output(units[0], recipe, options)
-            return
+    units = _planned(inputs, output, format or [], grid, of_shards, options, cluster)
+    if output == "-":
+        _write_to_output(units[0], recipe, options)
     else:
-        units = _planned(inputs, Path(output), format or [], grid, of_shards, options, cluster)
-    purify_all(units, Path(output), recipe, options, grid=grid, cluster=cluster, workers=workers)
+        purify_all(units, Path(output), recipe, options, grid=grid, cluster=cluster, workers=workers)
 
 
 def purify_all(
@@ -125,12 +127,16 @@ def purify_all(
 
 
 def _planned(
-    inputs: list[str], folder: Path, formats: list[str], grid: bool, of_shards: bool, options: Options, cluster: str | None
+    inputs: list[str], output: str, formats: list[str], grid: bool, of_shards: bool, options: Options, cluster: str | None
 ) -> list[Unit]:
-    """The units among files and folders. Raises ``InputError`` for options that do not go with them."""
+    """The units among files and folders, or of a stream. Raises ``InputError`` for options that do not go with them."""
     from facesieve.jobs.formats import FORMATS
     from facesieve.jobs.plan import plan
 
+    if output == "-" or "-" in inputs:
+        _check_stream(inputs, grid, of_shards, cluster)
+        return _stream(inputs[0], output)
+    folder = Path(output)
     paths, further = [Path(text) for text in inputs], dict(_format(text) for text in formats)
     _check_shards(of_shards, any(path.is_dir() or path.suffix.lower() in {*FORMATS, *further} for path in paths))
     for spec in further.values():

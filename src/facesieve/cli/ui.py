@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from facesieve.cli.options import Device, Embedding, Precision, RuntimeName
 from facesieve.errors import InputError
 
 
@@ -25,9 +26,10 @@ def ui(
         typer.Option(help="Folder of photographs to choose from. With the repository's samples their people are known."),
     ] = None,
     preset: Annotated[str, typer.Option(help="The preset that the page begins with; see `facesieve presets`.")] = "fast",
-    embedder: Annotated[str, typer.Option(help="sface, dlib, or a FaceNet folder or .pt file.")] = "sface",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    embedder: Embedding = "sface",
+    precision: Precision = "auto",
+    device: Device = "auto",
+    runtime: RuntimeName = "torch",
 ) -> None:
     """Open a page in which people drop a photograph, see it purified, and try to fool the recogniser."""
     from facesieve.page.run import serve_page
@@ -36,7 +38,7 @@ def ui(
 
     serve_page(
         load_embedder(embedder),
-        load_shield(preset, device=device, precision=precision),
+        load_shield(preset, device=device, precision=precision, runtime=runtime),
         gallery=gallery,
         samples=samples,
         host=host,

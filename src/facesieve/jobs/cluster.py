@@ -41,10 +41,11 @@ class Recipe:
     prior: Path | None = None
     device: str = "auto"
     precision: str = "auto"
+    runtime: str = "torch"
 
     def load(self) -> Shield:
         """The shield. Raises ``SettingError`` or ``PriorError``."""
-        return load_shield(self.preset, prior=self.prior, device=self.device, precision=self.precision)
+        return load_shield(self.preset, prior=self.prior, device=self.device, precision=self.precision, runtime=self.runtime)
 
 
 def purify_units_on(

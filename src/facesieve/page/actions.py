@@ -159,6 +159,8 @@ class Actions:
 
     def _with(self, settings: Settings) -> Shield:
         """The shield with these settings; its network stays, unless the preset has a prior of its own."""
+        if settings.preset == self.preset and settings.scale is None:
+            return self._shield  # whatever its runtime
         begun = self._shield.torch_runtime.preset
         chosen = (begun if settings.preset == begun.name else preset_named(settings.preset)).changed(scale=settings.scale)
         return self._shield if chosen == begun else self._shield.with_preset(chosen)

@@ -10,10 +10,10 @@ from urllib.parse import parse_qsl
 from facesieve.errors import EmbedderError
 from facesieve.recognition.embedder import Embedder
 from facesieve.registry import Registry
+from facesieve.specs import EMBEDDER
 
 # By name, or for files by suffix. A loader takes what the user wrote, such as ``arcface.onnx?mean=0&std=1``.
 EMBEDDERS: Registry[Callable[[str], Embedder]] = Registry("embedder", room="facesieve.recognition")
-KNOWN = "give sface, dlib, a FaceNet folder or .pt file, or an .onnx file"
 
 
 def load_embedder(spec: str = "sface") -> Embedder:
@@ -32,7 +32,7 @@ def load_embedder(spec: str = "sface") -> Embedder:
         return EMBEDDERS[suffix](spec) if suffix in EMBEDDERS else _facenet(spec)
     if ":" in name:
         return EMBEDDERS.load(name)(spec)
-    raise EmbedderError(f"no embedder {spec!r}", advice=KNOWN)
+    raise EmbedderError(f"no embedder {spec!r}", advice=f"give {EMBEDDER}")
 
 
 def _sface(spec: str) -> Embedder:

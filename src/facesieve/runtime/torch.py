@@ -18,7 +18,7 @@ from facesieve.priors.embedded import embedded_prior_folder
 from facesieve.progress import Report, silent
 from facesieve.purify import Preset, Purifier, Stage
 from facesieve.runtime.card import PurifierCard
-from facesieve.runtime.protocol import RUNTIMES
+from facesieve.runtime.protocol import RUNTIMES, Runtime
 from facesieve.runtime.trace import Trace, TraceStep
 
 
@@ -63,6 +63,17 @@ class TorchRuntime:
         if prior is None:
             raise SettingError("this shield's stages are of its own: there is no prior to go with another preset")
         return prior
+
+
+def in_torch(runtime: Runtime) -> TorchRuntime:
+    """The runtime, if it is this one. Raises ``SettingError`` for one without gradients, which cannot take another preset."""
+    if not isinstance(runtime, TorchRuntime):
+        raise SettingError(
+            f"its runtime, on {runtime.card.ran_on}, has no gradients and takes no other preset",
+            f"shield {runtime.card.name}",
+            "load it with the runtime torch",
+        )
+    return runtime
 
 
 @torch.inference_mode()

@@ -43,7 +43,8 @@ def shield_of(settings: Settings) -> Shield:
     from facesieve.purify import chosen_preset
 
     preset = chosen_preset(settings.preset).changed(scale=settings.scale)
-    shield = load_shield(preset, prior=settings.prior, device=settings.device, precision=settings.precision)
+    how = {"device": settings.device, "precision": settings.precision, "runtime": settings.runtime}
+    shield = load_shield(preset, prior=settings.prior, **how)
     shield.runtime.purify(np.full((1, 3, shield.card.size, shield.card.size), 0.5, np.float32), [0])
     return shield
 

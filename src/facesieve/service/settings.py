@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from facesieve.errors import MissingExtraError, SettingError
 from facesieve.files import first_problem, read_toml
 from facesieve.hosts import is_loopback
+from facesieve.specs import EMBEDDER, RUNTIME
 
 
 class Settings(BaseModel):
@@ -29,7 +30,8 @@ class Settings(BaseModel):
     prior: Path | None = Field(None, description="Folder of another prior.")
     device: str = Field("auto", description="auto, cpu or cuda.")
     precision: str = Field("auto", description="auto, fp32 or bf16.")
-    embedder: str = Field("sface", description="sface, dlib, a FaceNet folder or .pt file, or an .onnx recogniser.")
+    runtime: str = Field("torch", description=f"What runs the network: {RUNTIME}.")
+    embedder: str = Field("sface", description=f"The recogniser: {EMBEDDER}.")
     gallery: str | None = Field(
         None, description="A gallery's folder, made if there is none, or postgresql://user@host/database."
     )
