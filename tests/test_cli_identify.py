@@ -88,6 +88,9 @@ def test_calibrate_sets_the_threshold_that_identify_uses(facesieve, gallery, peo
     ((found,),) = json.loads(facesieve("identify", probe, "--gallery", gallery, "--shield", "none", "--json").out).values()
     assert found["threshold"] == pytest.approx(kept["threshold"])
     assert found["person"] == "obama"
+    shielded = facesieve("gallery", "calibrate", people, "--far", 0.25, "--gallery", gallery, "--seed", 1)
+    assert "against templates raw" in shielded.out  # as identify searches them: nobody has others
+    assert "nobody has templates behind this shield" in one_line(shielded, code=0)
     few = facesieve("gallery", "calibrate", people, "--far", 0.0001, "--gallery", gallery, "--shield", "none")
     assert "10,000" in one_line(few) or "10000" in one_line(few)
 

@@ -248,10 +248,7 @@ class Gallery(ABC):
         return {frozenset(json.loads(text)): person for text, person in self._label_sets().items()}
 
     def _filter(self, kind: str) -> str | None:
-        """``kind``, or None if the gallery has no other templates.
-
-        Raises ``GalleryError`` for an empty gallery, and where a person has no template of this kind.
-        """
+        """``kind``, or None if the gallery has no other templates. Raises as ``search``."""
         sets = self._sets()
         if not sets:
             raise self._error("the gallery is empty", "enrol somebody first")
@@ -261,10 +258,8 @@ class Gallery(ABC):
 
     def _check_has(self, person: str, labels: Iterable[str], kind: str) -> None:
         if kind not in labels:
-            raise self._error(
-                f"{person} has templates of {', '.join(sorted(set(labels)))} only, and those of {kind} are searched",
-                "use the same purifier, or enrol raw templates too",
-            )
+            what = f"{person} has templates of {', '.join(sorted(set(labels)))} only, and those of {kind} are searched"
+            raise self._error(what, "use the same purifier, or enrol raw templates too")
 
     def _unknown(self, person: str) -> GalleryError:
         return self._error(f"nobody called {person} is enrolled", "list the gallery to see who is")
