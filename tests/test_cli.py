@@ -85,6 +85,24 @@ def test_a_mistake_is_one_line_and_exit_code_2(facesieve, sample_paths, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (("purify", "photo.jpg", "-o", "out", "--preset", "none.toml"), "`facesieve choose-scale` writes a profile"),
+        (("data", "select", ".", "-o", "m.json", "--beyond", "none.json"), "`facesieve data select` writes a manifest"),
+        (("report", "none"), "`facesieve evaluate` writes it"),
+    ],
+)
+def test_a_missing_file_of_ours_says_which_command_writes_it(facesieve, tmp_path, monkeypatch, arguments, advice):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "person").mkdir()
+    done = facesieve(*arguments)
+    assert (done.code, done.err.strip()) == (
+        2,
+        f"error: {next(a for a in arguments if 'none' in a)}: cannot be read: No such file or directory; {advice}",
+    )
+
+
 def test_standard_input_to_standard_output(sample_paths):
     command = [sys.executable, "-m", "facesieve.cli", "purify", "-", "-o", "-", "--steps", "1"]
     done = subprocess.run(command, input=sample_paths[0].read_bytes(), capture_output=True, check=False)

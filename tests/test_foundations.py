@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from facesieve import errors
-from facesieve.errors import ExistsError, FacesieveError, InputError, MissingExtraError, SettingError, one_line
+from facesieve.errors import ExistsError, FacesieveError, InputError, MissingExtraError, ProfileError, SettingError, one_line
 from facesieve.files import draft, first_problem, read_toml, remove_drafts, settle, sha256_of, sha256_of_file, write_atomic
 from facesieve.registry import Registry
 
@@ -92,9 +92,9 @@ def test_a_hash_of_a_file_is_that_of_its_bytes(tmp_path):
     assert sha256_of(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
 
 
-def test_toml_that_cannot_be_read_says_where_and_what_to_do(tmp_path):
-    with pytest.raises(InputError, match=r"none.toml: cannot be read: No such file or directory; write one"):
-        read_toml(tmp_path / "none.toml", "write one")
+def test_toml_that_cannot_be_read_says_where_and_is_an_error_of_its_kind(tmp_path):
+    with pytest.raises(ProfileError, match=r"none.toml: cannot be read: No such file or directory$"):
+        read_toml(tmp_path / "none.toml", ProfileError)
     (tmp_path / "bad.toml").write_text("a = ")
     with pytest.raises(InputError, match=r"bad.toml: not a TOML file"):
         read_toml(tmp_path / "bad.toml")

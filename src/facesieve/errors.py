@@ -8,9 +8,13 @@
     │   ├── NotSquareError    an image given as an aligned crop that is not square
     │   ├── AmbiguousImageError  several images where one is expected, and nothing says which
     │   ├── SettingError      a setting outside its range, or two that contradict
+    │   ├── ProfileError      a profile's file that cannot be read
+    │   ├── ManifestError     a file that is no manifest, or cannot be read
+    │   ├── RecordError       a file that is no evaluation's record, or cannot be read
     │   └── ExistsError       a result of something else is in the way
     ├── PriorError            a prior's folder or checkpoint that does not fit
     ├── EmbedderError         a recogniser's weights that do not fit, or that cannot do what is asked
+    │   └── OtherPeopleError  a closed-set recogniser of other people than the data's
     ├── GalleryError          a gallery that cannot serve what is asked of it
     │   └── GalleryFailedError  its files or its server fail
     └── MissingExtraError     a feature whose optional dependency is not installed
@@ -79,6 +83,18 @@ class SettingError(InputError):
     """A setting outside its range, or two settings that contradict each other."""
 
 
+class ProfileError(InputError):
+    """A profile's file that cannot be read."""
+
+
+class ManifestError(InputError):
+    """A file that is no manifest, or cannot be read."""
+
+
+class RecordError(InputError):
+    """A file that is no evaluation's record, or cannot be read."""
+
+
 class ExistsError(InputError):
     """A file made from something else is where a result has to go."""
 
@@ -89,6 +105,10 @@ class PriorError(FacesieveError):
 
 class EmbedderError(FacesieveError):
     """A recogniser's weights that are missing, damaged or of another architecture, or that cannot do what is asked."""
+
+
+class OtherPeopleError(EmbedderError):
+    """A closed-set recogniser that was trained on other people than the data's."""
 
 
 class GalleryError(FacesieveError):

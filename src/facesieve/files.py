@@ -154,7 +154,7 @@ def _walk(top: Path, out: Path) -> Iterator[Path]:
     """Every file below ``top`` by its path from there, but for what lies in ``out``."""
     results = out.resolve()
     if top.resolve().is_relative_to(results):
-        raise InputError(f"lies in the folder of results, {out}; choose another folder for them", top)
+        raise InputError(f"lies in the folder of results, {out}", top, "choose another folder for the results")
     for place, folders, names in os.walk(top):
         folders[:] = [folder for folder in folders if Path(place, folder).resolve() != results]
         below = Path(place).relative_to(top)
@@ -164,17 +164,14 @@ def _walk(top: Path, out: Path) -> Iterator[Path]:
 # --- settings ----------------------------------------------------------------------------------------
 
 
-def read_toml(path: Path, hint: str | None = None) -> dict[str, Any]:
-    """The tables of a TOML file, UTF-8.
-
-    Raises ``InputError`` for a file that cannot be read (with a ``hint`` at what to do) or is not TOML.
-    """
+def read_toml(path: Path, error_type: type[InputError] = InputError) -> dict[str, Any]:
+    """The tables of a TOML file, UTF-8. Raises ``error_type`` for a file that cannot be read or is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"cannot be read: {one_line(error)}", path, hint) from error
+        raise error_type(f"cannot be read: {one_line(error)}", path) from error
     except ValueError as error:
-        raise InputError(f"not a TOML file: {error}", path) from error
+        raise error_type(f"not a TOML file: {one_line(error)}", path) from error
 
 
 def first_problem(error: ValidationError, *, count_from: int = 1) -> tuple[str, str]:

@@ -41,7 +41,7 @@ def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise SettingError(f"device {device!r} cannot be used here; 'cpu' always can") from error
+        raise SettingError(f"device {device!r} cannot be used here", advice="'cpu' always can") from error
     unit = bf16_unit(chosen)
     if precision == "fp32":
         return Hardware(chosen, torch.float32, "asked for")

@@ -261,6 +261,6 @@ def _encode(photo: Photo, format: str, quality: int) -> bytes:
         image.save(file, format, **options.get(format, {}))
     except (OSError, ValueError) as error:
         raise ImageError(
-            f"{image.size} pixels cannot be written as {format} ({one_line(error, limit=120)}); choose another"
+            f"{image.size} pixels cannot be written as {format} ({one_line(error, limit=120)})", advice="choose another format"
         ) from error
     return file.getvalue()

@@ -52,7 +52,7 @@ class MeanPool(Operator):
 
     def __post_init__(self) -> None:
         if self.scale < 1:
-            raise SettingError(f"scale {self.scale} must be 1 or more; 2, 4 and 8 are usual")
+            raise SettingError(f"scale {self.scale} must be 1 or more", advice="2, 4 and 8 are usual")
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H / scale, W / scale); H and W must be multiples of ``scale``."""

@@ -36,8 +36,8 @@ def test_the_defaults_are_the_published_attack(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (DATA + "[run]\nsed = 1\n", "unknown key run.sed"),
-        (DATA + "[runs]\n", "unknown key runs"),
+        (DATA + "[run]\nsed = 1\n", "run.sed: unknown key"),
+        (DATA + "[runs]\n", "runs: unknown key"),
         (DATA + '[[attacks]]\nmethod = "magic"\n', "attacks.1.method"),
         (DATA + '[[attacks]]\nmethod = "no.module:attack"\n', "attacks.1.method"),
         (DATA + '[[attacks]]\nobjective = "joy"\n', "attacks.1.objective"),

@@ -275,7 +275,7 @@ def test_mistakes_are_one_line_and_nothing_is_lost(gallery):
     mistakes = [
         (GalleryError, "Ada is enrolled already", lambda: gallery.enrol("Ada", {RAW: other})),
         (GalleryError, "Ada is enrolled already", lambda: gallery.enrol_all({"Bob": {RAW: other}, "Ada": {RAW: other}})),
-        (InputError, "Bob is given twice", lambda: gallery.enrol_all({"Bob": {RAW: other}, " Bob": {RAW: other}})),
+        (InputError, "Bob: given twice", lambda: gallery.enrol_all({"Bob": {RAW: other}, " Bob": {RAW: other}})),
         (GalleryError, "nobody called Bob", lambda: gallery.remove("Bob")),
         (GalleryError, "nobody called Bob", lambda: gallery.templates_of("Bob")),
         (InputError, "no templates", lambda: gallery.enrol("Bob", {})),

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.text import Text
 
-from facesieve.errors import AmbiguousImageError, ExistsError, FacesieveError, NoFaceError, NotSquareError
+from facesieve.errors import (
+    AmbiguousImageError,
+    ExistsError,
+    FacesieveError,
+    ManifestError,
+    NoFaceError,
+    NotSquareError,
+    OtherPeopleError,
+    ProfileError,
+    RecordError,
+)
 
 if TYPE_CHECKING:
     from facesieve.progress import Progress, Report
@@ -24,6 +34,10 @@ ADVICE: dict[type[FacesieveError], str] = {
     NotSquareError: "leave --aligned out to find its face",
     ExistsError: "use another folder or --overwrite",
     AmbiguousImageError: "say by --image-column which one is meant",
+    ProfileError: "`facesieve choose-scale` writes a profile",
+    ManifestError: "`facesieve data select` writes a manifest",
+    RecordError: "`facesieve evaluate` writes it",
+    OtherPeopleError: "train it on this manifest with `facesieve train recogniser`",
 }
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from facesieve.errors import InputError, one_line
+from facesieve.errors import ManifestError, one_line
 from facesieve.files import first_problem, sha256_of, write_atomic
 
 Role = Literal["train", "test"]
@@ -100,14 +100,14 @@ def save_manifest(path: Path, manifest: Manifest) -> None:
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Read it. Raises ``InputError`` for a file that is missing or no manifest."""
+    """Read it. Raises ``ManifestError`` for a file that is missing or no manifest."""
     try:
         data: Any = json.loads(path.read_bytes())
         return Manifest.model_validate(data)
     except OSError as error:
-        raise InputError(f"cannot be read: {one_line(error)}", path, "`facesieve data select` writes a manifest") from error
+        raise ManifestError(f"cannot be read: {one_line(error)}", path) from error
     except ValidationError as error:
         place, problem = first_problem(error, count_from=0)
-        raise InputError(f"not a manifest: {place or 'it'}: {problem.lower()}", path) from error
+        raise ManifestError(f"not a manifest: {place or 'it'}: {problem.lower()}", path) from error
     except ValueError as error:
-        raise InputError(f"not a manifest: {one_line(error)}", path) from error
+        raise ManifestError(f"not a manifest: {one_line(error)}", path) from error

@@ -110,7 +110,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 def _twin(twins: dict[str, Path], ref: str, folder: Path, photo: Photo) -> Photo:
     path = twins.get(str(Path(ref).with_suffix("")))
     if path is None:
-        raise InputError(f"no adversarial twin of {ref}; both folders need the same names", folder)
+        raise InputError(f"no adversarial twin of {ref}", folder, "give both folders the same names")
     other = read_photo(path)
     if other.shape != photo.shape:
         sizes = f"{other.shape[1]} x {other.shape[0]} pixels, its clean twin has {photo.shape[1]} x {photo.shape[0]}"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from facesieve.defences import DEFENCES
-from facesieve.errors import SettingError
+from facesieve.errors import SettingError, one_line
 from facesieve.evaluate.cache import BatchCache, image_digest
 from facesieve.evaluate.experiment import DefenceSettings, RunSettings
 from facesieve.hardware import Hardware, choose_hardware
@@ -49,9 +49,8 @@ class RunContext:
         if str(folder) not in self.loaded:
             prior = load_prior(folder, device=str(self.hardware.device), dtype=self.hardware.dtype)
             if prior.shape[-1] != self.settings.size:
-                raise SettingError(
-                    f"run.size is {self.settings.size}, the prior restores {prior.shape[-1]} pixels; set run.size to that"
-                )
+                sizes = f"run.size is {self.settings.size}, the prior restores {prior.shape[-1]} pixels"
+                raise SettingError(sizes, advice="set run.size to that")
             self.loaded[str(folder)] = prior
         return self.loaded[str(folder)]
 
@@ -85,7 +84,7 @@ def make_defence(settings: DefenceSettings, context: RunContext) -> Defence:
     try:
         return Defence(settings, Purifier((kind(**given),)))
     except TypeError as error:
-        raise SettingError(f"defence {settings.name!r}: {str(error).split('() ')[-1]}") from error
+        raise SettingError(one_line(error), f"defence {settings.name!r}") from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -175,7 +175,8 @@ class Experiment(_Settings):
         known = {attack.name for attack in self.all_attacks()}
         for defence in found:
             if strange := set(defence.attacks or ()) - known:
-                raise SettingError(f"defence {defence.name!r}: no attack {min(strange)!r}; there are {', '.join(sorted(known))}")
+                known_ones = f"there are {', '.join(sorted(known))}"
+                raise SettingError(f"no attack {min(strange)!r}", f"defence {defence.name!r}", known_ones)
         return found
 
 
@@ -183,7 +184,7 @@ def _distinct(items: list[Any], what: str) -> list[Any]:
     names = [item.name for item in items]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None or "none" in names:
-        raise SettingError(f"{what}: the name {twice or 'none'!r} is taken; give one of them another name")
+        raise SettingError(f"the name {twice or 'none'!r} is taken", what, "give one of them another name")
     return items
 
 
@@ -200,11 +201,9 @@ def read_experiment(path: Path, *, note: Callable[[str], None] = warnings.warn) 
         experiment.all_defences()
     except ValidationError as error:
         place, problem = first_problem(error)
-        line = f"{problem} {place}" if problem == "unknown key" else f"{place}: {problem.lower()}"
-        raise SettingError(line, path) from error
+        raise SettingError(problem.lower(), f"{path}: {place}" if place else path) from error
     except SettingError as error:
-        error.at(path)
-        raise
+        raise SettingError(error.what, f"{path}: {error.where}" if error.where else path, error.advice) from error
     return experiment
 
 

@@ -38,17 +38,17 @@ def checked_people(people: Mapping[str, Mapping[str, Rows]], dimensions: int) ->
     for given, templates in people.items():
         person = checked_name(given)
         if person in checked:
-            raise InputError(f"{person} is given twice", advice="give all templates of a person at once")
+            raise InputError("given twice", person, "give all templates of a person at once")
         if not templates:
-            raise InputError(f"{person}: no templates", advice="give at least one")
+            raise InputError("no templates", person, "give at least one")
         checked[person] = {}
         for name, rows in templates.items():
             label = checked_label(name)
             if label in checked[person]:
-                raise InputError(f"{person}: the purifier {label} is given twice")
+                raise InputError(f"the purifier {label} is given twice", person)
             checked[person][label] = unit_rows(rows, f"{person}, templates of {label}", dimensions)
             if not len(rows):
-                raise InputError(f"{person}: no templates of {label}", advice="give at least one, or leave the label out")
+                raise InputError(f"no templates of {label}", person, "give at least one, or leave the label out")
     if not checked:
         raise InputError("nobody to enrol", advice="give at least one person")
     return checked

@@ -74,7 +74,7 @@ def purify_units_on(
             ended += len(part)
             report(total.progress(ended, len(units), part[-1].name))
     for part in tasks.values():
-        total.failures.append(Failure.of(InputError("its worker failed; Ray's log says how", _name(part)), _name(part)))
+        total.failures.append(Failure.of(InputError("its worker failed", _name(part), "Ray's log says how"), _name(part)))
     return total
 
 

@@ -30,7 +30,7 @@ def plan(inputs: Sequence[Path], out: Path, *, formats: Mapping[str, str] | None
     if not shards:
         units = _photographs(found, out)
     elif len(shards) < len(found):
-        raise InputError("there are shards and photographs among the inputs; purify them in two calls")
+        raise InputError("there are shards and photographs among the inputs", advice="purify them in two calls")
     else:
         units = [Unit(source, out / path, str(path), known[source.suffix.lower()]) for source, path in shards]
     _refuse_clashes(units)
@@ -55,6 +55,8 @@ def _refuse_clashes(units: Sequence[Unit]) -> None:
     for unit in units:
         other = taken.setdefault(unit.target, unit.source)
         if other != unit.source:
-            raise InputError(f"{other} and {unit.source} would both be written to {unit.target}; purify them into two folders")
+            raise InputError(
+                f"it and {other} would both be written to {unit.target}", unit.source, "purify them into two folders"
+            )
         if unit.is_shard and unit.target.resolve() == unit.source.resolve():
-            raise InputError("the result would take its place; use another folder", unit.source)
+            raise InputError("the result would take its place", unit.source, "use another folder")

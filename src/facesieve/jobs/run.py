@@ -192,7 +192,7 @@ class _Job:
         except (FacesieveError, OSError) as error:
             return None, _known(error, sample.key)
         except Exception as error:  # one photograph in a hundred million must not stop the others; its reason names the defect
-            return None, InputError(f"unforeseen {type(error).__name__}: {error}", sample.key)
+            return None, InputError(f"unforeseen {type(error).__name__}: {one_line(error)}", sample.key)
 
     def _in_order(self, places: Iterator[_Place]) -> Iterator[_Place]:
         """The same, purified. Only those are held that wait for a batch, and those behind them."""

@@ -200,7 +200,7 @@ def _finite(values: ArrayLike, what: str, axes: int = 1) -> Floats:
         wanted = "(N,)" if axes == 1 else "(N, C)"
         raise InputError(f"{what} have shape {wanted} and are not empty; these are {numbers.shape}")
     if not (finite := np.isfinite(numbers)).all():
-        raise InputError(f"{what}: {(~finite).sum()} of {numbers.size} are not finite; look at how they were computed")
+        raise InputError(f"{(~finite).sum()} of {numbers.size} are not finite", what, "look at how they were computed")
     return numbers
 
 

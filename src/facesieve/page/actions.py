@@ -151,7 +151,7 @@ class Actions:
 
     def _cut(self, path: Path | None, settings: Settings, report: Report) -> tuple[Shield, FaceCrops]:
         if path is None:
-            raise InputError("no photograph chosen yet; drop one, or take a sample")
+            raise InputError("no photograph chosen yet", advice="drop one, or take a sample")
         photo = read_photo(path, name=path.name)
         report(Progress(0.05, 1, "looking for faces"))
         shield = self._with(settings)

@@ -71,7 +71,7 @@ def launched(actions: Actions, samples: Sequence[Path], *, host: str, port: int,
             **_common(gr, samples),
         )
     except OSError as error:
-        raise InputError(f"cannot listen on {host}:{port}", advice="choose another host or port") from error
+        raise InputError("cannot listen there", f"{host}:{port}", "choose another host or port") from error
     try:
         yield str(page.local_url)
     finally:

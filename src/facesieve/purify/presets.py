@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from facesieve.errors import SettingError, one_line
+from facesieve.errors import ProfileError, SettingError, one_line
 from facesieve.files import read_toml
 from facesieve.operators import OPERATORS, Grey, MeanPool, grey_mean_pool
 from facesieve.priors import Prior
@@ -118,14 +118,14 @@ def preset(name: str) -> Preset:
 
 
 def chosen_preset(spec: str) -> Preset:
-    """The preset of that name, or the one in a profile, a ``.toml`` file that ``facesieve choose-scale`` writes.
+    """The preset of that name, or the one in a profile, a ``.toml`` file.
 
     A profile holds ``preset = "paper"`` and, in a table ``[settings]``, what differs from it. Raises
-    ``SettingError`` for an unknown name or setting, ``InputError`` for a file that cannot be read.
+    ``SettingError`` for an unknown name or setting, ``ProfileError`` for a file that cannot be read.
     """
     if not spec.endswith(".toml"):
         return preset(spec)
-    profile = read_toml(Path(spec), "`facesieve choose-scale` writes a profile")
+    profile = read_toml(Path(spec), ProfileError)
     unknown = sorted(profile.keys() - {"preset", "settings", "reason"})
     settings = profile.get("settings", {})
     if unknown or not isinstance(profile.get("preset"), str) or not isinstance(settings, dict):

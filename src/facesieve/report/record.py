@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from facesieve.errors import InputError, one_line
+from facesieve.errors import RecordError, one_line
 from facesieve.files import first_problem, write_with_folder
 from facesieve.metrics.intervals import Estimate
 
@@ -133,12 +133,12 @@ def save_record(folder: Path, record: Record) -> None:
 
 
 def load_record(folder: Path) -> Record:
-    """Read it from a run's folder, or its file. Raises ``InputError`` where there is none."""
+    """Read it from a run's folder, or its file. Raises ``RecordError`` where there is none."""
     path = folder / FILE if folder.is_dir() else folder
     try:
         return Record.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise InputError(f"cannot be read: {one_line(error)}; `facesieve evaluate` writes it", path) from error
+        raise RecordError(f"cannot be read: {one_line(error)}", path) from error
     except ValidationError as error:
         place, problem = first_problem(error)
-        raise InputError(f"not a report: {place}: {problem.lower()}", path) from error
+        raise RecordError(f"not a report: {place}: {problem.lower()}", path) from error

@@ -152,7 +152,7 @@ class Handlers:
     def gallery(self) -> Gallery:
         """The gallery; for the handlers' thread alone. Raises 404 where there is none."""
         if self._gallery is None:
-            raise ProblemError(404, "not-found", "this service has no gallery; it is started with --gallery")
+            raise ProblemError(404, "not-found", "this service has no gallery")
         return self._gallery
 
     async def identify(self, data: bytes, count: int, threshold: float | None, seed: int | None) -> list[Identified]:

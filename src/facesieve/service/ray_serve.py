@@ -131,9 +131,9 @@ def _run(application: Any, logging: dict[str, Any]) -> None:
 def serve_on(settings: Settings, address: str) -> None:
     """Serve on a cluster until SIGTERM or Ctrl-C; what was accepted is finished first."""
     if settings.page:
-        raise SettingError("page: it is not served on a cluster; start another service, or `facesieve ui`")
+        raise SettingError("it is not served on a cluster", "page", "start another service for it")
     if "max_wait_s" in settings.model_fields_set:
-        raise SettingError("max_wait_s: a cluster answers a queue with more replicas; bound it by queue_faces and deadline_s")
+        raise SettingError("a cluster answers a queue with more replicas", "max_wait_s", "bound it by queue_faces and deadline_s")
     begin_log(settings)
     stop = threading.Event()
     with deployed(settings, address):

@@ -77,7 +77,7 @@ class Settings(BaseModel):
         if self.page and not is_loopback(self.host):
             raise ValueError(f"page: it asks for no key, and others can reach host {self.host}; listen on 127.0.0.1")
         if self.page and self.upstream is not None:
-            raise ValueError("page: a proxy has none; start another service, or `facesieve ui`")
+            raise ValueError("page: a proxy has none; start another service for it")
         unguarded = self.keys is None and not (self.upstream and self.open_proxy)
         if unguarded and not is_loopback(self.host):
             raise ValueError(f"host {self.host} can be reached by others: give a file of keys, or listen on 127.0.0.1")

@@ -227,7 +227,7 @@ def split(labels: Indices, held_out: int, seed: int) -> tuple[Indices, Indices]:
     for person in range(int(labels.max()) + 1):
         own = np.random.default_rng((seed, 2, person)).permutation(np.flatnonzero(labels == person))
         if len(own) <= held_out:
-            raise InputError(f"person {person} has {len(own)} training images; more than validation={held_out} are needed")
+            raise InputError(f"has {len(own)} training images", f"person {person}", f"more than validation={held_out} are needed")
         validation.append(own[:held_out])
         train.append(own[held_out:])
     return np.sort(np.concatenate(train)), np.sort(np.concatenate(validation))

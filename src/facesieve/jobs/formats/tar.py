@@ -61,7 +61,7 @@ def _members(source: Path) -> Iterator[_Member]:
             while (info := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # it would remember the header of every member
                 if not (info.isreg() or info.isdir()) or info.issparse():
-                    raise InputError(f"{info.name} is a link, a device or sparse; pack plain files", source)
+                    raise InputError(f"{info.name} is a link, a device or sparse", source, "pack plain files")
                 content = tar.extractfile(info)
                 yield _Member(info, None if content is None else content.read())
             _check_end(file, tar.offset, source)
@@ -90,7 +90,7 @@ def _sample(source: Path, key: str, members: list[_Member], column: str | None) 
         names = " and ".join(member.suffix for member in images)
         raise AmbiguousImageError(f"{key} has several images, {names}", source)
     if any(member.suffix == _purified(images[0]) for member in members if member is not images[0]):
-        raise InputError(f"{key} has a {_purified(images[0])} beside its {images[0].suffix}; rename one of them", source)
+        raise InputError(f"{key} has a {_purified(images[0])} beside its {images[0].suffix}", source, "rename one of them")
     return Sample(key, images[0].data, rest=(members, images[0]))
 
 
