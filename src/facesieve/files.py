@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from facesieve.errors import InputError, one_line
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pydantic import ValidationError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
@@ -32,9 +33,8 @@ def write_atomic(path: Path, data: bytes) -> None:
         target = path.resolve()  # a link stays a link, to a new file
         if target.exists() and not target.is_file():
             raise OSError("it is not a regular file")  # replacing /dev/null would harm more than this program
-        with draft(target) as (file, part):
+        with draft(target) as (file, _):
             file.write(data)
-            settle(file, part, target)
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the path; RuntimeError: links in a ring
         raise InputError(f"cannot be written ({one_line(error, limit=120)})", path, "choose another place") from error
 
@@ -56,17 +56,18 @@ def make_folder(path: Path) -> Path:
 
 @contextmanager
 def draft(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A new file next to ``target``, open for writing, and its path; ``settle`` gives it the name. Removed on any error."""
+    """A new file next to ``target``, open for writing, and its path: it takes the name at the end; on any error it is removed."""
     # Opened as any new file is, so that it gets the permissions of one; tempfile's are the owner's alone.
     part = target.with_name(f".{_stem(target)}.{secrets.token_hex(8)}.part")
     try:
         with part.open("xb") as file:
             yield file, part
+            _settle(file, part, target)
     finally:
-        part.unlink(missing_ok=True)  # still there where nobody settled it
+        part.unlink(missing_ok=True)  # still there where an error came first
 
 
-def settle(file: BinaryIO, part: Path, target: Path) -> None:
+def _settle(file: BinaryIO, part: Path, target: Path) -> None:
     """Flush a draft to disk, then give it the name: after a crash, or for a reader, there is either the old file or the new."""
     file.flush()
     os.fsync(file.fileno())
@@ -101,6 +102,11 @@ def _escaped(name: str) -> str:
 def sha256_of(data: bytes) -> str:
     """The SHA-256 of bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of_pixels(values: NDArray[Any]) -> str:
+    """The SHA-256 of an array's shape and values, in hexadecimal."""
+    return sha256_of(repr(values.shape).encode() + values.tobytes())
 
 
 def sha256_of_file(path: Path) -> str:

@@ -226,7 +226,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_was_computed(source, experiment
 
     from facesieve import files
 
-    real, left = files.settle, [12]
+    real, left = files._settle, [12]
 
     def settle(*draft):
         left[0] -= 1
@@ -234,7 +234,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_was_computed(source, experiment
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(*draft)
 
-    monkeypatch.setattr(files, "settle", settle)
+    monkeypatch.setattr(files, "_settle", settle)
     with pytest.raises(InputError, match="No space left"):
         evaluate(read_experiment(experiment), source, tmp_path)
     kept = list((tmp_path / "trials").glob("*.json"))

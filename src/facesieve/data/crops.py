@@ -17,7 +17,7 @@ from facesieve.data.manifest import Image, Manifest, Role
 from facesieve.data.sources import Source
 from facesieve.errors import InputError, SettingError, one_line
 from facesieve.faces import Detector, Points, alignment, warp
-from facesieve.files import draft, is_image, make_folder, settle, sha256_of
+from facesieve.files import draft, is_image, make_folder, sha256_of
 from facesieve.images import Photo, read_photo
 
 Crops = NDArray[np.uint8]  # (N, S, S, 3)
@@ -36,6 +36,11 @@ class LabelledCrops:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def first(self, each: int) -> LabelledCrops:
+        """The first ``each`` of every person, person by person."""
+        chosen = np.concatenate([np.flatnonzero(self.labels == person)[:each] for person in range(len(self.people))])
+        return LabelledCrops(self.images[chosen], self.labels[chosen], self.people)
 
 
 # --- of a manifest -----------------------------------------------------------------------------------
@@ -157,9 +162,8 @@ def _find_landmarks(folder: Path, paths: list[Path], cache: Path) -> None:
     if not names:
         raise InputError(f"no face found in any of {len(paths)} photographs", folder)
     make_folder(cache.parent)
-    with draft(cache) as (file, part):
+    with draft(cache) as (file, _):
         np.savez(file, names=np.array(names), landmarks=np.array(landmarks))
-        settle(file, part, cache)
 
 
 # --- the file ----------------------------------------------------------------------------------------
@@ -170,11 +174,10 @@ def _keep(path: Path, crops: Iterable[Photo], count: int, size: int) -> None:
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft(path) as (file, part):
+        with draft(path) as (file, _):
             np.lib.format.write_array_header_1_0(file, header)
             for crop in crops:
                 file.write(crop.tobytes())
-            settle(file, part, path)
     except OSError as error:
         raise InputError(f"crops cannot be kept there: {one_line(error)}", path.parent, "choose another place") from error
 

@@ -14,14 +14,9 @@ import torch
 from torch import Tensor
 
 from facesieve.errors import InputError
-from facesieve.files import sha256_of, sha256_of_json, write_with_folder
+from facesieve.files import sha256_of_json, write_with_folder
 
 Ingredients = dict[str, Any]
-
-
-def image_digest(images: Tensor) -> str:
-    """The hash of a batch's values and shape."""
-    return sha256_of(repr(tuple(images.shape)).encode() + images.contiguous().numpy().tobytes())
 
 
 @dataclass(frozen=True)

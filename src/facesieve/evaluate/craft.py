@@ -15,11 +15,11 @@ from torch import Tensor
 from facesieve.attacks import ATTACKS, Budget, Goal
 from facesieve.attacks.adaptive import EotScores
 from facesieve.attacks.objectives import OBJECTIVES
-from facesieve.evaluate.cache import Ingredients, image_digest
+from facesieve.evaluate.cache import Ingredients
 from facesieve.evaluate.defend import Defence, RunContext
 from facesieve.evaluate.experiment import AttackSettings
 from facesieve.evaluate.recogniser import Recogniser
-from facesieve.files import write_with_folder
+from facesieve.files import draft, sha256_of_pixels, write_with_folder
 from facesieve.images import encode_photo, read_photo, to_floats, to_photo
 from facesieve.purify import Purifier
 from facesieve.report.record import AttackRecord
@@ -65,8 +65,12 @@ class Victim:
         made_from: Ingredients = {"recogniser": self.recogniser.name, "data": self.data}
         if self.defence is None:
             return made_from
-        stages = [stage.identity() for stage in self.defence.purifier.stages]
-        return {**made_from, "behind": stages, "dtype": str(self.context.hardware.dtype), "eot_samples": self.eot_samples}
+        return {
+            **made_from,
+            "behind": self.defence.purifier.identity(),
+            "dtype": str(self.context.hardware.dtype),
+            "eot_samples": self.eot_samples,
+        }
 
 
 def craft(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -97,8 +101,8 @@ def adversarial_set(attack: AttackSettings, victim: Victim, images: Tensor, labe
     settings = attack.model_dump(mode="json", exclude={"name", "quantisation", "probes", "surrogate"})
     for part, seeds in victim.context.batches(images, "attack"):
         made_from = {
-            "attack": settings, **victim.identity(), "images": image_digest(images[part]), "labels": labels[part].tolist(),
-            "seeds": seeds,
+            "attack": settings, **victim.identity(), "images": sha256_of_pixels(images[part].numpy()),
+            "labels": labels[part].tolist(), "seeds": seeds,
         }  # fmt: skip
         make = partial(craft, attack, victim.seen_with(seeds), images[part], labels[part], seeds)
         kept = victim.context.cache.batch(made_from, make)
@@ -113,14 +117,15 @@ def _saved(folder: Path, images: Tensor, attack: AttackSettings, victim: Victim)
     """The images as 8-bit files have them, by writing and reading such files."""
     about = {
         "attack": attack.model_dump(mode="json"), "recogniser": victim.recogniser.name, "data": victim.data,
-        "images": image_digest(images),
+        "images": sha256_of_pixels(images.numpy()),
     }  # fmt: skip
     text = (json.dumps(about, indent=1) + "\n").encode()
     done, files = folder / "set.json", [folder / "uint8" / f"{number:05d}.png" for number in range(len(images))]
     if not done.exists() or done.read_bytes() != text:
         for path, image in zip(files, images, strict=True):
             write_with_folder(path, encode_photo(to_photo(image), "png"))
-        np.save(folder / "float.npy", images.numpy())
+        with draft(folder / "float.npy") as (file, _):
+            np.save(file, images.numpy())
         write_with_folder(done, text)
     return torch.stack([torch.from_numpy(to_floats(read_photo(path))) for path in files])
 

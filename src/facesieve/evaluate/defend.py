@@ -12,8 +12,9 @@ from torch import Tensor
 
 from facesieve.defences import DEFENCES
 from facesieve.errors import SettingError, one_line
-from facesieve.evaluate.cache import BatchCache, image_digest
+from facesieve.evaluate.cache import BatchCache
 from facesieve.evaluate.experiment import DefenceSettings, RunSettings
+from facesieve.files import sha256_of_pixels
 from facesieve.hardware import Hardware, choose_hardware
 from facesieve.noise import derive_seed
 from facesieve.priors import Prior
@@ -54,11 +55,11 @@ class RunContext:
             self.loaded[str(folder)] = prior
         return self.loaded[str(folder)]
 
-    def batches(self, images: Tensor, what: str) -> Iterator[tuple[slice, list[int]]]:
+    def batches(self, images: Tensor, *what: str | int) -> Iterator[tuple[slice, list[int]]]:
         """Which images go together, and their seeds: each depends only on the run's seed, ``what`` is done, and its place."""
         for start in range(0, len(images), self.settings.batch):
             end = min(start + self.settings.batch, len(images))
-            yield slice(start, end), [derive_seed(self.settings.seed, what, place) for place in range(start, end)]
+            yield slice(start, end), [derive_seed(self.settings.seed, *what, place) for place in range(start, end)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,12 +95,17 @@ class Defended:
     points: list[tuple[str, Tensor]]  # after each step that is scored; the last, "", is the end. (N, 3, S, S) in [0, 1]
     seconds: float  # a face
 
+    @property
+    def images(self) -> Tensor:
+        """Those at the end."""
+        return self.points[-1][1]
 
-def defend(defence: Defence, images: Tensor, context: RunContext) -> Defended:
-    """Every image (N, 3, S, S) behind the defence, with its own noise, which depends only on the run's seed and its place."""
+
+def defend(defence: Defence, images: Tensor, context: RunContext, *what: str | int) -> Defended:
+    """Every image (N, 3, S, S) behind the defence, with its own noise: of the run's seed, ``what`` and its place."""
     parts: list[list[tuple[str, Tensor]]] = []
     seconds = 0.0
-    for part, seeds in context.batches(images, "purify"):
+    for part, seeds in context.batches(images, *(what or ("purify",))):
         points, spent = _through(defence, images[part], seeds, context)
         parts.append(points)
         seconds += spent
@@ -122,7 +128,7 @@ def _through(
 
         made_from = {
             "stage": stage.identity(), "dtype": str(hardware.dtype), "number": number, "seeds": list(seeds),
-            "images": image_digest(images),
+            "images": sha256_of_pixels(images.numpy()),
         }  # fmt: skip
         kept = context.cache.batch(made_from, make, half=True)
         images, seconds = kept.images, seconds + kept.seconds

@@ -6,7 +6,6 @@ of the weights; nothing is read from anywhere else.
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from facesieve.errors import SettingError
 from facesieve.evaluate.measures import MEASURES
 from facesieve.files import first_problem, read_toml
 from facesieve.registry import Registry
-from facesieve.report.record import RENAMED
+from facesieve.report.record import RENAMED, combinations
 from facesieve.report.targets import Area
 
 Quantisation = Literal["float", "uint8"]
@@ -102,13 +101,8 @@ class DefenceSettings(_Settings):
 
     def each(self) -> list[DefenceSettings]:
         """One defence for each combination of the sweep, named."""
-        stem, out = self.name or self.preset or str(self.baseline), []
-        for values in itertools.product(*self.sweep.values()):
-            chosen = dict(zip(self.sweep, values, strict=True))
-            words = ", ".join(f"{name} {value}" for name, value in chosen.items())
-            merged = {**self.settings, **chosen}
-            out.append(self.model_copy(update={"name": f"{stem}, {words}" if words else stem, "settings": merged, "sweep": {}}))
-        return out
+        found = combinations(self.name or self.preset or str(self.baseline), self.sweep)
+        return [self.model_copy(update={"name": n, "settings": {**self.settings, **swept}, "sweep": {}}) for n, swept in found]
 
 
 class RunSettings(_Settings):

@@ -17,7 +17,7 @@ from facesieve.evaluate.experiment import RecogniserSettings
 from facesieve.images import to_floats
 from facesieve.metrics.rates import correct_probability
 from facesieve.recognition import Embedder
-from facesieve.recognition.embedder import differentiable
+from facesieve.recognition.embedder import differentiable, in_parts
 from facesieve.recognition.embedders import load_embedder
 from facesieve.recognition.templates import mean_templates
 
@@ -41,8 +41,8 @@ class Recogniser:
     @torch.inference_mode()
     def table(self, images: Tensor) -> NDArray[np.float64]:
         """Scores (N, people) in float64, without gradients."""
-        scores: NDArray[np.float64] = torch.cat([self.scores(part) for part in torch.split(images, BATCH)]).double().numpy()
-        return scores
+        scores = in_parts(lambda part: self.scores(torch.from_numpy(part)).numpy(), images.numpy(), len(self.people), BATCH)
+        return scores.astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +88,11 @@ def load_recogniser(settings: RecogniserSettings, gallery: LabelledCrops, enrolm
     if counts.min() < wanted:
         few = people[int(counts.argmin())]
         raise SettingError(f"has {counts.min()} training images, recogniser.templates wants {wanted}", few)
-    first = np.concatenate([np.flatnonzero(gallery.labels == person)[:wanted] for person in range(len(people))])
-    crops, name = to_floats(gallery.images[first]), f"{embedder.name}, nearest of mean templates of {wanted}"
+    first = gallery.first(wanted)
+    crops, name = to_floats(first.images), f"{embedder.name}, nearest of mean templates of {wanted}"
     if enrolment is not None:
         crops, name = enrolment.through(torch.from_numpy(crops)).numpy(), f"{name} behind {enrolment.name}"
-    means = torch.from_numpy(mean_templates(embedder.rows(crops), gallery.labels[first]))
+    means = torch.from_numpy(mean_templates(embedder.rows(crops), first.labels))
     return Recogniser(name, people, _cosines(embedder, means), closed_set=False)
 
 

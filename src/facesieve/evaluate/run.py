@@ -29,7 +29,7 @@ from facesieve.data.manifest import Manifest, load_manifest, save_manifest
 from facesieve.data.select import select
 from facesieve.data.sources import open_source
 from facesieve.errors import InputError, SettingError
-from facesieve.evaluate.cache import BatchCache, image_digest
+from facesieve.evaluate.cache import BatchCache
 from facesieve.evaluate.craft import AdversarialSet, Victim, adversarial_set
 from facesieve.evaluate.defend import Defence, RunContext, defend, make_defence
 from facesieve.evaluate.experiment import AttackSettings, Experiment
@@ -37,7 +37,7 @@ from facesieve.evaluate.measures import MEASURES
 from facesieve.evaluate.recogniser import Enrolment, Recogniser, judge, load_recogniser
 from facesieve.evaluate.sheets import sample_crops, sample_pictures
 from facesieve.faces import Crops
-from facesieve.files import sha256_of_json, write_with_folder
+from facesieve.files import sha256_of_json, sha256_of_pixels, write_with_folder
 from facesieve.images import to_floats
 from facesieve.progress import Progress, Report, Work, silent
 from facesieve.report.record import NONE, AttackRecord, Cell, Record, described_defences, save_record
@@ -106,10 +106,8 @@ class Run:
         if defence is None or self.experiment.recogniser.enrolled == "raw":
             return self.recogniser
         if defence.name not in self._enrolled:
-            made_from = sha256_of_json({"stages": [stage.identity() for stage in defence.purifier.stages]})
-            through = Enrolment(
-                f"{defence.name} {made_from[:8]}", lambda images: defend(defence, images, self.context).points[-1][1]
-            )
+            made_from = sha256_of_json({"stages": defence.purifier.identity()})
+            through = Enrolment(f"{defence.name} {made_from[:8]}", lambda images: defend(defence, images, self.context).images)
             self._enrolled[defence.name] = load_recogniser(self.experiment.recogniser, self.gallery, through)
         return self._enrolled[defence.name]
 
@@ -211,7 +209,7 @@ class Run:
         return [self._cell(recogniser, scored, {**where, "point": point}) for point, scored in result.points]
 
     def _cell(self, recogniser: Recogniser, images: Tensor, where: dict[str, object]) -> Cell:
-        made_from = {"images": image_digest(images), "recogniser": recogniser.name, "data": self.manifest.sha256}
+        made_from = {"images": sha256_of_pixels(images.numpy()), "recogniser": recogniser.name, "data": self.manifest.sha256}
         path = self.out / "trials" / f"{sha256_of_json(made_from)[:32]}.json"
         if not path.exists():
             trial = judge(recogniser, images, self.labels[: len(images)])

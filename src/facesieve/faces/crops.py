@@ -10,7 +10,7 @@ from PIL import Image
 
 from facesieve.errors import NoFaceError, NotSquareError, SettingError
 from facesieve.faces.align import Face, align, paste
-from facesieve.files import sha256_of
+from facesieve.files import sha256_of_pixels
 from facesieve.images import Floats, Photo, to_floats, to_photo
 from facesieve.noise import derive_seed, fresh_seeds
 
@@ -62,7 +62,7 @@ class FaceCrops:
     @property
     def digest(self) -> str:
         """The SHA-256 of the photograph's bytes or, where there was no file, of its pixels and shape."""
-        return self.sha256 or sha256_of(repr(self.photo.shape).encode() + self.photo.tobytes())
+        return self.sha256 or sha256_of_pixels(self.photo)
 
     def at(self, size: int) -> FaceCrops:
         """The same faces cut out of the photograph again, at ``size`` pixels."""

@@ -55,4 +55,4 @@ class CrashLog:
             self._write(self._deaths)
 
     def _write(self, deaths: dict[str, int]) -> None:
-        self._path.write_text(json.dumps(deaths))
+        self._path.write_text(json.dumps(deaths))  # twice a photograph, so not flushed to disk; half a log counts as none

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -55,6 +56,10 @@ class Purifier:
     def draws_noise(self) -> bool:
         """Whether two seeds give two results."""
         return any(stage.draws_noise for stage in self.stages)
+
+    def identity(self) -> list[dict[str, Any]]:
+        """Everything that a result depends on, except images and seeds: that of each stage."""
+        return [stage.identity() for stage in self.stages]
 
     def watched(self, report: Report) -> Purifier:
         """The same purifier for one batch, which reports before each evaluation of a prior how many were done, of all."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facesieve.errors import EmbedderError
 from facesieve.faces import Crops
@@ -59,8 +60,8 @@ class TorchEmbedder(ABC):
             return in_parts(lambda part: self.embed(torch.from_numpy(part)).float().cpu().numpy(), crops, self.dimensions)
 
 
-def in_parts(embed: Callable[[Crops], Rows], crops: Crops, dimensions: int, size: int = BATCH) -> Rows:
-    """The rows (N, ``dimensions``) that ``embed`` makes from crops, ``size`` of them at a time."""
+def in_parts(embed: Callable[[NDArray[Any]], Rows], crops: NDArray[Any], dimensions: int, size: int = BATCH) -> Rows:
+    """The rows (N, ``dimensions``) that ``embed`` makes from crops, or from their numbers, ``size`` of them at a time."""
     parts = [embed(crops[start : start + size]) for start in range(0, len(crops), size)]
     return np.concatenate([np.empty((0, dimensions), np.float32), *parts])
 

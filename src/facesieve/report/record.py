@@ -6,7 +6,7 @@ Tables and pictures are drawn from it and from nothing else.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,13 +111,17 @@ def described_defences(experiment: dict[str, Any], noisy: Collection[str]) -> tu
     """Each defence of an experiment, as plain data; ``noisy`` are the names of those that draw noise."""
     found = []
     for entry in experiment["defences"]:
-        family, sweep = entry["name"] or entry["preset"] or entry["baseline"], entry["sweep"]
-        for values in itertools.product(*sweep.values()):
-            swept = dict(zip(sweep, values, strict=True))
-            name = ", ".join([family, *(f"{key} {value}" for key, value in swept.items())])
-            kind = {"preset": entry["preset"], "baseline": entry["baseline"]}
+        family, kind = entry["name"] or entry["preset"] or entry["baseline"], {key: entry[key] for key in ("preset", "baseline")}
+        for name, swept in combinations(family, entry["sweep"]):
             found.append(DefenceRecord(name=name, family=family, swept=swept, draws_noise=name in noisy, **kind))
     return tuple(found)
+
+
+def combinations(family: str, sweep: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each combination of a sweep: the name of its defence, and what it sets."""
+    for values in itertools.product(*sweep.values()):
+        swept = dict(zip(sweep, values, strict=True))
+        yield ", ".join([family, *(f"{key} {value}" for key, value in swept.items())]), swept
 
 
 def _renamed(table: Any) -> Any:

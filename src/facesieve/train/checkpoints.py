@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from facesieve.errors import InputError, SettingError, one_line
-from facesieve.files import draft, settle
+from facesieve.files import draft
 
 
 def append_row(path: Path, row: Mapping[str, object]) -> None:
@@ -26,9 +26,8 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write it atomically: a run that is killed leaves the old one or the new. Raises ``InputError``."""
     try:
-        with draft(path) as (file, part):
+        with draft(path) as (file, _):
             torch.save(dict(state), file)
-            settle(file, part, path)
     except (OSError, RuntimeError) as error:  # RuntimeError: what torch raises for a full disk
         raise InputError(f"the checkpoint cannot be written: {one_line(error)}", path, "make room, then resume") from error
 

@@ -15,7 +15,7 @@ from facesieve.data.crops import Crops, LabelledCrops, aligned_crops, of_role, u
 from facesieve.data.manifest import load_manifest
 from facesieve.data.sources import open_source
 from facesieve.errors import EmbedderError
-from facesieve.files import draft, settle
+from facesieve.files import draft
 from facesieve.hardware import choose_hardware
 from facesieve.images import to_floats
 from facesieve.metrics.intervals import Estimate, bootstrap
@@ -24,9 +24,11 @@ from facesieve.noise import derive_seed
 from facesieve.progress import Progress, Report, silent
 from facesieve.recognition import Embedder
 from facesieve.recognition.crops import resized
+from facesieve.recognition.embedder import in_parts
 from facesieve.recognition.embedders import load_embedder
 from facesieve.recognition.facenet import SIDE, FaceNet
 from facesieve.recognition.facenet_file import read_card, read_state, save_facenet
+from facesieve.rows import Rows
 from facesieve.train.batches import Batch, Batches, ClassifyingBatches, DistillingBatches, Indices
 from facesieve.train.cards import card
 from facesieve.train.checkpoints import append_row
@@ -64,14 +66,20 @@ def losses(network: FaceNet, projection: nn.Module | None, batch: Batch, label_s
 @torch.inference_mode()
 def logits(network: FaceNet, crops: LabelledCrops, indices: Indices | None = None, *, size: int = SIDE) -> Tensor:
     """The classifier's logits (N, classes) of crops, at ``size`` pixels."""
-    network.eval()
     assert network.logits is not None
-    indices = np.arange(len(crops)) if indices is None else indices
-    parts = []
-    for chosen in np.array_split(indices, max(len(indices) // 32, 1)):
+    features = _features(network, crops, np.arange(len(crops)) if indices is None else indices, size)
+    return network.logits(features.to(network.logits.weight.device)).cpu()  # type: ignore[no-any-return]
+
+
+def _features(network: FaceNet, crops: LabelledCrops, indices: Indices, size: int) -> Tensor:
+    """What the classifier sees of the crops ``indices``, at ``size`` pixels: (N, 512), on the CPU."""
+    network.eval()
+
+    def trunk(chosen: Indices) -> Rows:
         images = resized(to_batch(crops.images[chosen]), size).to(network.last_linear.weight.device)
-        parts.append(network.logits(network.trunk(images).float()).cpu())
-    return torch.cat(parts)
+        return network.trunk(images).float().cpu().numpy()
+
+    return torch.from_numpy(in_parts(trunk, indices, FaceNet.dimensions))
 
 
 @torch.inference_mode()
@@ -81,11 +89,8 @@ def begin_at_class_means(network: FaceNet, crops: LabelledCrops, indices: Indice
     ``logit_c = s (x . m_c - |m_c|^2 / 2)``, with the s (a power of 2) under which these crops are likeliest:
     a warm start need not relearn, from a random classifier, what its features know already.
     """
-    network.eval()
     assert network.logits is not None
-    device, labels = network.last_linear.weight.device, torch.from_numpy(crops.labels[indices])
-    parts = [to_batch(crops.images[chosen]) for chosen in np.array_split(indices, max(len(indices) // 32, 1))]
-    features = torch.cat([network.trunk(resized(part, size).to(device)).float().cpu() for part in parts])  # (N, 512)
+    features, labels = _features(network, crops, indices, size), torch.from_numpy(crops.labels[indices])
     members = functional.one_hot(labels, len(crops.people)).float()  # (N, classes)
     means = members.T @ features / members.sum(0)[:, None]  # (classes, 512)
     likeness = features @ means.T - means.square().sum(1) / 2
@@ -276,10 +281,9 @@ def teacher_rows(teacher: Embedder, crops: Crops, path: Path) -> Tensor:
     network learns it first.
     """
     if not path.exists():
-        parts = [teacher.rows(to_floats(crops[start : start + 32])) for start in range(0, len(crops), 32)]
-        with draft(path) as (file, part):
-            np.save(file, np.concatenate(parts))
-            settle(file, part, path)
+        made = in_parts(lambda part: teacher.rows(to_floats(part)), crops, teacher.dimensions)
+        with draft(path) as (file, _):
+            np.save(file, made)
     rows = torch.from_numpy(np.load(path))
     return functional.normalize(rows - rows.mean(0))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from facesieve.data.crops import WIDE, Crops
-from facesieve.images import Photo
+from facesieve.images import Photo, to_floats
 
 
 def vary(crop: Photo, size: int, rng: np.random.Generator) -> Photo:
@@ -67,8 +67,7 @@ def by_camera(view: Photo, rng: np.random.Generator) -> Photo:
 
 def to_batch(crops: Sequence[Photo] | Crops) -> Tensor:
     """Crops as (B, 3, S, S) in [0, 1], the layout that convolutions like best."""
-    batch = torch.from_numpy(np.stack(list(crops))).permute(0, 3, 1, 2)
-    return (batch.float() / 255).contiguous(memory_format=torch.channels_last)
+    return torch.from_numpy(to_floats(np.stack(list(crops)))).contiguous(memory_format=torch.channels_last)
 
 
 def sharpened(images: Tensor, amounts: Tensor) -> Tensor:

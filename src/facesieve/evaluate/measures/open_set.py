@@ -36,13 +36,12 @@ def open_set(run: Run) -> dict[str, Estimate]:
     A rate at a FAR that so few images cannot resolve is left out.
     """
     embedder, far = load_embedder(run.experiment.recogniser.embedder), run.settings.far
-    gallery, each = run.gallery, run.experiment.recogniser.templates
-    first = np.concatenate([np.flatnonzero(gallery.labels == person)[:each] for person in range(len(gallery.people))])
-    rows, probes = embedder.rows(to_floats(gallery.images[first])), embedder.rows(run.images.numpy())
+    gallery = run.gallery.first(run.experiment.recogniser.templates)
+    rows, probes = embedder.rows(to_floats(gallery.images)), embedder.rows(run.images.numpy())
     # (N, people): the best of each person's templates
     scores = (probes @ rows.T).reshape(len(probes), len(gallery.people), -1).max(2)
     places = ranks(scores, run.labels)
-    names = [[gallery.people[label] for label in labels] for labels in (run.labels, gallery.labels[first])]
+    names = [[gallery.people[label] for label in labels] for labels in (run.labels, gallery.labels)]
     pairs, genuine, owners = _pairs(scores, run.labels)
     found = {
         "top-1": bootstrap(lambda w: mean(places <= 1, w), run.labels),

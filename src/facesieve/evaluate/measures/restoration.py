@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from facesieve.evaluate.cache import image_digest
+from facesieve.evaluate.defend import defend, make_defence
+from facesieve.evaluate.experiment import DefenceSettings
 from facesieve.evaluate.measures import MEASURES
 from facesieve.metrics.intervals import Estimate, Means
 from facesieve.noise import derive_seed, seeded_noise
-from facesieve.purify import Purifier, preset
 from facesieve.recognition.sface import load_sface
 from facesieve.sampling import last
 
 if TYPE_CHECKING:
     from facesieve.evaluate.run import Run
+    from facesieve.purify import RestorationStage
 
 FEW = 4  # faces that a network is looked at with
 ROUNDS = 2
@@ -34,13 +34,12 @@ def consistency(run: Run) -> dict[str, Estimate]:
     for defence in run.defences:
         if defence.settings.preset is None:
             continue
-        made = preset(defence.settings.preset).changed(**defence.settings.settings)  # type: ignore[arg-type]
-        for restoration in made.restorations:
-            if restoration.sigma_y > 0:
+        for stage in cast("tuple[RestorationStage, ...]", defence.purifier.stages):  # as every preset's
+            if (restoration := stage.restoration).sigma_y > 0:
                 continue
             with torch.inference_mode():
                 y = restoration.observe(images)
-                x = last(restoration.steps_from(run.context.prior(made.prior), y, noise))
+                x = last(restoration.steps_from(stage.prior, y, noise))
                 worst = float((restoration.operator(x) - y).abs().max())
             found[f"largest |A x - y|, {defence.name}, {restoration.name}"] = _single(worst, len(images))
     return found
@@ -75,9 +74,9 @@ def super_resolution(run: Run) -> dict[str, Estimate]:
     images, found = run.images, {}
     means = Means(run.labels)
     for scale in SCALES:
-        made = preset("stage1").changed(scale=scale, eta=0.0, steps=STEPS)
-        purifier = made.with_prior(run.context.prior(made.prior))
-        draws = [_purified(run, purifier, seed) for seed in range(SEEDS)]
+        settings = DefenceSettings(preset="stage1", settings={"scale": scale, "eta": 0.0, "steps": STEPS})
+        defence = make_defence(settings, run.context)
+        draws = [defend(defence, images, run.context, "super-resolution", seed).images for seed in range(SEEDS)]
         bicubic = functional.interpolate(
             functional.avg_pool2d(images, scale), size=images.shape[-2:], mode="bicubic", align_corners=False
         )
@@ -86,25 +85,6 @@ def super_resolution(run: Run) -> dict[str, Estimate]:
             found[f"PSNR x{scale}, {name}"] = means.estimate(means.of(psnr(version, images).numpy()))
             found[f"perceptual distance x{scale}, {name}"] = means.estimate(means.of(perceptual(version, images).numpy()))
     return found
-
-
-def _purified(run: Run, purifier: Purifier, seed: int) -> Tensor:
-    parts = []
-    for part, _ in run.context.batches(run.images, "super-resolution"):
-        images = run.images[part]
-        seeds = [derive_seed(run.settings.seed, "super-resolution", seed, place) for place in range(part.start, part.stop)]
-        made_from = {
-            "stages": [stage.identity() for stage in purifier.stages], "dtype": str(run.context.hardware.dtype),
-            "seeds": seeds, "images": image_digest(images),
-        }  # fmt: skip
-        make = partial(_without_gradient, purifier, images.to(run.context.hardware.device), seeds)
-        parts.append(run.context.cache.batch(made_from, make).images)
-    return torch.cat(parts)
-
-
-@torch.inference_mode()
-def _without_gradient(purifier: Purifier, images: Tensor, seeds: list[int]) -> Tensor:
-    return purifier(images, seeds=seeds)
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:

@@ -24,17 +24,16 @@ def templates(run: Run) -> dict[str, Estimate]:
 
     Each of the first training images of a person is a template.
     """
-    embedder, each = load_embedder(run.experiment.recogniser.embedder), run.experiment.recogniser.templates
-    gallery = run.gallery
-    first = np.concatenate([np.flatnonzero(gallery.labels == person)[:each] for person in range(len(gallery.people))])
-    crops, owners = to_floats(gallery.images[first]), [str(label) for label in gallery.labels[first]]
+    settings = run.experiment.recogniser
+    embedder, gallery = load_embedder(settings.embedder), run.gallery.first(settings.templates)
+    crops, owners = to_floats(gallery.images), [str(label) for label in gallery.labels]
     raw, found = embedder.rows(crops), {}
     for defence in run.defences:
-        purified = embedder.rows(defend(defence, torch.from_numpy(crops), run.context).points[-1][1].numpy())
+        purified = embedder.rows(defend(defence, torch.from_numpy(crops), run.context).images.numpy())
         kinds = {"raw": (raw, owners), "purified": (purified, owners)}
         kinds["both"] = np.concatenate([raw, purified]), owners + owners
         for name, images in _probes(run, defence).items():
-            rows = embedder.rows(defend(defence, images, run.context).points[-1][1].numpy())
+            rows = embedder.rows(defend(defence, images, run.context).images.numpy())
             labels = run.labels[: len(images)]
             means = Means(labels)
             for kind, (of, names) in kinds.items():

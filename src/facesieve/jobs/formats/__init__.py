@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from facesieve.errors import ExistsError, FacesieveError, InputError
-from facesieve.files import draft, make_folder, remove_drafts, settle, sha256_of, sha256_of_file
+from facesieve.files import draft, make_folder, remove_drafts, sha256_of, sha256_of_file
 from facesieve.jobs.record import Failure, Options, Record, Work, is_made, made_from, ran_on, read_record, write_record
 from facesieve.registry import Registry
 from facesieve.runtime import PurifierCard
@@ -162,7 +162,6 @@ class _Shard(Task):
                 yield
             file.flush()
             write_record(self.sidecar, self._record(sha256_of_file(part)))
-            settle(file, part, target)
 
     def write(self, sample: Sample, work: Work | None, problem: FacesieveError | None) -> None:
         if work is not None:
