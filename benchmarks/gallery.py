@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from keeping import origin, write
+from results import origin, write
 
 from facesieve.galleries import create_gallery, open_gallery
 from facesieve.galleries.base import RAW

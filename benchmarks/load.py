@@ -34,7 +34,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-from keeping import origin, write
+from results import origin, write
 
 from facesieve.faces import Detector, FaceCrops
 from facesieve.images import encode_photo, read_photo, to_photo

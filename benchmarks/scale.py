@@ -1,17 +1,17 @@
-"""Shards on one machine and on Ray: faces a second for 1 and 2 workers, what the engine costs, and a plan for 100 million faces.
+"""Shards on one machine and on Ray: faces a second for 1 and 2 workers, what Ray costs, and a plan for 100 million faces.
 
     python benchmarks/scale.py [--shards N] [--faces N] [--rounds N] [--core-hour PRICE]
 
 Every worker has one thread. The plain loop is ``purify_units`` in this process, its model loaded.
-The engine is the same shards by Ray Data, on a Ray of two processors that is started here. Its time runs
+"Ray" is the same shards by Ray Data, on a cluster of two processors that is started here. Its time runs
 from the moment when all workers have loaded and warmed their model, for which they wait, until the
 last shard is written; what comes before is reported as the start. The overhead is what one worker's
 rate lacks of the plain loop's.
-Plain loop and engine take turns, ``--rounds`` times; rates are medians. Shards hold aligned crops of
+Plain loop and Ray take turns, ``--rounds`` times; rates are medians. Shards hold aligned crops of
 the photographs in ``samples/``; the photographs themselves, with their faces found and put back, are
 a row of their own. The plan multiplies what was measured; prices are assumptions, and said to be.
 
-Rows go to ``docs/results/scale.json``, tables and plan to ``docs/results/scale.md``, the mark to
+Rows go to ``docs/results/scale.json``, tables and plan to ``docs/results/scale.md``, the target to
 ``docs/results/targets.json``.
 """
 
@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from keeping import origin, write
+from results import origin, write
 
 from facesieve.faces import Detector, align
 from facesieve.images import encode_photo, read_photo, to_photo
@@ -115,7 +115,7 @@ def warmed(shield: Shield) -> Shield:
     return shield
 
 
-def engine(sources: list[Path], out: Path, recipe: Recipe, options: Options, workers: int) -> Row:
+def on_ray(sources: list[Path], out: Path, recipe: Recipe, options: Options, workers: int) -> Row:
     notes = out.with_name(out.name + "-notes")
     notes.mkdir()
     together = TogetherRecipe(recipe.preset, device="cpu", notes=notes, workers=workers)
@@ -125,7 +125,7 @@ def engine(sources: list[Path], out: Path, recipe: Recipe, options: Options, wor
     ready = max(path.stat().st_mtime for path in notes.iterdir())
     seconds = max(path.stat().st_mtime for path in out.glob("*.tar.json")) - ready
     return {
-        "part": "engine",
+        "part": "Ray",
         "workers": workers,
         "photographs": result.photographs,
         "faces": result.faces,
@@ -152,7 +152,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
     try:
         for number in range(args.rounds):
             rows = [plain("plain loop", sources, folder / f"plain{number}", shield, options)]
-            rows += [engine(sources, folder / f"engine{number}{w}", recipe, options, w) for w in (1, 2)]
+            rows += [on_ray(sources, folder / f"ray{number}{w}", recipe, options, w) for w in (1, 2)]
             for row in rows:
                 found.setdefault(f"{row['part']}{row['workers']}", []).append(row)
                 print(f"{row['part']}, {row['workers']} workers: {row['faces_per_s']:.2f} faces/s", flush=True)
@@ -164,7 +164,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
 
 def overhead(rows: list[Row]) -> float:
     rates = {(row["part"], row["workers"]): row["faces_per_s"] for row in rows}
-    return 1 - float(rates["engine", 1] / rates["plain loop", 0])
+    return 1 - float(rates["Ray", 1] / rates["plain loop", 0])
 
 
 def table(rows: list[Row]) -> str:
@@ -180,14 +180,14 @@ def table(rows: list[Row]) -> str:
 def plan(rows: list[Row], dimensions: int, price: float) -> str:
     whole, one = rows[-1], next(row for row in rows if row["workers"] == 1)
     aligned = next(row for row in rows if row["part"] == "plain loop")
-    rate = whole["faces_per_s"] * one["faces_per_s"] / aligned["faces_per_s"]  # of a photograph, with the engine's overhead
+    rate = whole["faces_per_s"] * one["faces_per_s"] / aligned["faces_per_s"]  # of a photograph, with Ray's overhead
     hours = FACES / rate / 3600
     cores = hours / (24 * DAYS)
     shards = FACES // PHOTOGRAPHS_A_SHARD
     read, written = whole["bytes_in"], whole["bytes_out"]
     traffic = FACES * (read + written) / (DAYS * 86400)
     lines = [
-        ("one worker, one core", f"{rate:.2f} photographs of one face a second: measured, less the engine's overhead"),
+        ("one worker, one core", f"{rate:.2f} photographs of one face a second: measured, less Ray's overhead"),
         ("work", f"{hours:,.0f} core-hours"),
         ("machines", f"{cores:,.0f} cores for {DAYS} days, or {cores / 32:,.0f} machines of 32"),
         ("cost", f"{hours * price:,.0f} USD at an assumed {price} USD a core-hour"),
@@ -211,7 +211,7 @@ def page(rows: list[Row], made: dict[str, str], dimensions: int, price: float) -
 
 {table(rows)}
 
-The engine's overhead for one worker is {overhead(rows):.1%}; the mark is under 10 %. Two workers make
+Ray's overhead for one worker is {overhead(rows):.1%}; the target is under 10 %. Two workers make
 {rows[2]["faces_per_s"] / rows[1]["faces_per_s"]:.2f} times as many faces as one.
 
 ## 100 million faces
@@ -238,7 +238,7 @@ def main() -> None:
     text = page(rows, made, load_sface().dimensions, args.core_hour)
     (args.results / "scale.md").write_text(text)
     lack = {"value": round(overhead(rows), 4), "n": args.rounds * args.shards * args.faces}
-    name = "overhead of the engine against the plain loop, one worker"
+    name = "overhead of Ray against the plain loop, one worker"
     keep_targets(args.results / "targets.json", [Target(area="service", target=name, wanted="< 0.10", **lack, **made)])
     print(text)
 

@@ -3,7 +3,7 @@
 settings      every setting, with its meaning and its limits
 batcher       who may wait; batcher_local: one thread owns the purifier, batcher_ray: replicas on a cluster do
 handlers      everything else that takes time: reading, detecting, embedding, the gallery, writing
-request_body  request bodies in memory: multipart, JSON, raw;  schemas  the answers
+request_body  request bodies in memory: multipart, JSON, raw;  schemas  the response bodies
 problems      every error as one shape of JSON
 keys, access  API keys, hashed at rest, and what each may do
 middleware    around every request: its id, one line of log, its figures;  logs, metrics

@@ -101,7 +101,7 @@ async def _as_json(handlers: Handlers, before: FaceCrops, trace: Trace, stages: 
     after, faces = before.with_crops(trace.crops), before.faces
     crops = await handlers.encode_crops(trace.crops)
     made = [(step.name, await handlers.encode_crops(step.crops)) for step in trace.steps] if stages else []
-    answers = [
+    purified = [
         PurifiedFace(
             box=list(map(float, faces[n].box)) if faces else None,
             score=float(faces[n].score) if faces else None,
@@ -111,7 +111,7 @@ async def _as_json(handlers: Handlers, before: FaceCrops, trace: Trace, stages: 
         )
         for n, change in enumerate(after.changes(before))
     ]
-    return PurifyResponse(preset=handlers.card.name, image=_text(await handlers.encode(after, "png")), faces=answers)
+    return PurifyResponse(preset=handlers.card.name, image=_text(await handlers.encode(after, "png")), faces=purified)
 
 
 def _text(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: where a figure is from, and how it is put among those that are there."""
+"""Results of the benchmarks: where a figure is from, and how it is written among those that are there."""
 
 from __future__ import annotations
 
