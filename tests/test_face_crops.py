@@ -32,6 +32,15 @@ def test_another_size_is_cut_from_the_photograph_and_not_resampled_from_crops():
         np.testing.assert_array_equal(blank.at(size).crops, FaceCrops.cut(PHOTO, FACES, size).crops)
 
 
+def test_crops_of_the_size_asked_for_are_not_cut_again_unless_they_were_changed():
+    for cut in (FaceCrops.cut(PHOTO, FACES, 160), FaceCrops.whole(PHOTO[:, :200], 160)):
+        assert cut.at(160) is cut
+        purified = cut.with_crops(cut.crops * 0)
+        np.testing.assert_array_equal(purified.at(160).crops, cut.crops)
+    first = FaceCrops.cut(PHOTO, FACES, 160).first(1)
+    np.testing.assert_array_equal(first.at(160).crops, FaceCrops.cut(PHOTO, FACES[:1], 160).crops)
+
+
 def test_pasting_puts_one_face_after_the_other_and_leaves_the_rest_to_the_bit():
     cut = FaceCrops.cut(PHOTO, FACES, 64)
     other = cut.with_crops(1 - cut.crops)

@@ -6,7 +6,6 @@ import torch
 
 from facesieve.attacks.objectives import PushAway
 from facesieve.errors import GalleryError, InputError, NoFaceError, SettingError
-from facesieve.faces import FaceCrops
 from facesieve.galleries import create_gallery
 from facesieve.galleries.base import RAW, Calibration
 from facesieve.hardware import choose_hardware
@@ -82,7 +81,7 @@ def test_without_a_gallery_nobody_is_named_and_the_attack_goes_away_from_the_fac
     assert alone.people == []
     shown = alone.attack(sample_paths[0], Attack(8, 10), Settings("fast", None, 1), quiet)
     assert [one.person for one in shown.names[0]] == [None, None, None]
-    assert isinstance(alone._objective(FaceCrops.whole(np.zeros((160, 160, 3), np.uint8), 160), None, RAW), PushAway)
+    assert isinstance(alone._objective(np.eye(1, 128, dtype=np.float32), None, RAW), PushAway)
     with pytest.raises(InputError, match="nobody to be taken for"):
         alone.attack(sample_paths[0], Attack(8, 1, "Hopper"), Settings("fast", None, 1), quiet)
 
@@ -135,7 +134,7 @@ def test_the_templates_behind_the_shield_are_searched_and_attacked_where_everybo
         assert [one.templates for one in shown.names[0]] == [RAW, label]
         assert shown.shortfall is None
         clean = shield.cut(read_photo(probe)).at(CROP)
-        goal = actions._objective(clean, "Hopper", label)(torch.from_numpy(clean.crops))
+        goal = actions._objective(actions._raw(clean), "Hopper", label)(torch.from_numpy(clean.crops))
         wanted = mean_template(gallery.templates_of("Hopper", kind=label)) @ embedder.rows(clean.crops)[0]
         assert float(goal.detach()) == pytest.approx(float(wanted), abs=1e-5)
         other = actions.purify(probe, Settings("fast", 4, 3), quiet)  # another setting of the shield: nobody has those

@@ -32,6 +32,7 @@ class FaceCrops:
     crops: Crops
     aligned: bool = False
     sha256: str | None = None
+    cut_at: int | None = None  # pixels at which the crops were cut from the photograph; None for others, such as purified ones
 
     def __post_init__(self) -> None:
         count = 1 if self.aligned else len(self.faces)
@@ -43,13 +44,13 @@ class FaceCrops:
         """Cut each face out, aligned, at ``size`` pixels. Raises ``NoFaceError`` where there is none."""
         if not faces:
             raise NoFaceError("no face found")
-        return cls(photo, tuple(faces), np.stack([align(photo, face, size) for face in faces]), sha256=sha256)
+        return cls(photo, tuple(faces), np.stack([align(photo, face, size) for face in faces]), sha256=sha256, cut_at=size)
 
     @classmethod
     def whole(cls, photo: Photo, size: int, *, sha256: str | None = None) -> FaceCrops:
         """A photograph that is already an aligned crop, resized to ``size`` pixels. Raises ``NotSquareError``."""
         check_square(photo)
-        return cls(photo, (), resized(to_floats(photo), size)[None], aligned=True, sha256=sha256)
+        return cls(photo, (), resized(to_floats(photo), size)[None], aligned=True, sha256=sha256, cut_at=size)
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -65,7 +66,9 @@ class FaceCrops:
         return self.sha256 or sha256_of_pixels(self.photo)
 
     def at(self, size: int) -> FaceCrops:
-        """The same faces cut out of the photograph again, at ``size`` pixels."""
+        """The same faces cut out of the photograph at ``size`` pixels: this very value where that is what it holds."""
+        if size == self.cut_at:
+            return self
         if self.aligned:
             return FaceCrops.whole(self.photo, size, sha256=self.sha256)
         return FaceCrops.cut(self.photo, self.faces, size, sha256=self.sha256)
@@ -76,7 +79,7 @@ class FaceCrops:
 
     def with_crops(self, crops: Crops) -> FaceCrops:
         """The same photograph and faces with other crops (N, 3, S, S), such as purified ones."""
-        return replace(self, crops=crops)
+        return replace(self, crops=crops, cut_at=None)
 
     def changes(self, other: FaceCrops) -> list[float]:
         """Mean absolute difference of each crop to that of ``other``, in [0, 1]."""

@@ -136,14 +136,15 @@ class Actions:
         with self._lock:
             shield, found = self._cut(path, settings, report)
             clean = FaceCrops.whole(to_photo(found.first(1).at(CROP).crops[0]), CROP)
-            goal = self._objective(clean, attack.victim, shield.card.label)
+            raw = self._raw(clean)
+            goal = self._objective(raw, attack.victim, shield.card.label)
             made = _attacked(clean, attack, goal, _part(report, "attacking, step", 0.1, 0.6))
             attacked = FaceCrops.whole(made, shield.card.size)
             what = _part(report, "purifying, evaluation", 0.6, 0.9)
             trace = shield.runtime.purify(attacked.crops, attacked.seeds(settings.seed), what)
             report(Progress(0.9, 1, "asking who it is"))
             kinds = [
-                ("as it came", RAW, self._raw(clean)),
+                ("as it came", RAW, raw),
                 ("attacked", RAW, self._raw(attacked)),
                 ("purified", shield.card.label, self.embedder.rows(trace.crops)),
             ]
@@ -168,17 +169,17 @@ class Actions:
     def _raw(self, faces: FaceCrops) -> Rows:
         return Identifier(self.embedder).raw_rows(faces)
 
-    def _objective(self, clean: FaceCrops, victim: str | None, purifier: str) -> Objective:
-        """To be taken for ``victim``, or for anybody else: by the templates that are searched behind ``purifier``."""
+    def _objective(self, raw: Rows, victim: str | None, purifier: str) -> Objective:
+        """To be taken for ``victim``, or for anybody but whom ``raw`` (1, D) is of: by the templates searched behind ``purifier``."""
         embedder = differentiable(self.embedder)
         if self.gallery is None:
             if victim is not None:
                 raise InputError("there is no gallery, so nobody to be taken for")
-            return PushAway(embedder, torch.from_numpy(self._raw(clean)))  # the start is random, so that it has a slope
+            return PushAway(embedder, torch.from_numpy(raw))  # the start is random, so that it has a slope
         kind = Identifier(self.embedder, purifier).kind(self.gallery)
         if victim is not None:
             return PullToward(embedder, _template(self.gallery, victim, kind))
-        own = self.gallery.search(self._raw(clean), kind=kind, count=1)[0][0].person
+        own = self.gallery.search(raw, kind=kind, count=1)[0][0].person
         return PushAway(embedder, _template(self.gallery, own, kind))
 
     def _shown(self, before: FaceCrops, trace: Trace, kinds: Sequence[tuple[str, str, Rows]]) -> Shown:
