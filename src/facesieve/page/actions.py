@@ -170,7 +170,7 @@ class Actions:
         return Identifier(self.embedder).raw_rows(faces)
 
     def _objective(self, raw: Rows, victim: str | None, purifier: str) -> Objective:
-        """To be taken for ``victim``, or for anybody but whom ``raw`` (1, D) is of: by the templates searched behind ``purifier``."""
+        """To be taken for ``victim``, or for anybody but whom ``raw`` (1, D) shows: by the templates searched behind it."""
         embedder = differentiable(self.embedder)
         if self.gallery is None:
             if victim is not None:
