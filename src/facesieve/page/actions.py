@@ -170,7 +170,10 @@ class Actions:
         return Identifier(self.embedder).raw_rows(faces)
 
     def _objective(self, raw: Rows, victim: str | None, purifier: str) -> Objective:
-        """To be taken for ``victim``, or for anybody but whom ``raw`` (1, D) shows: by the templates searched behind it."""
+        """To be taken for ``victim``, or for anybody but the person of ``raw`` (1, D).
+
+        The templates aimed at are those that are searched behind ``purifier``.
+        """
         embedder = differentiable(self.embedder)
         if self.gallery is None:
             if victim is not None:
