@@ -102,7 +102,7 @@ def test_split_holds_out_the_same_number_of_each():
     kept, held_out = split(labels, 2, seed=0)
     assert np.bincount(labels[held_out]).tolist() == [2, 2, 2, 2]
     assert sorted([*kept, *held_out]) == list(range(24))
-    with pytest.raises(InputError, match="person 0 has 6 training images"):
+    with pytest.raises(InputError, match="person 0: has 6 training images"):
         split(labels, 6, seed=0)
 
 

@@ -21,7 +21,7 @@ from facesieve.cli.options import (
     TrainImages,
 )
 from facesieve.cli.terminal import errors, out
-from facesieve.errors import InputError, SettingError
+from facesieve.errors import InputError, SettingError, many
 from facesieve.progress import Progress
 
 data_app = typer.Typer(no_args_is_help=True, help="Labelled photographs: choose people and images by the published protocol.")
@@ -67,9 +67,11 @@ def select(
         manifest = choose(open_source(source), read_selection(config, given), report=_tell)
     save_manifest(output, manifest)
     whole = sum(entry.ref is None for entry in manifest.replaced)
-    out.print(f"{len(manifest.people)} people, {len(manifest.of('train'))} images to train, {len(manifest.of('test'))} to test")
+    chosen, train = many(len(manifest.people), "person", "people"), many(len(manifest.of("train")), "image")
+    out.print(f"{chosen}, {train} to train, {len(manifest.of('test'))} to test")
     if manifest.replaced:
-        out.print(f"{len(manifest.replaced) - whole} images and {whole} people could not be used; the manifest lists them")
+        unused = f"{many(len(manifest.replaced) - whole, 'image')} and {many(whole, 'person', 'people')}"
+        out.print(f"{unused} could not be used; the manifest lists them")
     out.print(f"manifest {manifest.sha256[:16]} in {output}")
 
 

@@ -11,6 +11,7 @@ import typer
 
 from facesieve.cli.options import Embedding
 from facesieve.cli.terminal import errors, out, progress_bar
+from facesieve.errors import many
 
 if TYPE_CHECKING:
     from facesieve.progress import Progress, Report
@@ -80,7 +81,7 @@ def choose_scale(
     runtime, recogniser = load_runtime(preset_named(preset)), load_embedder(embedder)
     samples = read_samples(clean, adversarial, runtime.size)
     if adversarial is None:
-        errors.print(f"attacking {len(samples.clean)} faces at eps {eps:g}/255 ...")
+        errors.print(f"attacking {many(len(samples.clean), 'face')} at eps {eps:g}/255 ...")
         samples = attacked(samples, recogniser, eps / 255, seed=seed)
     with _lines("scales") as tell:
         choice = choose(samples, runtime, recogniser, most_lost=most_lost / 100, seed=seed, report=tell)

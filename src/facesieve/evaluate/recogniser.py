@@ -12,7 +12,7 @@ from torch import Tensor
 
 from facesieve.attacks.objectives import Scores, similarities
 from facesieve.data.crops import LabelledCrops
-from facesieve.errors import EmbedderError, OtherPeopleError, SettingError
+from facesieve.errors import EmbedderError, OtherPeopleError, SettingError, many
 from facesieve.evaluate.experiment import RecogniserSettings
 from facesieve.images import to_floats
 from facesieve.metrics.rates import correct_probability
@@ -87,7 +87,7 @@ def load_recogniser(settings: RecogniserSettings, gallery: LabelledCrops, enrolm
     counts = np.bincount(gallery.labels, minlength=len(people))
     if counts.min() < wanted:
         few = people[int(counts.argmin())]
-        raise SettingError(f"has {counts.min()} training images, recogniser.templates wants {wanted}", few)
+        raise SettingError(f"has {many(int(counts.min()), 'training image')}, recogniser.templates wants {wanted}", few)
     first = gallery.first(wanted)
     crops, name = to_floats(first.images), f"{embedder.name}, nearest of mean templates of {wanted}"
     if enrolment is not None:
@@ -115,5 +115,4 @@ def _closed_set(embedder: Embedder, people: tuple[str, ...], spec: str) -> Recog
         raise OtherPeopleError(
             f"was trained to tell {len(embedder.people)} people apart, of the data's {len(people)} it knows {known}", spec
         )
-    classify: Scores = embedder.classify  # type: ignore[attr-defined]  # those that tell people apart have a head
-    return Recogniser(f"{embedder.name}, closed-set head", people, classify, closed_set=True)
+    return Recogniser(f"{embedder.name}, closed-set head", people, differentiable(embedder).classify, closed_set=True)

@@ -52,6 +52,10 @@ class TorchEmbedder(ABC):
     def embed(self, crops: Tensor) -> Tensor:
         """``crops`` (B, 3, S, S), RGB in [0, 1], aligned to ``facesieve.faces.TEMPLATE``, any S, to (B, D), differentiable."""
 
+    def classify(self, crops: Tensor) -> Tensor:
+        """The logits (B, people) of a closed-set head for such crops. Raises ``EmbedderError`` where there is none."""
+        raise EmbedderError(f"{self.name} has no classifier", advice="train one on the people to be told apart")
+
     def rows(self, crops: Crops) -> Rows:
         """Embeddings (N, D) as an array, without gradients."""
         import torch

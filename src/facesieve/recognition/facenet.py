@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facesieve.errors import EmbedderError
 from facesieve.recognition.crops import check_crops, resized
 from facesieve.recognition.embedder import TorchEmbedder
 
@@ -149,7 +148,7 @@ class FaceNet(TorchEmbedder, nn.Module):
     def classify(self, crops: Tensor) -> Tensor:
         """The classifier's logits (B, classes) for such crops. Raises ``EmbedderError`` without a classifier."""
         if self.logits is None:
-            raise EmbedderError(f"{self.name} has no classifier", advice="train one on the people to be told apart")
+            return super().classify(crops)
         head: Tensor = self.logits(self.features(crops).to(self.logits.weight.dtype))
         return head.to(crops.dtype)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from facesieve.errors import many
 from facesieve.metrics.intervals import Estimate
 from facesieve.report import published
 from facesieve.report.record import NONE, AttackRecord, Record
@@ -25,7 +26,8 @@ class Table:
 
 def title(record: Record) -> str:
     """What was evaluated, in a line."""
-    return f"Evaluation: {record.environment['recogniser']}; {len(record.people)} people, {len(record.labels)} images"
+    people, images = many(len(record.people), "person", "people"), many(len(record.labels), "image")
+    return f"Evaluation: {record.environment['recogniser']}; {people}, {images}"
 
 
 def percent(found: Estimate | None) -> str:

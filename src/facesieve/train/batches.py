@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facesieve.data.crops import Crops, FaceFolder, LabelledCrops
-from facesieve.errors import InputError
+from facesieve.errors import InputError, many
 from facesieve.images import Photo, to_floats
 from facesieve.priors.schedule import Schedule
 from facesieve.train.loop import half_cosine
@@ -29,8 +29,18 @@ def hold_out(count: int, wanted: int, batch: int, seed: int) -> tuple[Indices, I
     order = np.random.default_rng(seed).permutation(count)
     held_out = min(wanted, count // 4)
     if count - held_out < batch or held_out < 1:
-        raise InputError(f"{count} faces are too few for batches of {batch}", advice="use more, or a smaller batch")
+        raise _too_few(count, batch)
     return order[held_out:], order[:held_out]
+
+
+def _too_few(count: int, batch: int) -> InputError:
+    faces = many(count, "face is", "faces are")
+    return InputError(f"{faces} too few for batches of {batch}", advice="use more, or a smaller batch")
+
+
+def split_in_words(train: Indices, held_out: Indices) -> str:
+    """``5 faces to train on, 1 held out``."""
+    return f"{many(len(train), 'face')} to train on, {len(held_out)} held out"
 
 
 def of_epoch(indices: Indices, batch: int, seed: int, step: int) -> Indices:
@@ -153,11 +163,11 @@ class Batch:
 class DistillingBatches:
     """Crops in random order, each once per epoch, with the teacher's rows (N, D)."""
 
+    validation: None = None  # nothing is held out
+
     def __init__(self, crops: Crops, rows: Tensor, settings: Distilling) -> None:
         if len(crops) < settings.batch:
-            raise InputError(
-                f"{len(crops)} faces are too few for batches of {settings.batch}", advice="use more, or a smaller batch"
-            )
+            raise _too_few(len(crops), settings.batch)
         self.crops, self.rows, self.settings = crops, rows, settings
         self.per_epoch = len(crops) // settings.batch
         self.total = settings.epochs * self.per_epoch
@@ -227,7 +237,8 @@ def split(labels: Indices, held_out: int, seed: int) -> tuple[Indices, Indices]:
     for person in range(int(labels.max()) + 1):
         own = np.random.default_rng((seed, 2, person)).permutation(np.flatnonzero(labels == person))
         if len(own) <= held_out:
-            raise InputError(f"has {len(own)} training images", f"person {person}", f"more than validation={held_out} are needed")
+            has = f"has {many(len(own), 'training image')}"
+            raise InputError(has, f"person {person}", f"more than validation={held_out} are needed")
         validation.append(own[:held_out])
         train.append(own[held_out:])
     return np.sort(np.concatenate(train)), np.sort(np.concatenate(validation))

@@ -12,7 +12,7 @@ from facesieve.data.crops import unlabelled_crops
 from facesieve.hardware import choose_hardware
 from facesieve.noise import derive_seed
 from facesieve.progress import Progress, Report
-from facesieve.train.batches import ViewBatches
+from facesieve.train.batches import ViewBatches, split_in_words
 from facesieve.train.cards import card
 from facesieve.train.loop import Run, Task, finish, half_cosine, warm_up
 from facesieve.train.settings import ViewTraining
@@ -65,11 +65,6 @@ class ViewTask(Task):
         """Those of each network."""
         return [list(network.parameters()) for network in self.lesson.networks.children()]
 
-    @property
-    def faces(self) -> str:
-        """The faces in words."""
-        return f"{len(self.views.train)} faces to train on, {len(self.views.held_out)} held out"
-
 
 def drawn(images: Tensor, generator: torch.Generator) -> Tensor:
     """Unit Gaussian noise like ``images``, drawn on the CPU whatever the device."""
@@ -90,11 +85,11 @@ def train_defence(
     task: ViewTask, network: nn.Module, out: Path, name: str, about: dict[str, Any], report: Report, checkpoint_minutes: float
 ) -> Path:
     """Train, or resume, a task in ``out``; returns the file with the weights of ``network``, next to its card."""
-    run = Run(task, out)
+    run, faces = Run(task, out), split_in_words(task.views.train, task.views.held_out)
     size = sum(parameter.numel() for parameter in network.parameters())
-    report(Progress(run.step, task.total, f"{task.faces}, {size / 1e6:.2f} M parameters, on {task.hardware}"))
+    report(Progress(run.step, task.total, f"{faces}, {size / 1e6:.2f} M parameters, on {task.hardware}"))
     held_out = finish(run, report, checkpoint_minutes=checkpoint_minutes)
-    about = {**about, "data": f"{task.faces}; photographs of faces, aligned to the template"}
+    about = {**about, "data": f"{faces}; photographs of faces, aligned to the template"}
     figures = {"held_out": {measure: round(value, 6) for measure, value in held_out.items()}}
     weights = out / f"{name}.safetensors"
     save_weights(network, weights, card(name, about, task.settings, run.seconds, figures, LIMITS))

@@ -17,7 +17,7 @@ from facesieve.priors.folder import save_prior
 from facesieve.priors.network import NetworkPrior
 from facesieve.priors.schedule import Schedule
 from facesieve.progress import Progress, Report, silent
-from facesieve.train.batches import NoisedBatches
+from facesieve.train.batches import NoisedBatches, split_in_words
 from facesieve.train.cards import card, write_sheets
 from facesieve.train.loop import CHECKPOINT_MINUTES, MovingAverage, Run, Task, kept, warm_up
 from facesieve.train.settings import PriorTraining
@@ -143,8 +143,7 @@ def train_prior(
     task = PriorTask(FaceFolder(data, out / "landmarks.npz"), settings)
     run = Run(task, out)
     size = sum(parameter.numel() for parameter in task.prior.network.parameters()) / 1e6
-    train, held_out = len(task.batches.train), len(task.batches.held_out)
-    counts = f"{train} faces to train on, {held_out} held out"
+    counts = split_in_words(task.batches.train, task.batches.held_out)
     report(Progress(run.step, task.total, f"{counts}, {size:.1f} M parameters, on {task.hardware}"))
     measured = None
     for record in kept(run, report, checkpoint_minutes=checkpoint_minutes, curve="loss.csv"):

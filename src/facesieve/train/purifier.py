@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from facesieve.attacks.gradient import pgd
 from facesieve.data.crops import wide_crops
-from facesieve.errors import InputError, SettingError
+from facesieve.errors import InputError, SettingError, many
 from facesieve.hardware import Hardware, choose_hardware
 from facesieve.noise import derive_seed
 from facesieve.operators import MeanPool
@@ -34,7 +34,7 @@ from facesieve.progress import Progress, Report, silent
 from facesieve.recognition import TorchEmbedder
 from facesieve.recognition.embedder import differentiable
 from facesieve.recognition.embedders import load_embedder
-from facesieve.train.batches import WideBatches
+from facesieve.train.batches import WideBatches, split_in_words
 from facesieve.train.cards import card
 from facesieve.train.lessons import drawn
 from facesieve.train.loop import CHECKPOINT_MINUTES, MovingAverage, Run, Task, finish, half_cosine, warm_up
@@ -155,6 +155,7 @@ class PurifierTask(Task):
         eps = torch.from_numpy(np.exp(spans)).float().to(images.device) / 255
         length = 1.0 if settings.inner_steps == 1 else 0.75
         delta = (2 * torch.rand(images.shape, generator=generator).to(images.device) - 1) * eps
+        # Not attacks.pgd: a ball for each image, fresh noise at each step, and a delta that may leave [0, 1] on the way.
         for _ in range(settings.inner_steps):
             seen = (images + delta).clamp(0, 1).requires_grad_(True)
             raised = witness.margin(witness.embed(self.purify(seen, generator)), own).sum()
@@ -229,10 +230,10 @@ def train_purifier(
     batches = WideBatches(wide_crops(data, out), settings)
     if len(batches.held_out) < 2:
         count = len(batches.train) + len(batches.held_out)
-        raise InputError(f"{count} faces are too few to hold two of them out", data, "use eight or more")
+        raise InputError(f"{many(count, 'face is', 'faces are')} too few to hold two of them out", data, "use eight or more")
     task = PurifierTask(prior, embedders, batches, settings)
     run = Run(task, out)
-    faces = f"{len(batches.train)} faces to train on, {len(batches.held_out)} held out"
+    faces = split_in_words(batches.train, batches.held_out)
     names = [embedder.name for embedder in embedders]
     report(Progress(run.step, task.total, f"{faces}, against {', '.join(names)}, on {task.hardware}"))
     held_out = finish(run, report, checkpoint_minutes=checkpoint_minutes, stop_after_minutes=stop_after_minutes)

@@ -145,7 +145,7 @@ class RecogniserTask(Task):
 
     def measure(self, step: int) -> dict[str, float]:
         """Top-1 on the held-out training images, if any; the best weights at full size are kept."""
-        if not isinstance(self.batches, ClassifyingBatches):
+        if self.batches.validation is None:
             return {}
         size, crops, held_out = self.batches.size(max(step - 1, 0)), self.batches.crops, self.batches.validation
         found = logits(self.network, crops, held_out, size=size).argmax(1).numpy()
