@@ -252,7 +252,7 @@ def test_other_measures_have_a_table_and_may_have_no_interval(tmp_path):
 
 
 def test_a_folder_without_a_report(tmp_path):
-    with pytest.raises(InputError, match="facesieve evaluate"):
+    with pytest.raises(InputError, match=r"report\.json: cannot be read"):
         load_record(tmp_path)
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(InputError, match="not a report"):
