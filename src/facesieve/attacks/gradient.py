@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -151,16 +152,11 @@ def _fgsm(goal: Goal, images: Tensor, budget: Budget, _: Sequence[int]) -> Tenso
     return fgsm(goal.objective, images, eps=budget.eps)
 
 
-def _pgd(goal: Goal, images: Tensor, budget: Budget, seeds: Sequence[int]) -> Tensor:
+def _projected(attack: Callable[..., Tensor], goal: Goal, images: Tensor, budget: Budget, seeds: Sequence[int]) -> Tensor:
     starts = seeds if budget.random_start else None
-    return pgd(goal.objective, images, eps=budget.eps, step=budget.step, iterations=budget.iterations, seeds=starts)
-
-
-def _pgd_l2(goal: Goal, images: Tensor, budget: Budget, seeds: Sequence[int]) -> Tensor:
-    starts = seeds if budget.random_start else None
-    return pgd_l2(goal.objective, images, eps=budget.eps, step=budget.step, iterations=budget.iterations, seeds=starts)
+    return attack(goal.objective, images, eps=budget.eps, step=budget.step, iterations=budget.iterations, seeds=starts)
 
 
 ATTACKS.register("fgsm", Attack("fgsm", "linf", needs_gradient=True, sees_defence=True, craft=_fgsm))
-ATTACKS.register("pgd", Attack("pgd", "linf", needs_gradient=True, sees_defence=True, craft=_pgd))
-ATTACKS.register("pgd-l2", Attack("pgd-l2", "l2", needs_gradient=True, sees_defence=True, craft=_pgd_l2))
+ATTACKS.register("pgd", Attack("pgd", "linf", needs_gradient=True, sees_defence=True, craft=partial(_projected, pgd)))
+ATTACKS.register("pgd-l2", Attack("pgd-l2", "l2", needs_gradient=True, sees_defence=True, craft=partial(_projected, pgd_l2)))

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from facesieve.files import make_folder
+from facesieve.hardware import Hardware
 from facesieve.progress import Progress, Report, silent
 from facesieve.train.checkpoints import append_row, check_settings, write_checkpoint
 from facesieve.train.settings import Training
@@ -64,6 +65,7 @@ class Task(ABC):
     """What is trained: networks and their optimiser, and what one step adds to their gradients."""
 
     settings: Training
+    hardware: Hardware
     may_change: frozenset[str] = frozenset()  # settings that a resumed run may have other than it began with
     total: int  # steps in all
     networks: Mapping[str, nn.Module]  # by their names in a checkpoint
@@ -89,6 +91,10 @@ class Task(ABC):
         Where measuring changes what is kept, this must not depend on ``saves``, which is a matter of time.
         """
         return saves
+
+    def reduced(self) -> torch.autocast:
+        """Autocast to bf16 where the hardware's number format is that."""
+        return torch.autocast(self.hardware.device.type, torch.bfloat16, enabled=self.hardware.dtype == torch.bfloat16)
 
     def clipped(self) -> list[list[nn.Parameter]]:
         """Parameters whose gradients are clipped together."""

@@ -102,9 +102,8 @@ class PriorTask(Task):
 
     def backward(self, step: int) -> dict[str, float]:
         """The mean v-loss."""
-        device = self.hardware.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.hardware.dtype == torch.bfloat16):
-            loss = v_loss(self.prior, *(part.to(device) for part in self.batches(step))).mean()
+        with self.reduced():
+            loss = v_loss(self.prior, *(part.to(self.hardware.device) for part in self.batches(step))).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": loss.item()}
 

@@ -199,10 +199,6 @@ class PurifierTask(Task):
         with torch.no_grad():
             return {name: lead(witness.embed(self.purify(x, torch.Generator().manual_seed(2)))) for name, x in shown.items()}
 
-    def reduced(self) -> torch.autocast:
-        """Autocast to bf16 where the hardware's number format is that."""
-        return torch.autocast(self.hardware.device.type, torch.bfloat16, enabled=self.hardware.dtype == torch.bfloat16)
-
 
 def train_purifier(
     data: Path,

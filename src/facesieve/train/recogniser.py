@@ -128,12 +128,11 @@ class RecogniserTask(Task):
 
     def backward(self, step: int) -> dict[str, float]:
         """Cross-entropy, and one minus the cosine with the teacher."""
-        device = self.hardware.device
         torch.manual_seed(derive_seed(self.settings.seed, step))  # for dropout: a resumed run must draw the same
         self.network.train()
         batch = self.batches(step)
-        batch = Batch(*(None if part is None else part.to(device) for part in vars(batch).values()))  # type: ignore[arg-type]
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.hardware.dtype == torch.bfloat16):
+        batch = Batch(*(None if part is None else part.to(self.hardware.device) for part in vars(batch).values()))  # type: ignore[arg-type]
+        with self.reduced():
             cross_entropy, cosine = losses(self.network, self.projection, batch, self.settings.label_smoothing)
             loss = cross_entropy + self.settings.teacher_weight * cosine
         loss.backward()  # type: ignore[no-untyped-call]
