@@ -48,7 +48,7 @@ def tamper(run: Run) -> dict[str, Estimate]:
 
 def _scores(run: Run, embedder: Embedder, defence: Defence, raw: Tensor, images: Tensor) -> Floats:
     """Of images (N, 3, S, S) and their larger raw crops: (N,)."""
-    purified = defend(defence, images, run.context).points[-1][1]
+    purified = defend(defence, images, run.context).images
     return np.array(tamper_scores(embedder.rows(raw.numpy()), embedder.rows(purified.numpy())))
 
 
