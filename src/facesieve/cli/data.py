@@ -67,8 +67,8 @@ def select(
         manifest = choose(open_source(source), read_selection(config, given), report=_tell)
     save_manifest(output, manifest)
     whole = sum(entry.ref is None for entry in manifest.replaced)
-    chosen, train = many(len(manifest.people), "person", "people"), many(len(manifest.of("train")), "image")
-    out.print(f"{chosen}, {train} to train, {len(manifest.of('test'))} to test")
+    chosen, learnt = many(len(manifest.people), "person", "people"), many(len(manifest.of("train")), "image")
+    out.print(f"{chosen}, {learnt} to train, {len(manifest.of('test'))} to test")
     if manifest.replaced:
         unused = f"{many(len(manifest.replaced) - whole, 'image')} and {many(whole, 'person', 'people')}"
         out.print(f"{unused} could not be used; the manifest lists them")
