@@ -45,6 +45,15 @@ OPERATORS = (
 )
 
 
+@pytest.fixture(autouse=True)
+def traced():
+    """Tracing stays on: AutoAttack's library switches it off, and the rest of the run would count as uncovered."""
+    trace = sys.gettrace()
+    yield
+    if sys.gettrace() is not trace:
+        sys.settrace(trace)
+
+
 @pytest.fixture(params=OPERATORS, ids=str)
 def operator(request):
     return request.param
