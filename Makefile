@@ -26,7 +26,7 @@ OUTSIDE := kills or ray or browser or postgres or packaging
 
 # The quick tests, on two processes; files in order, since the slow ones come early.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not ($(OUTSIDE) or slow or gpu)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not ($(OUTSIDE) or slow or gpu)"
 
 # The rest, one after the other.
 test-all: $(READY)
