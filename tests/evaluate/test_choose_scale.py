@@ -151,12 +151,12 @@ def test_one_person_is_not_enough(folder):
 
 def test_the_command_leaves_a_profile_that_purify_takes(folder, tmp_path, facesieve, sample_paths):
     out = tmp_path / "out"
-    ran = facesieve("choose-scale", "--clean", folder, "-o", out, "--preset", "fast", "--eps", "8")
+    ran = facesieve("choose-scale", "--clean", folder, "-o", out, "--preset", "robust", "--eps", "8")
     assert ran.code == 0, ran.err
     numbers = json.loads((out / "scales.json").read_text())
     assert {entry["scale"] for entry in numbers["scales"]} == {2, 4, 8}
     assert numbers["reason"] in ran.out
-    assert chosen_preset(str(out / "profile.toml")) == preset("fast").changed(scale=numbers["chosen"])
+    assert chosen_preset(str(out / "profile.toml")) == preset("robust").changed(scale=numbers["chosen"])
     assert all((out / f"scale-{scale}.png").stat().st_size > 10_000 for scale in (2, 4, 8))
     ran = facesieve("purify", sample_paths[0], "-o", tmp_path / "purified", "--preset", out / "profile.toml")
     assert ran.code == 0, ran.err
