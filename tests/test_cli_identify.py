@@ -125,7 +125,7 @@ def test_both_kinds_of_templates_are_made_and_those_of_the_shield_are_searched(f
     done = facesieve("gallery", "calibrate", people, "--far", 0.25, "--gallery", folder, "--seed", 3)
     assert f"for probes {label} against templates {label}" in done.out
     (kept,) = json.loads(facesieve("gallery", "list", "--gallery", folder, "--json").out)["calibrations"]
-    assert kept["purifier"] == label
+    assert (kept["purifier"], kept["templates"]) == (label, label)
 
 
 def test_one_person_without_templates_behind_the_shield_is_a_line_on_standard_error(facesieve, people, probe, tmp_path):

@@ -221,6 +221,18 @@ def test_after_new_weights_or_another_preset_the_raw_templates_still_work(both, 
     assert guard.identify(both, before, after)[0].threshold == 0.3  # the shield of before finds what it had
 
 
+def test_a_threshold_counts_for_the_templates_that_it_was_chosen_on(both, guard, bare, photos, restored):
+    before, after = photos["obama-2.jpg"], restored("obama-2.jpg")
+    both.calibrate(Calibration(0.3, 0.01, guard.purifier, 100, guard.purifier))
+    assert guard.identify(both, before, after)[0].threshold == 0.3
+    both.enrol("Newcomer", bare.templates(photos["obama-3.jpg"]))  # from now on raw templates are searched
+    assert guard.identify(both, before, after)[0].threshold is None
+    both.calibrate(Calibration(0.4, 0.01, guard.purifier, 100, RAW))
+    assert guard.identify(both, before, after)[0].threshold == 0.4
+    both.remove("Newcomer")
+    assert guard.identify(both, before, after)[0].threshold == 0.3
+
+
 def test_a_person_of_purified_templates_alone_cannot_be_missed_in_silence(both, guard, bare, photos, restored):
     both.enrol("Raw", bare.templates(photos["obama-3.jpg"]))
     both.enrol("Purified", guard.templates(photos["obama-3.jpg"], restored("obama-3.jpg", 1), "purified"))

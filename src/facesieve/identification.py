@@ -182,8 +182,12 @@ class Identifier:
         return f"{who} templates behind this shield ({self.purifier}), so raw ones are searched"
 
     def threshold(self, gallery: Gallery) -> float | None:
-        """What the gallery was calibrated to for this shield, or None."""
-        return next((c.threshold for c in gallery.calibrations() if c.purifier == self.purifier), None)
+        """What the gallery was calibrated to for this shield and the templates that are searched, or None.
+
+        A calibration that does not say its templates, as older ones, counts where there is no other.
+        """
+        chosen = {c.templates: c.threshold for c in gallery.calibrations() if c.purifier == self.purifier}
+        return chosen.get(self.kind(gallery), chosen.get(None))
 
 
 def _given(after: FaceCrops | None) -> FaceCrops:

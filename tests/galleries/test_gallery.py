@@ -203,11 +203,12 @@ def test_two_who_have_the_gallery_open_see_each_others_writes(gallery, location)
     other.close()
 
 
-def test_calibrations_are_one_for_each_purifier(gallery, location):
+def test_calibrations_are_one_for_each_purifier_and_kind_of_templates(gallery, location):
     first, second = Calibration(0.3, 1e-3, RAW, 1000), Calibration(0.25, 1e-3, "O'Brien's", 2000)
-    for calibration in (Calibration(0.9, 1e-2, RAW, 10), first, second):
+    third, fourth = Calibration(0.28, 1e-3, "O'Brien's", 3000, RAW), Calibration(0.26, 1e-3, "O'Brien's", 4000, "O'Brien's")
+    for calibration in (Calibration(0.9, 1e-2, RAW, 10), first, second, Calibration(0.9, 1e-2, "O'Brien's", 10, RAW), third, fourth):
         gallery.calibrate(calibration)
-    assert sorted(open_gallery(location).calibrations(), key=lambda c: c.pairs) == [first, second]
+    assert sorted(open_gallery(location).calibrations(), key=lambda c: c.pairs) == [first, second, third, fourth]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))

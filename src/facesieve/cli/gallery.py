@@ -33,8 +33,10 @@ def list_(gallery: Location = "gallery", json_: AsJson = False) -> None:
             out.print(f"{entry.person}: " + ", ".join(f"{count} {label}" for label, count in entry.templates.items()))
         out.print(f"{many(len(people), 'person', 'people')}, templates by {store.embedder}")
         for known in store.calibrations():
+            against = "" if known.templates is None else f" against templates {known.templates}"
             out.print(
-                f"threshold {known.threshold:.3f} for probes {known.purifier}, false-accept rate {known.false_accept_rate:g}"
+                f"threshold {known.threshold:.3f} for probes {known.purifier}{against}, "
+                f"false-accept rate {known.false_accept_rate:g}"
             )
 
 
@@ -88,7 +90,7 @@ def calibrate(
         rows, people = _probe_rows(front, everyone)
         owners = [name for name, own in zip(names, templates, strict=True) for _ in own]
         found = calibrate_threshold(rows, people, np.concatenate(templates), owners, far)
-        store.calibrate(Calibration(float(found.threshold.value), far, identifier.purifier, len(rows)))
+        store.calibrate(Calibration(float(found.threshold.value), far, identifier.purifier, len(rows), kind))
         tell_shortfall(identifier, store)
     out.print(
         f"threshold {found.threshold} for probes {identifier.purifier} against templates {kind}, "

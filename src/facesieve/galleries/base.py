@@ -24,6 +24,7 @@ Templates = Mapping[str, Rows]  # purifier label -> rows
 Nearest = Callable[[Rows, int], list[tuple[str, float]]]  # probe (D,), limit -> (person, cosine), best first
 
 RAW = "raw"  # the purifier label of a template made without a purifier
+AGAINST = "\n"  # between the two labels of a calibration's key: no label holds a control character
 
 INDEX_FROM = 10_000  # templates; fewer are searched one by one faster than an index is worth
 
@@ -61,6 +62,18 @@ class Calibration:
     false_accept_rate: float  # wanted
     purifier: str  # how the probes were treated
     pairs: int  # impostor comparisons it was chosen from
+    templates: str | None = None  # the purifier label of those it was chosen on; None: not said, as by older versions
+
+    @property
+    def key(self) -> str:
+        """What a gallery keeps one threshold for: treatment of probes, and kind of templates."""
+        return self.purifier if self.templates is None else f"{self.purifier}{AGAINST}{self.templates}"
+
+    @classmethod
+    def of(cls, key: str, threshold: float, false_accept_rate: float, pairs: int) -> Self:
+        """The calibration with this ``key``."""
+        purifier, _, templates = key.partition(AGAINST)
+        return cls(threshold, false_accept_rate, purifier, pairs, templates or None)
 
 
 class Gallery(ABC):
@@ -155,13 +168,14 @@ class Gallery(ABC):
         return built
 
     def calibrations(self) -> Sequence[Calibration]:
-        """The thresholds that were chosen for this gallery, at most one for each purifier label."""
+        """The thresholds that were chosen for this gallery, at most one for each ``Calibration.key``."""
         with self._reading():
             return self._calibrations()
 
     def calibrate(self, calibration: Calibration) -> None:
-        """Keep a threshold, in place of the one for the same purifier label."""
-        calibration = replace(calibration, purifier=checked_label(calibration.purifier))
+        """Keep a threshold, in place of the one with the same ``Calibration.key``."""
+        purifier, kind = checked_label(calibration.purifier), calibration.templates
+        calibration = replace(calibration, purifier=purifier, templates=None if kind is None else checked_label(kind))
         with self._writing():
             self._calibrate(calibration)
 
@@ -240,7 +254,7 @@ class Gallery(ABC):
 
     @abstractmethod
     def _calibrate(self, calibration: Calibration) -> None:
-        """Keep it, in place of the one for the same label."""
+        """Keep it, in place of the one with the same key."""
 
     # --- which templates a probe is compared with -------------------------------------------------
 

@@ -112,7 +112,7 @@ class LanceGallery(Gallery):
 
     def _calibrate(self, calibration: Calibration) -> None:
         about = read_about(self._folder)
-        kept = [entry for entry in about["calibrations"] if entry["purifier"] != calibration.purifier]
+        kept = [entry for entry in about["calibrations"] if Calibration(**entry).key != calibration.key]
         write_about(self._folder, {**about, "calibrations": [*kept, asdict(calibration)]})
 
     def _index(self, at_least: int) -> bool:

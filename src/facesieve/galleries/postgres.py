@@ -161,7 +161,7 @@ class PostgresGallery(Gallery):
         return count
 
     def _calibrate(self, calibration: Calibration) -> None:
-        self._run(queries.SET_CALIBRATION, vars(calibration))
+        self._run(queries.SET_CALIBRATION, {**vars(calibration), "key": calibration.key})
 
     def _index(self, at_least: int) -> bool:
         """The index is IVFFlat; templates that are enrolled later join it by themselves."""
@@ -217,8 +217,8 @@ class PostgresGallery(Gallery):
                 yield Template(person, purifier, np.array(row, np.float32))
 
     def _calibrations(self) -> Sequence[Calibration]:
-        query = "SELECT threshold, false_accept_rate, purifier, pairs FROM calibrations ORDER BY purifier"
-        return [Calibration(*row) for row in self._run(query)]
+        query = "SELECT purifier, threshold, false_accept_rate, pairs FROM calibrations ORDER BY purifier"
+        return [Calibration.of(*row) for row in self._run(query)]
 
 
 for _scheme in ("postgresql", "postgres"):

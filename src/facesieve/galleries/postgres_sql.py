@@ -37,9 +37,10 @@ INDEX = """
 CREATE INDEX templates_row ON templates USING ivfflat ((row::halfvec({dimensions})) halfvec_ip_ops) WITH (lists = {lists})
 """
 
+# The column `purifier` holds the key of the calibration, which is the purifier's label where no kind of templates is said.
 SET_CALIBRATION = """
 INSERT INTO calibrations (purifier, threshold, false_accept_rate, pairs)
-VALUES (%(purifier)s, %(threshold)s, %(false_accept_rate)s, %(pairs)s)
+VALUES (%(key)s, %(threshold)s, %(false_accept_rate)s, %(pairs)s)
 ON CONFLICT (purifier) DO UPDATE SET (threshold, false_accept_rate, pairs)
 = (EXCLUDED.threshold, EXCLUDED.false_accept_rate, EXCLUDED.pairs)
 """

@@ -84,7 +84,7 @@ class MemoryGallery(Gallery):
         return list(self._kept.thresholds.values())
 
     def _calibrate(self, calibration):
-        self._kept.thresholds[calibration.purifier] = calibration
+        self._kept.thresholds[calibration.key] = calibration
 
 
 def _flat(templates):
