@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import platform
+import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 
-from facesieve.errors import SettingError
+from facesieve.errors import InputError, SettingError
+from facesieve.files import write_with_folder
 
 Precision = Literal["auto", "fp32", "bf16"]
-FAST_BF16 = ("AMX", "CUDA bf16")
+WORTH_IT = 1.2  # times as fast as fp32: from here on `auto` takes bf16
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,9 @@ class Hardware:
 def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
     """The hardware for the wanted device ("auto", "cpu", "cuda", ...) and precision.
 
-    bf16 is used where it is faster than fp32: with AMX and on CUDA. AVX512-BF16 alone does not
-    count: convolutions of these sizes ran 1.5 times slower on it than in fp32 (benchmarks/purify.py).
-    Raises ``SettingError`` for a device that is not there or a precision that does not exist.
+    bf16 is used on CUDA, and on a processor that multiplies it where it is faster than fp32. That was
+    measured once on this machine (``bf16_gain``), since the instruction set does not tell: with one
+    version of PyTorch AVX512-BF16 was slower than fp32, with another almost twice as fast. Raises ``SettingError`` for a device that is not there or a precision that does not exist.
     """
     if precision not in get_args(Precision):
         raise SettingError(f"precision {precision!r} is not one of {', '.join(get_args(Precision))}")
@@ -47,9 +53,13 @@ def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
         return Hardware(chosen, torch.float32, "asked for")
     if precision == "bf16":
         return Hardware(chosen, torch.bfloat16, f"asked for; {unit or 'no bf16 unit'}")
-    if unit in FAST_BF16:
+    if unit is None:
+        return Hardware(chosen, torch.float32, "no bf16 unit found")
+    if chosen.type == "cuda":
         return Hardware(chosen, torch.bfloat16, f"{unit} found")
-    return Hardware(chosen, torch.float32, f"{unit} found, slower than fp32" if unit else "no bf16 unit found")
+    gain = bf16_gain()
+    dtype = torch.bfloat16 if gain >= WORTH_IT else torch.float32
+    return Hardware(chosen, dtype, f"{unit}: bf16 was {gain:.1f} times as fast as fp32 when measured")
 
 
 def bf16_unit(device: torch.device) -> str | None:
@@ -67,6 +77,52 @@ def cpu_flags() -> frozenset[str]:
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     wanted = ("avx2", "avx512_f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "neon", "sve")
     return frozenset(name for name in wanted if capabilities.get(name))
+
+
+@functools.cache
+def bf16_gain() -> float:
+    """How many times as fast as in fp32 a convolution of the prior's size runs in bf16 on this processor.
+
+    Measured once in about 0.1 s and kept in the user's cache folder, by the processor's name and PyTorch's version;
+    where nothing can be kept, once a process.
+    """
+    from platformdirs import user_cache_path
+
+    file = user_cache_path("facesieve") / "bf16.json"
+    key = f"{_processor()}, {', '.join(sorted(cpu_flags()))}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    kept: dict[str, float] = {}
+    with suppress(OSError, ValueError, TypeError, AttributeError):  # none yet, or damaged
+        kept = {str(name): float(gain) for name, gain in json.loads(file.read_text()).items()}
+    if key not in kept:
+        kept[key] = round(_measured_gain(), 2)
+        with suppress(OSError, InputError):
+            write_with_folder(file, json.dumps(kept, indent=1).encode())
+    return kept[key]
+
+
+def _measured_gain(rounds: int = 5) -> float:
+    """In turn, so that whatever else runs meets both; the shortest time of each counts."""
+    formats = (torch.float32, torch.bfloat16)
+    layers = [torch.nn.Conv2d(64, 64, 3, padding=1).to(dtype, memory_format=torch.channels_last) for dtype in formats]  # type: ignore[call-overload]
+    images = [torch.rand(4, 64, 64, 64).to(dtype, memory_format=torch.channels_last) for dtype in formats]
+    times: list[list[float]] = [[], []]
+    with torch.inference_mode():
+        for _ in range(rounds + 1):
+            for layer, image, taken in zip(layers, images, times, strict=True):
+                begin = time.process_time()
+                layer(image)
+                taken.append(time.process_time() - begin)
+    fp32, bf16 = (min(taken[1:]) for taken in times)  # the first of each sets up
+    return fp32 / bf16
+
+
+def _processor() -> str:
+    """The processor's name, as far as the system tells."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def summary() -> dict[str, str]:
