@@ -174,6 +174,7 @@ def test_a_training_of_a_prior_resumes_and_ends_as_it_did(here, facesieve):
     (here / "run").mkdir()
     shutil.copy(KEPT / "checkpoint.pt", here / "run")
     chosen = ["size=16", "channels=16", "attention_levels=0", "images=8", "batch=2", "warmup_steps=1", "held_out=1"]
+    chosen += ["views=false", "precision=fp32"]  # what it began with, before there were such settings
     options = [part for setting in chosen for part in ("--set", setting)]
     done = facesieve("train", "prior", "--data", KEPT / "photographs", "-o", "run", *options)
     assert done.code == 0, done.err
@@ -183,7 +184,8 @@ def test_a_training_of_a_prior_resumes_and_ends_as_it_did(here, facesieve):
         torch.testing.assert_close(made[name], wanted[name], rtol=0, atol=1e-3)
     card, before = json.loads((here / "run" / "prior-000004" / "card.json").read_text()), kept("prior/card.json")
     assert list(card) == list(before)
-    assert (card["training"], card["data"]) == (before["training"], before["data"])
+    added = {"views": False, "precision": "fp32", "minutes": None}
+    assert (card["training"], card["data"]) == (before["training"] | added, before["data"])
 
 
 def test_a_card_of_weights_is_written_as_before(here, facesieve):

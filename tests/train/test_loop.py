@@ -15,6 +15,7 @@ class Descent(Training):
 
     steps: int = 6
     rate: float = 0.1
+    minutes: float | None = None
 
 
 class Square(Task):
@@ -82,6 +83,29 @@ def test_it_stops_when_the_time_is_over_and_has_saved(tmp_path):
     assert [record.step for record in records] == [1]
     assert records[0].held_out is not None
     assert Run(Square(), tmp_path).step == 1
+
+
+def test_a_training_that_is_limited_in_time_foresees_its_end(tmp_path, monkeypatch):
+    """A second a step: three steps in a twentieth of a minute, whatever ``steps`` says, over all calls together."""
+    clock = iter(range(1000))
+    monkeypatch.setattr("facesieve.train.loop.time.monotonic", lambda: next(clock))
+    seen = []
+
+    class Timed(Square):
+        def rate(self, step):
+            seen.append((step, self.total))
+            return super().rate(step)
+
+    limited = Descent(minutes=0.05)
+    run = Run(Timed(limited), tmp_path)
+    run.advance()
+    run.save()
+    again = Run(Timed(limited), tmp_path)
+    assert [record.total for record in again.records(checkpoint_minutes=1e9)] == [3, 3]
+    assert seen == [(0, 6), (1, 3), (2, 3)]
+    assert again.seconds == 3
+    assert list(Run(Timed(limited), tmp_path).records()) == []
+    assert next(Run(Timed(Descent(minutes=0.1)), tmp_path).records()).total == 6
 
 
 def test_settings_stay_but_for_those_that_may_change(tmp_path):

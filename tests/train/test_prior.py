@@ -7,12 +7,16 @@ import shutil
 
 import pytest
 import torch
+from torch.testing import assert_close
 
-from facesieve.data.crops import FaceFolder
+from facesieve.data.crops import FaceFolder, wide_crops
 from facesieve.errors import InputError, SettingError
 from facesieve.priors.folder import load_prior
+from facesieve.priors.schedule import Schedule
+from facesieve.train.batches import Ahead, NoisedBatches
 from facesieve.train.prior import learning_rate_factor, train_prior, v_loss
 from facesieve.train.settings import PriorTraining, parse_settings
+from facesieve.train.views import to_batch, wide_view
 
 TINY = PriorTraining(
     size=32, channels=(16, 32), attention_levels=0, images=24, batch=4, warmup_steps=1, learning_rate=2e-3, held_out=1
@@ -79,6 +83,42 @@ def test_a_run_goes_on_with_more_images_but_with_no_other_setting(trained, sampl
     assert folder.name == "prior-000007"
     with pytest.raises(SettingError, match="this run has learning_rate 0.002, not 0.1; use another folder"):
         train_prior(samples, tmp_path / "run", TINY.model_copy(update={"learning_rate": 0.1}))
+
+
+def test_views_of_the_prior_are_those_of_wide_crops_and_held_out_faces_are_as_they_are(samples, tmp_path):
+    settings = TINY.model_copy(update={"held_out": 2})
+    crops = wide_crops(samples, tmp_path)
+    batches = NoisedBatches(crops, settings, Schedule.linear())
+    again = NoisedBatches(crops, settings, Schedule.linear())
+    assert all(torch.equal(one, other) for one, other in zip(batches(3), again(3), strict=True))
+    assert not torch.equal(batches(3)[0], batches(4)[0])
+    (plain,) = batches.held_out_images(1)
+    assert_close(plain, to_batch([wide_view(crops[batches.held_out[0]], 32)])[0] * 2 - 1)
+
+
+def test_a_run_of_before_there_were_views_resumes_without_them(samples, tmp_path):
+    old = TINY.model_copy(update={"views": False})
+    train_prior(samples, tmp_path, old)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    for name in ("views", "precision", "minutes"):
+        del state["settings"][name]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    longer = {"images": 28}
+    with pytest.raises(SettingError, match="this run has views False, not True"):
+        train_prior(samples, tmp_path, TINY.model_copy(update=longer))
+    assert train_prior(samples, tmp_path, old.model_copy(update=longer)).name == "prior-000007"
+
+
+def test_batches_that_are_made_ahead_are_the_same():
+    made = []
+
+    def batch(step):
+        made.append(step)
+        return step * step
+
+    upcoming = Ahead(batch, 3)
+    assert [upcoming(step) for step in (0, 1, 2, 7)] == [0, 1, 4, 49]
+    assert sorted(made) == sorted(set(made))
 
 
 def test_the_loss_is_zero_for_a_prior_that_knows_the_answer():

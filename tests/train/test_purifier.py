@@ -239,7 +239,7 @@ def test_it_learns(start, crops, tmp_path):
     settings = SMALL.model_copy(update={"steps": 40, "attacked": 3, "learning_rate": 3e-3})
     run = Run(task(start, crops, settings), tmp_path)
     batch = run.task.batches(0)
-    run.task.batches = lambda _: batch
+    run.task.upcoming = lambda _: batch
     seen = [run.advance() for _ in range(40)]
     first, last = ({name: sum(losses[name] for losses in part) / 5 for name in seen[0]} for part in (seen[:5], seen[-5:]))
     assert last["taken for another"] < 0.8 * first["taken for another"]

@@ -23,19 +23,35 @@ Kind = TypeVar("Kind", bound="Training")
 Data = Annotated[Path, typer.Option(help="Folder of photographs with one face each.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the checkpoint, the curves and the result.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value, as in `--set batch=32`.")]
+Stated = Annotated[
+    Path | None, typer.Option(help="TOML file with the terms of the photographs; else DATA.toml beside them is read.")
+]
 Minutes = Annotated[float, typer.Option(help="How often to save.")]
+Stop = Annotated[float, typer.Option(help="Stop and save after so long; the same command resumes.")]
+Limit = Annotated[
+    float | None, typer.Option(help="Train for so long in all; the learning rate falls in time, whatever the steps or images.")
+]
 Manifest = Annotated[Path, typer.Option(help="What `facesieve data select` wrote.")]
 Source = Annotated[Path, typer.Option(help="The data that the manifest was made from.")]
 
 
 @train_app.command("prior")
-def train_prior_command(data: Data, output: Output, settings: Settings = None, checkpoint_minutes: Minutes = 5.0) -> None:
-    """Train a face prior, or resume a training; the defaults made the embedded one."""
+def train_prior_command(
+    data: Data,
+    output: Output,
+    minutes: Limit = None,
+    data_card: Stated = None,
+    settings: Settings = None,
+    checkpoint_minutes: Minutes = 5.0,
+    stop_after_minutes: Stop = math.inf,
+) -> None:
+    """Train a face prior, or resume a training."""
     from facesieve.train.prior import train_prior
     from facesieve.train.settings import PriorTraining
 
-    chosen = _chosen(PriorTraining, settings)
-    folder = train_prior(data, output, chosen, report=_Teller(), checkpoint_minutes=checkpoint_minutes)
+    chosen = _chosen(PriorTraining, _limited(settings, minutes))
+    times = {"checkpoint_minutes": checkpoint_minutes, "stop_after_minutes": stop_after_minutes}
+    folder = train_prior(data, output, chosen, data_card=data_card, report=_Teller(), **times)
     out.print(f"finished prior in {folder}")
 
 
@@ -47,6 +63,7 @@ def distil_command(
     manifest: Annotated[Path | None, typer.Option(help="Add the training images of a manifest, without their labels.")] = None,
     source: Annotated[Path | None, typer.Option(help="The data that the manifest was made from.")] = None,
     start: Annotated[Path | None, typer.Option(help="Start from a FaceNet folder or a published .pt file.")] = None,
+    data_card: Stated = None,
     settings: Settings = None,
     checkpoint_minutes: Minutes = 5.0,
 ) -> None:
@@ -58,9 +75,8 @@ def distil_command(
     if (manifest is None) != (source is None):
         raise InputError("--manifest and --source go together")
     also = None if manifest is None or source is None else (manifest, source)
-    folder = distil(
-        unlabelled, output, teacher, chosen, also=also, start=start, report=_Teller(), checkpoint_minutes=checkpoint_minutes
-    )
+    times = {"checkpoint_minutes": checkpoint_minutes}
+    folder = distil(unlabelled, output, teacher, chosen, also=also, start=start, data_card=data_card, report=_Teller(), **times)
     out.print(f"finished network in {folder}")
 
 
@@ -73,6 +89,7 @@ def recogniser_command(
         Path | None, typer.Option(help="Warm start: a FaceNet folder, as of `train distil`, or a published .pt file.")
     ] = None,
     teacher: Annotated[str | None, typer.Option(help="An embedder to learn from besides the labels, such as sface.")] = None,
+    data_card: Stated = None,
     settings: Settings = None,
     checkpoint_minutes: Minutes = 5.0,
 ) -> None:
@@ -82,31 +99,55 @@ def recogniser_command(
 
     chosen = _chosen(Classifying, settings)
     folder, test = classify(
-        manifest, source, output, chosen, start=start, teacher=teacher, report=_Teller(), checkpoint_minutes=checkpoint_minutes
+        manifest,
+        source,
+        output,
+        chosen,
+        start=start,
+        teacher=teacher,
+        data_card=data_card,
+        report=_Teller(),
+        checkpoint_minutes=checkpoint_minutes,
     )
     out.print(f"top-1 on the test images {test}")
     out.print(f"finished network in {folder}")
 
 
 @train_app.command("ddsa")
-def ddsa_command(data: Data, output: Output, settings: Settings = None, checkpoint_minutes: Minutes = 5.0) -> None:
+def ddsa_command(
+    data: Data,
+    output: Output,
+    data_card: Stated = None,
+    settings: Settings = None,
+    checkpoint_minutes: Minutes = 5.0,
+    stop_after_minutes: Stop = math.inf,
+) -> None:
     """Train the denoising sparse autoencoder, one of the baseline defences, or resume a training."""
     from facesieve.train.ddsa import train_ddsa
     from facesieve.train.settings import DdsaTraining
 
     chosen = _chosen(DdsaTraining, settings)
-    weights = train_ddsa(data, output, chosen, report=_Teller(), checkpoint_minutes=checkpoint_minutes)
+    times = {"checkpoint_minutes": checkpoint_minutes, "stop_after_minutes": stop_after_minutes}
+    weights = train_ddsa(data, output, chosen, data_card=data_card, report=_Teller(), **times)
     out.print(f"finished weights in {weights}")
 
 
 @train_app.command("faceguard")
-def faceguard_command(data: Data, output: Output, settings: Settings = None, checkpoint_minutes: Minutes = 5.0) -> None:
+def faceguard_command(
+    data: Data,
+    output: Output,
+    data_card: Stated = None,
+    settings: Settings = None,
+    checkpoint_minutes: Minutes = 5.0,
+    stop_after_minutes: Stop = math.inf,
+) -> None:
     """Train the detector and purifier after FaceGuard, with SFace in the loop, or resume a training."""
     from facesieve.train.faceguard import train_faceguard
     from facesieve.train.settings import FaceGuardTraining
 
     chosen = _chosen(FaceGuardTraining, settings)
-    weights = train_faceguard(data, output, chosen, report=_Teller(), checkpoint_minutes=checkpoint_minutes)
+    times = {"checkpoint_minutes": checkpoint_minutes, "stop_after_minutes": stop_after_minutes}
+    weights = train_faceguard(data, output, chosen, data_card=data_card, report=_Teller(), **times)
     out.print(f"finished weights in {weights}")
 
 
@@ -118,9 +159,11 @@ def purifier_command(
     recogniser: Annotated[
         list[str] | None, typer.Option(help="A recogniser that must recognise the person; may be given more than once.")
     ] = None,
+    minutes: Limit = None,
+    data_card: Stated = None,
     settings: Settings = None,
     checkpoint_minutes: Minutes = 5.0,
-    stop_after_minutes: Annotated[float, typer.Option(help="Stop and save after so long; the same command resumes.")] = math.inf,
+    stop_after_minutes: Stop = math.inf,
 ) -> None:
     """Train a purifier against attacks through itself, or resume a training: what the preset `robust` restores with."""
     from facesieve.priors.embedded import embedded_prior_folder
@@ -130,9 +173,10 @@ def purifier_command(
     folder = train_purifier(
         data,
         output,
-        _chosen(PurifierTraining, settings),
+        _chosen(PurifierTraining, _limited(settings, minutes)),
         start=start or embedded_prior_folder(),
         recognisers=recogniser or ["sface", "dlib"],
+        data_card=data_card,
         report=_Teller(),
         checkpoint_minutes=checkpoint_minutes,
         stop_after_minutes=stop_after_minutes,
@@ -151,7 +195,11 @@ def tuned_prior_command(
 ) -> None:
     """The name that `train purifier` had before."""
     errors.print("`facesieve train tuned-prior` is called `facesieve train purifier` now, and trains that; the old name goes")
-    purifier_command(data, output, start, recogniser, settings, checkpoint_minutes)
+    purifier_command(data, output, start, recogniser, settings=settings, checkpoint_minutes=checkpoint_minutes)
+
+
+def _limited(pairs: list[str] | None, minutes: float | None) -> list[str]:
+    return [*(pairs or []), *([] if minutes is None else [f"minutes={minutes:g}"])]
 
 
 def _chosen(kind: type[Kind], pairs: list[str] | None) -> Kind:

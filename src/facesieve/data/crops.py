@@ -5,6 +5,7 @@ Crops are ``uint8`` RGB (N, S, S, 3), aligned to the template. A file of crops i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,13 @@ from facesieve.errors import InputError, SettingError, one_line
 from facesieve.faces import Detector, Points, alignment, warp
 from facesieve.files import draft, is_image, make_folder, sha256_of
 from facesieve.images import Photo, read_photo
+from facesieve.progress import Progress, Report, silent
 
 Crops = NDArray[np.uint8]  # (N, S, S, 3)
 
 WIDE = 1.45  # sides of the template's square that a wide crop holds, so that views can move and turn
 WIDE_SIDE = 256  # pixels of a wide crop
+TOLD_SECONDS = 20.0  # between two reports of a search for faces
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +115,13 @@ class FaceFolder:
     Landmarks are found once and kept in ``cache``; a photo without a face is left out.
     """
 
-    def __init__(self, folder: Path, cache: Path) -> None:
+    def __init__(self, folder: Path, cache: Path, report: Report = silent) -> None:
         """Raises ``InputError`` for a folder without photographs, or without a face in any."""
         paths = sorted(path for path in folder.rglob("*") if is_image(path))
         if not paths:
             raise InputError("no photographs found", folder)
         if not cache.exists():
-            _find_landmarks(folder, paths, cache)
+            _find_landmarks(folder, paths, cache, report)
         with np.load(cache) as found:
             self.paths = [folder / name for name in found["names"]]
             self.landmarks: Points = found["landmarks"]
@@ -131,30 +134,34 @@ class FaceFolder:
         return warp(read_photo(self.paths[index]), alignment(self.landmarks[index], size, zoom=zoom), size)
 
 
-def unlabelled_crops(folder: Path, work: Path, size: int) -> Crops:
+def unlabelled_crops(folder: Path, work: Path, size: int, report: Report = silent) -> Crops:
     """The crops (N, size, size, 3) of every face in a folder of photographs, made once and kept in ``work``; memory-mapped.
 
     Raises ``InputError`` as ``FaceFolder``, and for a file of crops that cannot be written or is damaged.
     """
-    return _of_folder(folder, work, work / f"unlabelled-{size}.npy", size, 1.0)
+    return _of_folder(folder, work, work / f"unlabelled-{size}.npy", size, 1.0, report)
 
 
-def wide_crops(folder: Path, work: Path) -> Crops:
+def wide_crops(folder: Path, work: Path, report: Report = silent) -> Crops:
     """As ``unlabelled_crops``, with room around: (N, 256, 256, 3), of which the template's square is the middle 1 / ``WIDE``."""
-    return _of_folder(folder, work, work / "unlabelled-wide.npy", WIDE_SIDE, 1 / WIDE)
+    return _of_folder(folder, work, work / "unlabelled-wide.npy", WIDE_SIDE, 1 / WIDE, report)
 
 
-def _of_folder(folder: Path, work: Path, path: Path, size: int, zoom: float) -> Crops:
+def _of_folder(folder: Path, work: Path, path: Path, size: int, zoom: float, report: Report) -> Crops:
     if not path.exists():
-        faces = FaceFolder(folder, work / "landmarks.npz")
+        faces = FaceFolder(folder, work / "landmarks.npz", report)
         _keep(path, (faces.crop(index, size, zoom) for index in range(len(faces))), len(faces), size)
     return _kept(path, None, size)
 
 
-def _find_landmarks(folder: Path, paths: list[Path], cache: Path) -> None:
+def _find_landmarks(folder: Path, paths: list[Path], cache: Path, report: Report) -> None:
     detector = Detector()
     names, landmarks = [], []
-    for path in paths:
+    told = time.monotonic()
+    for number, path in enumerate(paths):
+        if time.monotonic() - told > TOLD_SECONDS:
+            report(Progress(number, len(paths), f"looking for faces: {number:,} of {len(paths):,} photographs"))
+            told = time.monotonic()
         faces = detector.detect(read_photo(path))
         if faces:
             names.append(str(path.relative_to(folder)))

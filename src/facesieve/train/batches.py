@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -16,9 +20,10 @@ from facesieve.images import Photo, to_floats
 from facesieve.priors.schedule import Schedule
 from facesieve.train.loop import half_cosine
 from facesieve.train.settings import Classifying, Distilling, PriorTraining, PurifierTraining, ViewTraining
-from facesieve.train.views import by_camera, sharpened, to_batch, vary, wide_view
+from facesieve.train.views import by_camera, sharpened, to_batch, varied, vary, wide_view
 
 Indices = NDArray[np.int64]
+T = TypeVar("T")
 
 
 def hold_out(count: int, wanted: int, batch: int, seed: int) -> tuple[Indices, Indices]:
@@ -55,24 +60,32 @@ def of_epoch(indices: Indices, batch: int, seed: int, step: int) -> Indices:
 
 
 class NoisedBatches:
-    """Faces cut from their photographs in random order, with noise and its levels, for a prior to learn from."""
+    """Faces in random order, with noise and its levels, for a prior to learn from: views of wide crops, or a folder's faces."""
 
-    def __init__(self, faces: FaceFolder, settings: PriorTraining, schedule: Schedule) -> None:
+    def __init__(self, faces: Crops | FaceFolder, settings: PriorTraining, schedule: Schedule) -> None:
         self.train, self.held_out = hold_out(len(faces), settings.held_out, settings.batch, settings.seed)
         self.faces, self.settings, self.schedule = faces, settings, schedule
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Images in [-1, 1], noise and noise levels: (B, 3, H, W), (B, 3, H, W), (B,)."""
         rng = np.random.default_rng((self.settings.seed, step))
-        crops = []
-        for index in of_epoch(self.train, self.settings.batch, self.settings.seed, step):
-            zoom = rng.uniform(1, self.settings.max_zoom) if rng.random() < 0.5 else 1.0
-            crop = self.faces.crop(int(index), self.settings.size, zoom)
-            crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
-        images = _symmetric(crops)
+        chosen = of_epoch(self.train, self.settings.batch, self.settings.seed, step)
+        images = _symmetric([self._view(int(index), rng) for index in chosen])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         noise = torch.randn(images.shape, generator=generator)
         return images, noise, self._noise_levels(generator)
+
+    def _view(self, index: int, rng: np.random.Generator) -> Photo:
+        if not isinstance(self.faces, FaceFolder):
+            return varied(self.faces[index], self.settings.size, rng)
+        zoom = rng.uniform(1, self.settings.max_zoom) if rng.random() < 0.5 else 1.0
+        crop = self.faces.crop(index, self.settings.size, zoom)
+        return crop[:, ::-1] if rng.random() < 0.5 else crop
+
+    def _plain(self, index: int) -> Photo:
+        if isinstance(self.faces, FaceFolder):
+            return self.faces.crop(index, self.settings.size)
+        return wide_view(self.faces[index], self.settings.size)
 
     def _noise_levels(self, generator: torch.Generator) -> Tensor:
         count = self.settings.batch
@@ -86,7 +99,7 @@ class NoisedBatches:
 
     def held_out_images(self, count: int) -> Tensor:
         """The first ``count`` held-out faces, in [-1, 1]."""
-        return _symmetric([self.faces.crop(int(index), self.settings.size) for index in self.held_out[:count]])
+        return _symmetric([self._plain(int(index)) for index in self.held_out[:count]])
 
 
 def _symmetric(crops: list[Photo]) -> Tensor:
@@ -135,17 +148,34 @@ class WideBatches:
         """The views of this step: (B, 3, S, S) in [0, 1]; with ``again`` other views of the same faces."""
         settings = self.settings
         rng = np.random.default_rng((settings.seed, 3 if again else 2, step))
-        views = []
-        for index in of_epoch(self.train, settings.batch, settings.seed, step):
-            if again or rng.random() < 0.7:
-                views.append(by_camera(wide_view(self.crops[index], settings.size, rng), rng))
-            else:
-                views.append(wide_view(self.crops[index], settings.size))
-        return to_batch(views)
+        crops = [self.crops[index] for index in of_epoch(self.train, settings.batch, settings.seed, step)]
+        if again:  # none of them as it is
+            return to_batch([by_camera(wide_view(crop, settings.size, rng), rng) for crop in crops])
+        return to_batch([varied(crop, settings.size, rng) for crop in crops])
 
     def held_out_images(self) -> Tensor:
         """The held-out faces as they are: (N, 3, S, S) in [0, 1]."""
         return to_batch([wide_view(self.crops[index], self.settings.size) for index in self.held_out])
+
+
+class Ahead(Generic[T]):
+    """The batches of the next steps, made in threads while a device computes; the same ones, since a step makes its own."""
+
+    def __init__(self, batches: Callable[[int], T], threads: int) -> None:
+        self._batches, self._threads = batches, threads
+        self._pool, self._waiting = ThreadPoolExecutor(threads), dict[int, Future[T]]()
+
+    def __call__(self, step: int) -> T:
+        """The batch of this step; those of the next ones are begun."""
+        for number in range(step, step + self._threads + 1):
+            if number not in self._waiting:
+                self._waiting[number] = self._pool.submit(self._batches, number)
+        return self._waiting.pop(step).result()
+
+
+def ahead(batches: Callable[[int], T], device: torch.device) -> Callable[[int], T]:
+    """``Ahead`` where the device is not the processor that makes the batches."""
+    return batches if device.type == "cpu" else Ahead(batches, min(os.cpu_count() or 1, 16))
 
 
 # --- of the recogniser -------------------------------------------------------------------------------

@@ -1,15 +1,17 @@
-"""What is written with trained weights: their card, and sheets that show a prior's progress."""
+"""What is written with trained weights: their card, with the photographs' terms, and sheets of a prior's progress."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from facesieve.files import make_folder
+from facesieve.errors import InputError
+from facesieve.files import first_problem, make_folder, read_toml
 from facesieve.images import write_photo
 from facesieve.noise import seeded_noise
 from facesieve.pictures import Column, sheet
@@ -17,18 +19,101 @@ from facesieve.priors.network import NetworkPrior
 from facesieve.sampling import karras_sigmas, last, sample
 from facesieve.train.settings import Training
 
-TERMS = "the weights carry whatever limits the photographs carry"
+NOT_STATED = "not stated: ask before use in a product"
+DATA_CARD = "DATA.toml"  # beside the photographs
 SHEET_SIGMAS = (0.3, 1.0, 3.0, 10.0)
 
 
+# --- the photographs ---------------------------------------------------------------------------------
+
+
+class Part(BaseModel):
+    """Photographs of one origin."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    photographs: int | None = Field(None, ge=0)
+    origin: str | None = None
+    terms: str
+    attribution: str | None = None  # the line that the terms ask for
+
+
+class DataCard(BaseModel):
+    """What photographs are and on what terms: stated by whoever trains, copied into the card of the weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    what: str = "photographs of faces"
+    terms: str = NOT_STATED  # of weights that learned from them
+    attribution: tuple[str, ...] = ()  # besides that of the parts
+    parts: tuple[Part, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """From a TOML file. Raises ``InputError`` for one that cannot be read, an unknown key and a value that does not fit."""
+        try:
+            return cls.model_validate(read_toml(path))
+        except ValidationError as error:
+            place, problem = first_problem(error)
+            raise InputError(f"{place}: {problem.lower()}", path, "it has what, terms, attribution and [[parts]]") from error
+
+    @classmethod
+    def of(cls, given: Path | None, *folders: Path) -> Self:
+        """The file that was given, or else what ``DATA.toml`` in each of the folders says. Raises ``InputError`` as ``read``."""
+        if given is not None:
+            return cls.read(given)
+        beside = [folder / DATA_CARD for folder in folders]
+        first, *others = [cls.read(path) if path.is_file() else cls() for path in beside]
+        for other in others:
+            first = first.joined(other.what, other.terms, other.attribution, other.parts)
+        return first
+
+    def joined(self, what: str, terms: str, attribution: tuple[str, ...], parts: tuple[Part, ...] = ()) -> Self:
+        """With more photographs, or weights that were begun from: the terms of both hold."""
+        return self.model_copy(
+            update={
+                "what": _both(self.what, what, " and "),
+                "terms": _both(self.terms, terms, "; and: "),
+                "attribution": tuple(dict.fromkeys((*self.attribution, *attribution))),
+                "parts": self.parts + parts,
+            }
+        )
+
+    def begun_from(self, card: Mapping[str, Any]) -> Self:
+        """With the terms and attributions of the weights, by their card, that a training begins from."""
+        terms = str(card.get("licence") or card.get("terms") or NOT_STATED)
+        named = tuple(map(str, card.get("attribution", ())))
+        return self.joined(self.what, self.terms if terms == self.terms else f"of the weights it began from, {terms}", named)
+
+    def entries(self) -> dict[str, Any]:
+        """What the card of the weights says about terms, who has to be named, and the parts."""
+        named = [*self.attribution, *(part.attribution for part in self.parts if part.attribution)]
+        return {
+            "terms": self.terms,
+            **({"attribution": list(dict.fromkeys(named))} if named else {}),
+            **({"parts": [part.model_dump(exclude_none=True) for part in self.parts]} if self.parts else {}),
+        }
+
+    def __str__(self) -> str:
+        """For the line that a training begins with."""
+        return f"terms {self.terms}" if self.terms != NOT_STATED else f"terms not stated (--data-card or {DATA_CARD} says them)"
+
+
+def _both(one: str, other: str, between: str) -> str:
+    return one if one == other else f"{one}{between}{other}"
+
+
+# --- the weights -------------------------------------------------------------------------------------
+
+
 def card(
-    name: str, about: Mapping[str, Any], settings: Training, seconds: float, figures: Mapping[str, Any], limits: str
+    about: Mapping[str, Any], data: DataCard, settings: Training, seconds: float, figures: Mapping[str, Any], limits: str
 ) -> dict[str, Any]:
-    """The card of trained weights: ``about`` says what they are and from which data, ``figures`` are held-out figures."""
+    """The card of trained weights: ``about`` says their name and what they are, ``data`` on what terms they learned."""
     return {
-        "name": name,
         **about,
-        "terms": TERMS,
+        **data.entries(),
         "training": settings.model_dump(mode="json"),
         "training_hours": round(seconds / 3600, 2),
         **figures,

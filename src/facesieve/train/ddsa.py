@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from facesieve.defences.ddsa import SparseAutoencoder, sparsity
 from facesieve.progress import Report, silent
+from facesieve.train.cards import DataCard
 from facesieve.train.lessons import ViewTask, drawn, train_defence, uniform, views_of
 from facesieve.train.loop import CHECKPOINT_MINUTES
 from facesieve.train.settings import DdsaTraining
@@ -51,21 +53,26 @@ def train_ddsa(
     out: Path,
     settings: DdsaTraining,
     *,
+    data_card: Path | None = None,
     report: Report = silent,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    stop_after_minutes: float = math.inf,
 ) -> Path:
     """Train, or resume, the autoencoder of ``Ddsa`` on a folder of photographs with one face each; returns its weights.
 
-    ``out`` keeps ``checkpoint.pt``, ``curve.csv`` and ``held-out.csv``, and gets the weights with their card.
-    Raises ``InputError`` for a folder with too few faces, ``SettingError`` where the run in ``out``
-    began with other settings; only ``steps`` may change.
+    ``out`` keeps ``checkpoint.pt``, ``curve.csv`` and ``held-out.csv``, and gets the weights with their card. ``data_card``
+    is a TOML file with the terms of the photographs; without one, ``DATA.toml`` in ``data`` is read. Raises ``InputError`` for
+    a folder with too few faces, ``SettingError`` where the run in ``out`` began with other settings; only ``steps`` may change.
     """
+    stated = DataCard.of(data_card, data)
     lesson = DdsaLesson(settings)
-    task = ViewTask(lesson, views_of(data, out, settings), settings)
-    return train_defence(task, lesson.network, out, "ddsa", _ABOUT, report, checkpoint_minutes)
+    task = ViewTask(lesson, views_of(data, out, settings, report), settings)
+    times = {"checkpoint_minutes": checkpoint_minutes, "stop_after_minutes": stop_after_minutes}
+    return train_defence(task, lesson.network, out, _ABOUT, stated, report, **times)
 
 
 _ABOUT = {
+    "name": "ddsa",
     "what": "a denoising sparse autoencoder for faces aligned to the template of facesieve.faces; RGB in [0, 1], any size",
     "source": "after Bakhti et al., DDSA, IEEE Access 2019",
 }

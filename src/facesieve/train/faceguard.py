@@ -15,6 +15,7 @@ from facesieve.hardware import choose_hardware
 from facesieve.progress import Report, silent
 from facesieve.recognition import TorchEmbedder
 from facesieve.recognition.sface import load_sface
+from facesieve.train.cards import DataCard
 from facesieve.train.lessons import ViewTask, drawn, train_defence, uniform, views_of
 from facesieve.train.loop import CHECKPOINT_MINUTES
 from facesieve.train.settings import FaceGuardTraining
@@ -100,20 +101,25 @@ def train_faceguard(
     out: Path,
     settings: FaceGuardTraining,
     *,
+    data_card: Path | None = None,
     report: Report = silent,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    stop_after_minutes: float = math.inf,
 ) -> Path:
     """Train, or resume, the networks of ``FaceGuard``, with SFace as the recogniser in the loop; returns their weights.
 
     The weights hold detector and purifier; the generator stays in ``checkpoint.pt``. Files and errors as ``train_ddsa``.
     """
+    stated = DataCard.of(data_card, data)
     device = choose_hardware(precision="fp32").device
     lesson = FaceGuardLesson(settings, load_sface(device).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
-    task = ViewTask(lesson, views_of(data, out, settings), settings)
-    return train_defence(task, lesson.guard, out, "faceguard", _ABOUT, report, checkpoint_minutes)
+    task = ViewTask(lesson, views_of(data, out, settings, report), settings)
+    times = {"checkpoint_minutes": checkpoint_minutes, "stop_after_minutes": stop_after_minutes}
+    return train_defence(task, lesson.guard, out, _ABOUT, stated, report, **times)
 
 
 _ABOUT = {
+    "name": "faceguard",
     "what": "a detector of perturbed faces and a purifier; faces aligned to the template of facesieve.faces, RGB in [0, 1]",
     "source": "after Deb, Liu and Jain, FaceGuard, 2020",
     "recogniser": "sface-2021dec",

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from facesieve.data.crops import unlabelled_crops
 from facesieve.hardware import choose_hardware
 from facesieve.noise import derive_seed
-from facesieve.progress import Progress, Report
+from facesieve.progress import Progress, Report, silent
 from facesieve.train.batches import ViewBatches, split_in_words
-from facesieve.train.cards import card
+from facesieve.train.cards import DataCard, card
 from facesieve.train.loop import Run, Task, finish, half_cosine, warm_up
 from facesieve.train.settings import ViewTraining
 from facesieve.weights import save_weights
@@ -76,23 +76,32 @@ def uniform(images: Tensor, low: float, high: float, generator: torch.Generator)
     return (low + (high - low) * torch.rand(len(images), 1, 1, 1, generator=generator)).to(images.device)
 
 
-def views_of(data: Path, out: Path, settings: ViewTraining) -> ViewBatches:
+def views_of(data: Path, out: Path, settings: ViewTraining, report: Report = silent) -> ViewBatches:
     """Views of the faces in a folder of photographs, whose crops are kept in ``out``. Raises ``InputError``."""
-    return ViewBatches(unlabelled_crops(data, out, CROP), settings)
+    return ViewBatches(unlabelled_crops(data, out, CROP, report), settings)
 
 
 def train_defence(
-    task: ViewTask, network: nn.Module, out: Path, name: str, about: dict[str, Any], report: Report, checkpoint_minutes: float
+    task: ViewTask,
+    network: nn.Module,
+    out: Path,
+    about: dict[str, Any],
+    data: DataCard,
+    report: Report,
+    **times: float,
 ) -> Path:
-    """Train, or resume, a task in ``out``; returns the file with the weights of ``network``, next to its card."""
+    """Train, or resume, a task in ``out``; returns the file with the weights of ``network``, next to its card.
+
+    ``about`` has the card's first entries, among them the name; ``times`` are those of ``finish``.
+    """
     run, faces = Run(task, out), split_in_words(task.views.train, task.views.held_out)
     size = sum(parameter.numel() for parameter in network.parameters())
-    report(Progress(run.step, task.total, f"{faces}, {size / 1e6:.2f} M parameters, on {task.hardware}"))
-    held_out = finish(run, report, checkpoint_minutes=checkpoint_minutes)
-    about = {**about, "data": f"{faces}; photographs of faces, aligned to the template"}
+    report(Progress(run.step, task.total, f"{faces}, {size / 1e6:.2f} M parameters, on {task.hardware}; {data}"))
+    held_out = finish(run, report, **times)
+    about = {**about, "data": f"{faces}; {data.what}, aligned to the template"}
     figures = {"held_out": {measure: round(value, 6) for measure, value in held_out.items()}}
-    weights = out / f"{name}.safetensors"
-    save_weights(network, weights, card(name, about, task.settings, run.seconds, figures, LIMITS))
+    weights = out / f"{about['name']}.safetensors"
+    save_weights(network, weights, card(about, data, task.settings, run.seconds, figures, LIMITS))
     return weights
 
 

@@ -26,6 +26,7 @@ from facesieve.train.settings import Training
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_MINUTES = 5.0
+MAY_CHANGE = frozenset({"minutes", "precision"})  # of a resumed run of any kind
 
 
 class MovingAverage:
@@ -67,7 +68,7 @@ class Task(ABC):
     settings: Training
     hardware: Hardware
     may_change: frozenset[str] = frozenset()  # settings that a resumed run may have other than it began with
-    total: int  # steps in all
+    total: int  # steps in all; where a run is limited by time, as many as it will make at its speed so far
     networks: Mapping[str, nn.Module]  # by their names in a checkpoint
     optimiser: torch.optim.Optimizer
     average: MovingAverage | None = None
@@ -153,7 +154,7 @@ class Run(Generic[AnyTask]):
         while not ends:
             losses = self.advance()
             now = time.monotonic()
-            ends = self.step == self.task.total or now - begun >= 60 * stop_after_minutes
+            ends = self.step >= self.task.total or now - begun >= 60 * stop_after_minutes
             saves = ends or now - saved > 60 * checkpoint_minutes
             held_out = self.task.measure(self.step) if self.task.is_measured(self.step, saves) else None
             if saves:
@@ -177,7 +178,14 @@ class Run(Generic[AnyTask]):
             task.average.update()
         self.step += 1
         self.seconds += time.monotonic() - begun
+        self._foresee()
         return losses
+
+    def _foresee(self) -> None:
+        """Where the settings limit the time of training: how many steps fit into it, so that the learning rate falls in time."""
+        minutes = getattr(self.task.settings, "minutes", None)
+        if minutes is not None and self.step:
+            self.task.total = max(self.step, int(self.step * 60 * minutes / max(self.seconds, 1e-9)))
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -194,10 +202,12 @@ class Run(Generic[AnyTask]):
         device = self.task.optimiser.param_groups[0]["params"][0].device
         state = torch.load(self.checkpoint, map_location=device, weights_only=True)
         given = self.task.settings.model_dump(mode="json")
-        check_settings(self.checkpoint, state["settings"], given, may_change=self.task.may_change)
+        begun = {**self.task.settings.before, **state["settings"]}
+        check_settings(self.checkpoint, begun, given, may_change=self.task.may_change | MAY_CHANGE)
         self.task.load(state)
         self.task.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds = state["step"], state["seconds"]
+        self._foresee()
 
 
 # --- learning rates ----------------------------------------------------------------------------------

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facesieve.data.crops import FaceFolder
+from facesieve.data.crops import Crops, FaceFolder, wide_crops
 from facesieve.hardware import choose_hardware
 from facesieve.priors.folder import save_prior
 from facesieve.priors.network import NetworkPrior
 from facesieve.priors.schedule import Schedule
 from facesieve.progress import Progress, Report, silent
-from facesieve.train.batches import NoisedBatches, split_in_words
-from facesieve.train.cards import card, write_sheets
+from facesieve.train.batches import NoisedBatches, ahead, split_in_words
+from facesieve.train.cards import DataCard, card, write_sheets
 from facesieve.train.loop import CHECKPOINT_MINUTES, MovingAverage, Run, Task, kept, warm_up
 from facesieve.train.settings import PriorTraining
 
@@ -68,9 +68,9 @@ def held_out_loss(prior: NetworkPrior, images: Tensor) -> dict[str, float]:
     return losses
 
 
-def learning_rate_factor(settings: PriorTraining, step: int) -> float:
-    """Linear warm-up, constant, then linear to zero over the last ``decay_fraction``."""
-    total = settings.images // settings.batch
+def learning_rate_factor(settings: PriorTraining, step: int, total: int | None = None) -> float:
+    """Linear warm-up, constant, then linear to zero over the last ``decay_fraction`` of ``total`` steps."""
+    total = settings.images // settings.batch if total is None else total
     left = (total - step) / max(total * settings.decay_fraction, 1)
     return min(warm_up(step, settings.warmup_steps), max(left, 0.0))
 
@@ -82,14 +82,15 @@ class PriorTask(Task):
     may_change = frozenset({"images"})
     average: MovingAverage
 
-    def __init__(self, faces: FaceFolder, settings: PriorTraining) -> None:
+    def __init__(self, faces: Crops | FaceFolder, settings: PriorTraining) -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.total = settings, settings.images // settings.batch
-        self.hardware = choose_hardware()
+        self.hardware = choose_hardware(precision=settings.precision)
         network = build_network(settings).to(self.hardware.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         schedule = Schedule.linear()
         self.prior = NetworkPrior(network, schedule, "v_prediction", (3, settings.size, settings.size))
         self.batches = NoisedBatches(faces, settings, schedule)
+        self.upcoming = ahead(self.batches, self.hardware.device)
         self.networks = {"network": network}
         self.optimiser = torch.optim.AdamW(
             network.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
@@ -98,12 +99,12 @@ class PriorTask(Task):
 
     def rate(self, step: int) -> float:
         """As ``learning_rate_factor`` says."""
-        return self.settings.learning_rate * learning_rate_factor(self.settings, step)
+        return self.settings.learning_rate * learning_rate_factor(self.settings, step, self.total)
 
     def backward(self, step: int) -> dict[str, float]:
         """The mean v-loss."""
         with self.reduced():
-            loss = v_loss(self.prior, *(part.to(self.hardware.device) for part in self.batches(step))).mean()
+            loss = v_loss(self.prior, *(part.to(self.hardware.device) for part in self.upcoming(step))).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": loss.item()}
 
@@ -129,38 +130,45 @@ def train_prior(
     out: Path,
     settings: PriorTraining,
     *,
+    data_card: Path | None = None,
     report: Report = silent,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    stop_after_minutes: float = math.inf,
 ) -> Path:
     """Train, or resume, the prior in ``out`` on photographs with one face each; returns the folder with the finished prior.
 
     ``out`` keeps ``checkpoint.pt``, ``loss.csv``, ``held-out.csv`` and sheets of denoised and sampled
-    faces, and gets ``prior-STEPS/`` in the folder format of ``diffusers`` with a card at the end.
+    faces, and gets ``prior-STEPS/`` in the folder format of ``diffusers`` with a card at the end. ``data_card``
+    is a TOML file with the terms of the photographs; without one, ``DATA.toml`` in ``data`` is read.
     Raises ``InputError`` for a folder without faces, ``SettingError`` where the run in ``out`` began
-    with other settings; only ``images`` may change.
+    with other settings; only ``images``, ``minutes`` and ``precision`` may change.
     """
-    task = PriorTask(FaceFolder(data, out / "landmarks.npz"), settings)
+    stated = DataCard.of(data_card, data)
+    faces = wide_crops(data, out, report) if settings.views else FaceFolder(data, out / "landmarks.npz", report)
+    task = PriorTask(faces, settings)
     run = Run(task, out)
     size = sum(parameter.numel() for parameter in task.prior.network.parameters()) / 1e6
     counts = split_in_words(task.batches.train, task.batches.held_out)
-    report(Progress(run.step, task.total, f"{counts}, {size:.1f} M parameters, on {task.hardware}"))
+    report(Progress(run.step, task.total, f"{counts}, {size:.1f} M parameters, on {task.hardware}; {stated}"))
     measured = None
-    for record in kept(run, report, checkpoint_minutes=checkpoint_minutes, curve="loss.csv"):
+    times = {"checkpoint_minutes": checkpoint_minutes, "stop_after_minutes": stop_after_minutes}
+    for record in kept(run, report, **times, curve="loss.csv"):
         measured = record.held_out
         if measured is not None:
             with task.averaged() as prior:
                 write_sheets(prior, task.held_out_images(6), out / "sheets", record.step)
     folder = out / f"prior-{run.step:06d}"
     if not folder.exists():
-        _export(run, folder, task.measure(run.step) if measured is None else measured)
+        _export(run, folder, stated, task.measure(run.step) if measured is None else measured)
     return folder
 
 
-def _export(run: Run[PriorTask], folder: Path, held_out: Mapping[str, float]) -> None:
+def _export(run: Run[PriorTask], folder: Path, data: DataCard, held_out: Mapping[str, float]) -> None:
     task, settings = run.task, run.task.settings
     about = {
+        "name": f"facesieve face prior {settings.size}",
         "what": "an unconditional diffusion prior of aligned, tightly cropped faces; images in [-1, 1]",
-        "data": f"{len(task.batches.train)} photographs of faces, aligned to the template of facesieve.faces",
+        "data": f"{len(task.batches.train)} {data.what}, aligned to the template of facesieve.faces",
     }
     figures = {"held_out_v_loss_by_sigma": {sigma: round(loss, 5) for sigma, loss in held_out.items()}}
     limits = (
@@ -168,9 +176,7 @@ def _export(run: Run[PriorTask], folder: Path, held_out: Mapping[str, float]) ->
         "skin tones of colorization are the prior's guess; it was not checked that it treats groups of people alike"
     )
     with task.averaged() as prior:
-        save_prior(
-            prior, folder, card=card(f"facesieve face prior {settings.size}", about, settings, run.seconds, figures, limits)
-        )
+        save_prior(prior, folder, card=card(about, data, settings, run.seconds, figures, limits))
 
 
 __all__ = ["PriorTask", "PriorTraining", "build_network", "held_out_loss", "train_prior", "v_loss"]

@@ -34,8 +34,8 @@ from facesieve.progress import Progress, Report, silent
 from facesieve.recognition import TorchEmbedder
 from facesieve.recognition.embedder import differentiable
 from facesieve.recognition.embedders import load_embedder
-from facesieve.train.batches import WideBatches, split_in_words
-from facesieve.train.cards import card
+from facesieve.train.batches import WideBatches, ahead, split_in_words
+from facesieve.train.cards import DataCard, card
 from facesieve.train.lessons import drawn
 from facesieve.train.loop import CHECKPOINT_MINUTES, MovingAverage, Run, Task, finish, half_cosine, warm_up
 from facesieve.train.settings import PurifierTraining
@@ -94,6 +94,7 @@ class PurifierTask(Task):
     ) -> None:
         self.settings, self.batches, self.total = settings, batches, settings.steps
         self.hardware: Hardware = choose_hardware(precision=settings.precision)
+        self.upcoming = ahead(self.batches, self.hardware.device)
         self.prior = prior.to(self.hardware.device).to(memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
         self.operator = MeanPool(settings.scale)
         self.others = batches.held_out_images().to(self.hardware.device)
@@ -120,7 +121,7 @@ class PurifierTask(Task):
         rng = np.random.default_rng((settings.seed, 11, step))
         generator = torch.Generator().manual_seed(derive_seed(settings.seed, step))
         witness = self.witnesses[int(rng.integers(len(self.witnesses)))]
-        images = self.batches(step).to(device)
+        images = self.upcoming(step).to(device)
         with self.reduced():
             own = self._meant(witness, images, step, generator)
             attacked = self.attacked(images[: settings.attacked], own[: settings.attacked], witness, rng, generator)
@@ -207,6 +208,7 @@ def train_purifier(
     *,
     start: Path,
     recognisers: Sequence[str] = ("sface", "dlib"),
+    data_card: Path | None = None,
     report: Report = silent,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
     stop_after_minutes: float = math.inf,
@@ -215,15 +217,17 @@ def train_purifier(
 
     Raises ``InputError`` for a folder with too few faces, ``PriorError`` and ``EmbedderError`` for
     what cannot be loaded, ``SettingError`` where the run in ``out`` began with other settings
-    (``steps`` alone may change) or the prior's size is not the views'.
+    (``steps``, ``minutes`` and ``precision`` may change) or the prior's size is not the views'.
+    ``data_card`` is a TOML file with the terms of the photographs; without one, ``DATA.toml`` in ``data`` is read.
     """
+    stated = DataCard.of(data_card, data)
     prior = load_prior(start)
     if prior.shape[-1] != settings.size:
         raise SettingError(f"restores {prior.shape[-1]} pixels, not {settings.size}", start, f"set size={prior.shape[-1]}")
     embedders = [_loaded(spec) for spec in recognisers]
     if not embedders:
         raise SettingError("a purifier is trained against at least one recogniser")
-    batches = WideBatches(wide_crops(data, out), settings)
+    batches = WideBatches(wide_crops(data, out, report), settings)
     if len(batches.held_out) < 2:
         count = len(batches.train) + len(batches.held_out)
         raise InputError(f"{many(count, 'face is', 'faces are')} too few to hold two of them out", data, "use eight or more")
@@ -231,29 +235,30 @@ def train_purifier(
     run = Run(task, out)
     faces = split_in_words(batches.train, batches.held_out)
     names = [embedder.name for embedder in embedders]
-    report(Progress(run.step, task.total, f"{faces}, against {', '.join(names)}, on {task.hardware}"))
+    report(Progress(run.step, task.total, f"{faces}, against {', '.join(names)}, on {task.hardware}; {stated}"))
     held_out = finish(run, report, checkpoint_minutes=checkpoint_minutes, stop_after_minutes=stop_after_minutes)
     folder = out / f"purifier-{run.step:06d}"
     if not folder.exists():
         with task.average.applied():
-            save_prior(prior, folder, card=_card(run, start, faces, names, held_out))
+            save_prior(prior, folder, card=_card(run, start, faces, names, stated, held_out))
     return folder
 
 
 def _card(
-    run: Run[PurifierTask], start: Path, faces: str, names: Sequence[str], held_out: Mapping[str, float]
+    run: Run[PurifierTask], start: Path, faces: str, names: Sequence[str], data: DataCard, held_out: Mapping[str, float]
 ) -> dict[str, object]:
     settings, begun = run.task.settings, read_card(start)
     about = {
+        "name": f"{begun['name']}, purifier",
         "what": f"a prior of aligned faces trained for one evaluation at sigma {settings.sigma:g} on the block mean of scale "
         f"{settings.scale}, against attacks through itself; images in [-1, 1]; at other noise levels it is not meant to be used",
         "start": {"name": begun["name"], "sha256": prior_hash(start)},
         "recognisers": list(names),
-        "data": f"{faces}; photographs of faces, aligned to the template",
+        "data": f"{faces}; {data.what}, aligned to the template",
         "attacked": run.step * settings.attacked,
     }
     figures = {"held_out": {name: round(value, 4) for name, value in held_out.items()}}
-    return card(f"{begun['name']}, purifier", about, settings, run.seconds, figures, _LIMITS)
+    return card(about, data.begun_from(begun), settings, run.seconds, figures, _LIMITS)
 
 
 def _loaded(spec: str) -> TorchEmbedder:

@@ -30,7 +30,7 @@ from facesieve.recognition.facenet import SIDE, FaceNet
 from facesieve.recognition.facenet_file import read_card, read_state, save_facenet
 from facesieve.rows import Rows
 from facesieve.train.batches import Batch, Batches, ClassifyingBatches, DistillingBatches, Indices
-from facesieve.train.cards import card
+from facesieve.train.cards import DataCard, card
 from facesieve.train.checkpoints import append_row
 from facesieve.train.loop import CHECKPOINT_MINUTES, Run, Task, in_words, thinned, warm_up
 from facesieve.train.settings import Classifying, Distilling, RecogniserTraining
@@ -190,16 +190,19 @@ def distil(
     *,
     also: tuple[Path, Path] | None = None,
     start: Path | None = None,
+    data_card: Path | None = None,
     report: Report = silent,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
 ) -> Path:
     """FaceNet that learned a teacher's embedding on a folder of faces; returns its folder.
 
     ``also`` is a manifest and its source, whose training images are added, without their labels.
+    ``data_card`` is a TOML file with the terms of the photographs; without one, ``DATA.toml`` beside them is read.
     Raises ``InputError`` for a folder without faces, ``EmbedderError`` for an unknown teacher.
     """
+    stated = DataCard.of(data_card, unlabelled, *([] if also is None else [also[1]]))
     master = load_embedder(teacher)
-    crops = unlabelled_crops(unlabelled, out, SIDE)
+    crops = unlabelled_crops(unlabelled, out, SIDE, report)
     if also is not None:
         crops = np.concatenate([crops, labelled_crops(*also, out)[0].images])
     report(Progress(0, 1, f"{len(crops)} faces; embedding them with {master.name} ..."))
@@ -208,10 +211,10 @@ def distil(
         new_network(None, settings, start), DistillingBatches(crops, rows, settings), settings, master.dimensions
     )
     run = Run(task, out)
-    report(Progress(run.step, task.total, f"on {task.hardware}"))
+    report(Progress(run.step, task.total, f"on {task.hardware}; {stated}"))
     network = train(run, report=report, checkpoint_minutes=checkpoint_minutes)
     data = {"teacher": master.name, "faces": len(crops), "start": _named(start)}
-    return _finished(network, run, f"facenet-distilled-{master.name}", data)
+    return _finished(network, run, f"facenet-distilled-{master.name}", data, stated, start)
 
 
 def classify(
@@ -222,14 +225,16 @@ def classify(
     *,
     start: Path | None = None,
     teacher: str | None = None,
+    data_card: Path | None = None,
     report: Report = silent,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
 ) -> tuple[Path, Estimate]:
     """FaceNet as a closed-set classifier of a manifest's people: its folder, and top-1 on the test images.
 
-    Raises ``InputError`` for data that does not fit the manifest, ``EmbedderError`` for a start or
-    teacher that cannot be used, ``SettingError`` where the run in ``out`` began with other settings.
+    ``data_card`` as of ``distil``. Raises ``InputError`` for data that does not fit the manifest, ``EmbedderError`` for a
+    start or teacher that cannot be used, ``SettingError`` where the run in ``out`` began with other settings.
     """
+    stated = DataCard.of(data_card, source)
     trained, test = labelled_crops(manifest, source, out)
     master = None if teacher is None else load_embedder(teacher)
     rows = None if master is None else teacher_rows(master, trained.images, out / f"rows-{master.name}.npy")
@@ -240,7 +245,7 @@ def classify(
     counts = (
         f"{len(batches.train)} images of {len(trained.people)} people, {len(batches.validation)} held out, {len(test)} to test"
     )
-    report(Progress(run.step, task.total, f"{counts}, on {task.hardware}"))
+    report(Progress(run.step, task.total, f"{counts}, on {task.hardware}; {stated}"))
     if start is not None and run.step == 0:
         begin_at_class_means(network, trained, batches.train, size=batches.size(0))
         top1 = task.measure(0)[TOP1]  # kept as the best so far, where it is at full size: training need not improve it
@@ -252,7 +257,7 @@ def classify(
     teacher = None if master is None else master.name
     data = {"manifest": manifest.name, "images": len(trained), "start": _named(start), "teacher": teacher}
     data |= {"held_out_top1": round(task.best, 4), **figures}
-    return _finished(network, run, f"facenet-{len(trained.people)}", data), estimate
+    return _finished(network, run, f"facenet-{len(trained.people)}", data, stated, start), estimate
 
 
 def _tested(network: FaceNet, test: LabelledCrops) -> tuple[Estimate, dict[str, Any]]:
@@ -291,10 +296,15 @@ def _named(start: Path | None) -> str | None:
     return None if start is None else str(read_card(start)["name"]) if start.is_dir() else start.name
 
 
-def _finished(network: FaceNet, run: Run[RecogniserTask], name: str, data: Mapping[str, Any]) -> Path:
+def _finished(
+    network: FaceNet, run: Run[RecogniserTask], name: str, data: Mapping[str, Any], stated: DataCard, start: Path | None
+) -> Path:
+    if start is not None:  # a published file has no card: its terms are not stated
+        stated = stated.begun_from(read_card(start) if start.is_dir() else {})
     what = "FaceNet, Inception-ResNet-v1, for faces aligned to the template of facesieve.faces; RGB in [0, 1]"
+    about = {"name": name, "what": what, **data, "data": f"{stated.what}, aligned"}
     limits = "it was not checked that it treats groups of people alike"
-    save_facenet(network, run.out / FINISHED, card(name, {"what": what, **data}, run.task.settings, run.seconds, {}, limits))
+    save_facenet(network, run.out / FINISHED, card(about, stated, run.task.settings, run.seconds, {}, limits))
     return run.out / FINISHED
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,12 +16,19 @@ class Training(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    before: ClassVar[dict[str, Any]] = {}  # what runs did that began before there was a setting
+
 
 Settings = TypeVar("Settings", bound=Training)
+
+# Of training in all, over every call: where it is set, the learning rate and the end follow it, and not the images or steps.
+Minutes = Annotated[float | None, Field(None, gt=0)]
 
 
 class PriorTraining(Training):
     """A face prior from random weights."""
+
+    before = {"views": False}
 
     size: int = 128
     patch: int = 2  # pixels folded into channels: a quarter of the cost at 2
@@ -34,10 +41,13 @@ class PriorTraining(Training):
     warmup_steps: int = 100
     decay_fraction: float = Field(0.3, ge=0, le=1)
     ema_decay: float = Field(0.998, gt=0, lt=1)
-    max_zoom: float = Field(1.25, ge=1)  # half of the crops are cut up to this much tighter
+    views: bool = True  # mirrored, turned, moved, zoomed, and as other cameras would have them; without: as max_zoom says
+    max_zoom: float = Field(1.25, ge=1)  # without views: mirrored, and half of the crops cut up to this much tighter
     log_sigma_mean: float = -0.4
     log_sigma_std: float = 1.4
     uniform_time_fraction: float = 0.15  # the rest of the noise levels: uniform over the steps
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the network's products while training
+    minutes: Minutes = None
     held_out: int = 256
     seed: int = 0
 
@@ -108,6 +118,7 @@ class PurifierTraining(Training):
     pixel_weight: float = Field(1.0, ge=0)
     other_views: bool = False  # the rows to reach are those of other views of the faces behind the purifier
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the networks' products while training
+    minutes: Minutes = None
     held_out: int = Field(512, gt=0)  # faces that are never trained on; they are the crowd
     measured: int = Field(32, gt=0)  # of those, for the held-out figures
     seed: int = 0

@@ -50,6 +50,11 @@ def wide_view(crop: Photo, size: int, rng: np.random.Generator | None = None) ->
     return np.ascontiguousarray(view[:, ::-1] if mirrored else view)
 
 
+def varied(crop: Photo, size: int, rng: np.random.Generator) -> Photo:
+    """A training view (size, size, 3) of a wide crop: most moved and as another camera would have it, the rest as it is."""
+    return by_camera(wide_view(crop, size, rng), rng) if rng.random() < 0.7 else wide_view(crop, size)
+
+
 def by_camera(view: Photo, rng: np.random.Generator) -> Photo:
     """A view as another camera would have it: with few pixels, coded as JPEG, lit differently; each sometimes."""
     side = view.shape[0]
