@@ -41,6 +41,7 @@ from facesieve.purify import preset
 from facesieve.recognition.sface import load_sface
 from facesieve.report.targets import Target, keep_targets
 from facesieve.shield import Shield
+from facesieve.specs import DEFAULT_PRESET
 
 HERE = Path(__file__).parent.parent
 FACES = 100_000_000
@@ -225,7 +226,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=6)
     parser.add_argument("--faces", type=int, default=16, help="in each shard")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--preset", default="fast")
+    parser.add_argument("--preset", default=DEFAULT_PRESET)
     parser.add_argument("--core-hour", type=float, default=0.04, help="assumed price, USD")
     parser.add_argument("--results", type=Path, default=HERE / "docs" / "results")
     args = parser.parse_args()

@@ -1,6 +1,6 @@
 """Purify the sample photographs and draw what happened: `make demo`.
 
-The photographs are purified with the fast preset, as `facesieve purify` would; beside it the
+The photographs are purified with the default preset, as `facesieve purify` would; beside it the
 published two stages are run on the same faces, so that one picture shows both.
 """
 
@@ -28,23 +28,24 @@ def main() -> None:
 
     args.output.mkdir(parents=True, exist_ok=True)
     print("loading the detector and the prior ...")
-    fast = load_shield("fast")
-    crops = np.concatenate([restored(fast, path, args.output) for path in sorted(SAMPLES.glob("*.jpg"))[: args.photos]])
+    shield = load_shield()
+    name = shield.card.name
+    crops = np.concatenate([restored(shield, path, args.output) for path in sorted(SAMPLES.glob("*.jpg"))[: args.photos]])
 
     begun = time.perf_counter()
-    quick = fast.runtime.purify(crops, range(len(crops)))
+    quick = shield.runtime.purify(crops, range(len(crops)))
     per_face = (time.perf_counter() - begun) / len(crops)
-    print(f"fast: {per_face:.2f} s a face, {fast.card.evaluations} evaluations of the prior, on {fast.card.ran_on}")
+    print(f"{name}: {per_face:.2f} s a face, evaluations of the prior: {shield.card.evaluations}, on {shield.card.ran_on}")
     print("now the published two stages on the same faces; this takes a minute or two ...")
-    paper = fast.with_preset(preset("paper").changed(steps=args.paper_steps))
+    paper = shield.with_preset(preset("paper").changed(steps=args.paper_steps))
     begun = time.perf_counter()
     published = paper.runtime.purify(crops, range(len(crops)))
     paper_face = (time.perf_counter() - begun) / len(crops)
     print(f"paper: {paper_face:.2f} s a face, {paper.card.evaluations} evaluations")
-    print(f"fast is {paper_face / per_face:.0f} times faster")
+    print(f"{name} is {paper_face / per_face:.0f} times faster")
 
     shown = columns(crops, published)
-    shown += [Column(f"fast: {c.title}", c.images) for c in columns(crops, quick)[2:]]
+    shown += [Column(f"{name}: {c.title}", c.images) for c in columns(crops, quick)[2:]]
     picture = args.output / "stages.png"
     write_photo(picture, sheet(shown))
     print(f"\nthe restored photographs are in {args.output}")

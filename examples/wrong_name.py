@@ -52,7 +52,7 @@ def main() -> None:
     if folder.exists():
         shutil.rmtree(folder)  # the demo's own, from its last run
 
-    embedder, shield = load_sface(), load_shield("fast")
+    embedder, shield = load_sface(), load_shield()
     bare = Identifier(embedder)
     gallery = create_gallery(str(folder), embedder=embedder.name, dimensions=embedder.dimensions)
     for person, files in ENROLLED.items():

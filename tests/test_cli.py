@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from facesieve.images import read_photo, write_photo
+from facesieve.specs import DEFAULT_PRESET
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def test_purify_a_folder(facesieve, photos, tmp_path, sample_paths):
     done = facesieve("purify", photos, "-o", tmp_path / "out", "--steps", 2, "--grid")
     assert done.code == 0, done.err
     assert "2 photographs, 2 faces purified" in done.out
-    assert "fast on cpu" in done.out
+    assert f"{DEFAULT_PRESET} on cpu" in done.out
     stems = [path.stem for path in sample_paths[:2]]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
         ["grid.png", *(f"{s}.png" for s in stems), *(f"{s}.face1.json" for s in stems)]
@@ -65,7 +66,7 @@ def test_one_bad_file_is_reported_last_and_stops_nothing(facesieve, photos, tmp_
     ("arguments", "message"),
     [
         (["missing.jpg"], "missing.jpg: no such file or folder"),
-        (["PHOTO", "--preset", "best"], "unknown preset 'best'; there are fast, fast-fused"),
+        (["PHOTO", "--preset", "best"], "unknown preset 'best'; there are robust, fused"),
         (["PHOTO", "--scale", "3"], "cannot be cut into blocks of 3"),
         (["PHOTO", "--eta", "2"], "eta 2.0 must be between 0 and 1"),
         (["PHOTO", "--precision", "fp8"], "precision 'fp8' is not one of auto, fp32, bf16"),
@@ -168,10 +169,10 @@ def test_the_old_name_of_choose_scale_still_works_and_says_the_new_one(facesieve
 def test_presets(facesieve):
     table = facesieve("presets")
     assert table.code == 0
-    for name in ("fast", "fast-fused", "tuned", "robust", "fused", "paper", "stage1", "stage2"):
+    for name in ("robust", "fused", "paper", "stage1", "stage2"):
         assert name in table.out
     data = json.loads(facesieve("presets", "--json").out)
-    assert [preset["name"] for preset in data] == ["fast", "fast-fused", "tuned", "robust", "fused", "paper", "stage1", "stage2"]
+    assert [preset["name"] for preset in data] == ["robust", "fused", "paper", "stage1", "stage2"]
 
 
 def test_info(facesieve):
@@ -185,7 +186,6 @@ def test_info(facesieve):
         "cuda",
         "path",
         "runtime",
-        "prior",
         "prior",
         "prior",
     ]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from facesieve.images import write_photo
+from facesieve.specs import DEFAULT_PRESET
 
 
 @pytest.fixture
@@ -46,14 +47,14 @@ def test_enrol_list_identify_verify_remove(facesieve, gallery, probe):
     assert {entry["person"]: entry["templates"] for entry in listed["people"]} == {
         "biden": {"raw": 1}, "collins": {"raw": 1}, "hopper": {"raw": 1}, "obama": {"raw": 2},
     }  # fmt: skip
-    for shield in ("none", "fast"):
+    for shield in ("none", DEFAULT_PRESET):
         done = facesieve("identify", probe, "--gallery", gallery, "--shield", shield, "--seed", 1, "--json")
         assert done.code == 0, done.err
         ((found,),) = json.loads(done.out).values()
         assert found["matches"][0]["person"] == "obama"
         assert (found["unshielded"] is None) == (shield == "none")
         assert found["templates"] == "raw"
-        assert ("nobody has templates behind this shield" in done.err) == (shield == "fast")
+        assert ("nobody has templates behind this shield" in done.err) == (shield == DEFAULT_PRESET)
     assert facesieve("verify", probe, "--person", "obama", "--gallery", gallery, "--shield", "none", "--threshold", 0.4).code == 0
     assert (
         facesieve("verify", probe, "--person", "hopper", "--gallery", gallery, "--shield", "none", "--threshold", 0.4).code == 1
@@ -110,7 +111,7 @@ def test_both_kinds_of_templates_are_made_and_those_of_the_shield_are_searched(f
     assert "2 templates from 1 photograph" in done.out
     (entry,) = json.loads(facesieve("gallery", "list", "--gallery", folder, "--json").out)["people"]
     (label,) = entry["templates"].keys() - {"raw"}
-    assert label.startswith("fast-")
+    assert label.startswith(f"{DEFAULT_PRESET}-")
     assert entry["templates"] == {"raw": 1, label: 1}
     done = facesieve("identify", photo, "--gallery", folder, "--seed", 3, "--json")
     ((found,),) = json.loads(done.out).values()
@@ -140,7 +141,7 @@ def test_one_person_without_templates_behind_the_shield_is_a_line_on_standard_er
     for command in (("identify", probe), ("verify", probe, "--person", "Obama", "--threshold", -1)):
         done = facesieve(*command, "--gallery", folder, "--json")
         (line,) = done.err.strip().splitlines()
-        assert line.startswith(f"{folder}: Ada has no templates behind this shield (fast-")
+        assert line.startswith(f"{folder}: Ada has no templates behind this shield ({DEFAULT_PRESET}-")
         assert "gallery remove" in line
         assert '"templates": "raw"' in done.out
 

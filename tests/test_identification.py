@@ -19,7 +19,7 @@ ENROLLED = {"Biden": ["biden-1.jpg"], "Collins": ["collins-1.jpg"], "Hopper": ["
 
 @pytest.fixture(scope="module")
 def shield():
-    return load_shield("fast")
+    return load_shield("robust")
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_templates_of_both_kinds_carry_their_labels(guard, photos, restored):
     made = stacked([guard.templates(photos[name], restored(name, 1), "both") for name in ("obama-1.jpg", "obama-2.jpg")])
     assert set(made) == {RAW, guard.purifier}
     assert all(rows.shape == (2, 128) for rows in made.values())
-    assert guard.purifier.startswith("fast-")
+    assert guard.purifier.startswith("robust-")
 
 
 def test_purified_templates_are_no_use_behind_another_shield(tmp_path, guard, bare, photos, restored):
@@ -211,13 +211,13 @@ def test_where_one_person_lacks_them_the_raw_ones_of_all_are_searched(both, guar
 
 
 def test_after_new_weights_or_another_preset_the_raw_templates_still_work(both, guard, photos, restored):
-    renewed = Identifier(guard.embedder, "fast-of-new-weights")
+    renewed = Identifier(guard.embedder, "robust-of-new-weights")
     before, after = photos["obama-2.jpg"], restored("obama-2.jpg")
     both.calibrate(Calibration(0.3, 0.01, guard.purifier, 100))
     (found,) = renewed.identify(both, before, after)
     assert (found.templates, found.matches[0].person, found.threshold) == (RAW, "Obama", None)
     assert renewed.verify(both, "Obama", before, after).templates == RAW
-    assert renewed.shortfall(both) == "nobody has templates behind this shield (fast-of-new-weights), so raw ones are searched"
+    assert renewed.shortfall(both) == "nobody has templates behind this shield (robust-of-new-weights), so raw ones are searched"
     assert guard.identify(both, before, after)[0].threshold == 0.3  # the shield of before finds what it had
 
 
@@ -237,14 +237,14 @@ def test_a_person_of_purified_templates_alone_cannot_be_missed_in_silence(both, 
     both.enrol("Raw", bare.templates(photos["obama-3.jpg"]))
     both.enrol("Purified", guard.templates(photos["obama-3.jpg"], restored("obama-3.jpg", 1), "purified"))
     for act in (guard.identify, lambda store, *faces: guard.verify(store, "Purified", *faces)):
-        with pytest.raises(GalleryError, match=r"Purified has templates of fast-\w+ only, and those of raw are searched"):
+        with pytest.raises(GalleryError, match=r"Purified has templates of robust-\w+ only, and those of raw are searched"):
             act(both, photos["obama-2.jpg"], restored("obama-2.jpg"))
 
 
 def test_labels_tell_settings_apart(shield):
     other = load_shield(shield.runtime.preset.changed(steps=4))
     assert other.card.label != shield.card.label
-    assert load_shield("fast").card.label == shield.card.label
+    assert load_shield("robust").card.label == shield.card.label
 
 
 def test_another_embedder_is_refused(gallery, photos):

@@ -12,6 +12,7 @@ from facesieve.errors import SettingError
 from facesieve.noise import seeded_noise
 from facesieve.operators import Grey, MeanPool, grey_mean_pool
 from facesieve.purify import PRESETS, Preset, Purifier, Restoration, RestorationStage
+from facesieve.specs import DEFAULT_PRESET
 
 SMALL = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -38,12 +39,11 @@ def test_paper_is_the_published_setting():
         assert stage.sigmas()[-2] == pytest.approx((1 / 0.9999 - 1) ** 0.5, rel=1e-6)  # t = 0
 
 
-@pytest.mark.parametrize(("name", "operator"), [("fast", MeanPool(2)), ("fast-fused", grey_mean_pool(2))])
-def test_fast_needs_at_most_eight_evaluations_and_no_pure_noise(name, operator):
-    (restoration,) = purify.preset(name).restorations
-    assert restoration.evaluations <= 8
+def test_the_default_needs_one_evaluation_and_no_pure_noise():
+    (restoration,) = purify.preset(DEFAULT_PRESET).restorations
+    assert restoration.evaluations == 1
     assert restoration.start_sigma is not None
-    assert restoration.operator == operator
+    assert restoration.operator == MeanPool(2)
 
 
 def test_presets_are_data():
@@ -86,7 +86,7 @@ def test_a_scale_for_a_preset_without_one_is_refused():
 
 
 def test_an_unknown_preset_is_refused():
-    with pytest.raises(SettingError, match="unknown preset 'best'; there are fast, fast-fused, tuned, robust, fused, paper"):
+    with pytest.raises(SettingError, match="unknown preset 'best'; there are robust, fused, paper"):
         purify.preset("best")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from facesieve.faces import Detector, Face, FaceCrops
 from facesieve.images import Photo
 from facesieve.runtime import RUNTIMES, PurifierCard, Runtime
+from facesieve.specs import DEFAULT_PRESET
 
 if TYPE_CHECKING:
     from facesieve.purify import Preset, Purifier
@@ -69,7 +70,7 @@ class Shield:
 
 
 def load_shield(
-    preset: str | Preset = "fast",
+    preset: str | Preset = DEFAULT_PRESET,
     *,
     prior: Path | str | None = None,
     device: str = "auto",

@@ -86,13 +86,13 @@ class DeadlyDetector(Detector):
 
 @dataclass(frozen=True)
 class QuickRecipe:
-    """The fast preset with the exact denoiser of white noise: everything real but the network."""
+    """The robust preset with the exact denoiser of white noise: everything real but the network."""
 
     deadly: bool = False
     device: str = "auto"
 
     def load(self):
-        chosen = preset("fast").changed(steps=1, samples=1)
+        chosen = preset("robust").changed(steps=1, samples=1)
         shield = Shield(TorchRuntime(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32")))
         return replace(shield, detector=DeadlyDetector()) if self.deadly else shield
 

@@ -22,7 +22,7 @@ from shard_making import BAD, noise, read_tar, shard, small, write_parquet, writ
 
 pytestmark = pytest.mark.ray
 
-REAL = Recipe(preset("fast").changed(steps=1))
+REAL = Recipe(preset("robust").changed(steps=1))
 ALIGNED = Options(aligned=True, seed=3)
 
 
@@ -112,7 +112,7 @@ def test_the_service_answers_on_ray_as_it_does_alone(sample_paths):
     from facesieve.service.ray_serve import deployed
 
     photos = [small(path, 240) for path in sample_paths[:3]]
-    shield = load_shield("fast")
+    shield = load_shield("robust")
     settings = Settings(port=free_port(), allow_seeds=True)
     with deployed(settings, "auto"):
         ready = httpx.get(f"http://127.0.0.1:{settings.port}/readyz", timeout=60)

@@ -121,7 +121,7 @@ def folder(tmp_path, sample_paths):
 def test_indicators_of_real_photographs(folder):
     samples = read_samples(folder, None, 128)
     said = []
-    choice = choose_scale(samples, load_runtime(preset("fast")), load_sface(), scales=(2, 8), report=said.append)
+    choice = choose_scale(samples, load_runtime(preset("robust")), load_sface(), scales=(2, 8), report=said.append)
     gentle, harsh = choice.indicators
     assert choice.unprotected == (1.0, 1.0)
     assert gentle.recovery is None  # nothing was attacked
@@ -166,8 +166,8 @@ def test_the_command_leaves_a_profile_that_purify_takes(folder, tmp_path, facesi
     ("text", "said"),
     [
         ('preset = "fats"\n', "unknown preset 'fats'"),
-        ('preset = "fast"\n[settings]\nscal = 2\n', "no setting scal"),
-        ('preset = "fast"\nscale = 2\n', "not scale"),
+        ('preset = "robust"\n[settings]\nscal = 2\n', "no setting scal"),
+        ('preset = "robust"\nscale = 2\n', "not scale"),
         ("scale", "not a TOML file"),
     ],
 )

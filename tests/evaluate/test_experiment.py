@@ -19,7 +19,9 @@ def read(tmp_path, text):
 
 
 def test_every_eps_is_an_attack_and_every_combination_of_a_sweep_a_defence(tmp_path):
-    text = DATA + '[[attacks]]\neps = [0.5, 8]\n[[defences]]\npreset = "fast"\nsweep = { scale = [2, 4], sigma_y = [0.0, 0.5] }\n'
+    text = (
+        DATA + '[[attacks]]\neps = [0.5, 8]\n[[defences]]\npreset = "robust"\nsweep = { scale = [2, 4], sigma_y = [0.0, 0.5] }\n'
+    )
     experiment = read(tmp_path, text)
     assert [(a.name, a.eps) for a in experiment.all_attacks()] == [("pgd, eps 0.5/255", 0.5), ("pgd, eps 8/255", 8)]
     assert [d.settings for d in experiment.all_defences()] == [
@@ -44,10 +46,10 @@ def test_the_defaults_are_the_published_attack(tmp_path):
         (DATA + '[run]\nmeasures = ["luck"]\n', "run.measures.1"),
         (DATA + "[[attacks]]\neps = -1\n", "attacks.1.eps"),
         (DATA + "[[defences]]\n", "either preset or baseline"),
-        (DATA + '[[defences]]\npreset = "fast"\nbaseline = "jpeg"\n', "either preset or baseline"),
-        (DATA + '[[defences]]\npreset = "fast"\n' * 2, "'fast' is taken"),
-        (DATA + '[[defences]]\npreset = "fast"\nname = "none"\n', "'none' is taken"),
-        (DATA + '[[defences]]\npreset = "fast"\nattacks = ["fgsm"]\n', "no attack 'fgsm'"),
+        (DATA + '[[defences]]\npreset = "robust"\nbaseline = "jpeg"\n', "either preset or baseline"),
+        (DATA + '[[defences]]\npreset = "robust"\n' * 2, "'robust' is taken"),
+        (DATA + '[[defences]]\npreset = "robust"\nname = "none"\n', "'none' is taken"),
+        (DATA + '[[defences]]\npreset = "robust"\nattacks = ["fgsm"]\n', "no attack 'fgsm'"),
         ("[data]\npeople = 0\n", "data.people"),
         ("[run]\n", "data"),
         ("[data\n", "not a TOML file"),
@@ -64,7 +66,7 @@ def test_a_mistake_gets_one_line_that_names_file_and_place(tmp_path, text, said)
 
 def test_the_names_of_the_release_before_are_read_and_the_new_ones_are_told(tmp_path):
     old = DATA + (
-        '[[attacks]]\non = { embedder = "sface" }\n[[defences]]\npreset = "fast"\nsteps_too = true\n[run]\naveraged = 3\n'
+        '[[attacks]]\non = { embedder = "sface" }\n[[defences]]\npreset = "robust"\nsteps_too = true\n[run]\naveraged = 3\n'
     )
     path, said = tmp_path / "e.toml", []
     path.write_text(old)

@@ -40,7 +40,7 @@ iterations = 5
 objective = "margin"
 
 [[defences]]
-preset = "fast"
+preset = "robust"
 settings = { steps = 1, samples = 1 }
 
 [[defences]]
@@ -93,13 +93,13 @@ def test_every_combination_is_there_and_the_attack_and_the_defences_did_somethin
     out, report, lines = done
     names = {(c.attack, c.quantisation, c.defence, c.point) for c in report.cells}
     for attack, quantisation in ((NONE, "uint8"), (ATTACK, "float"), (ATTACK, "uint8")):
-        for defence, point in ((NONE, ""), ("fast", ""), ("stage2", "grey"), ("stage2", ""), ("jpeg", "")):
+        for defence, point in ((NONE, ""), ("robust", ""), ("stage2", "grey"), ("stage2", ""), ("jpeg", "")):
             assert (attack, quantisation, defence, point) in names
     assert len(names) == len(report.cells) == 15
     by_name = {(row.attack, row.quantisation, row.defence): row for row in tables_of(report).rows}
     assert by_name[NONE, "uint8", NONE].accuracy.value == 1
     assert by_name[ATTACK, "float", NONE].accuracy.value < 0.5
-    assert by_name[ATTACK, "float", "fast"].accuracy.n == 8
+    assert by_name[ATTACK, "float", "robust"].accuracy.n == 8
     assert by_name[ATTACK, "float", "stage2"].accuracy.n == 4
     assert load_record(out) == report
     assert report.complete
@@ -288,7 +288,7 @@ ADAPTIVE = {
     "recogniser": {"templates": 3},
     "attacks": [{"eps": 8, "iterations": 3, "objective": "margin", "quantisation": ["float"], "probes": 4}],
     "defences": [
-        {"preset": "tuned", "settings": {"samples": 1}},
+        {"preset": "robust"},
         {"baseline": "jpeg", "settings": {"quality": 60}, "probes": 3},
     ],
 }
@@ -308,7 +308,7 @@ def seen(source, tmp_path_factory):
 def test_an_adaptive_attack_crafts_a_set_for_each_defence(seen):
     root, runs = seen
     names = [record.name for record in runs["adaptive"].attacks]
-    assert names == [ATTACK, f"{ATTACK}, through tuned", f"{ATTACK}, through jpeg"]
+    assert names == [ATTACK, f"{ATTACK}, through robust", f"{ATTACK}, through jpeg"]
     assert [record.still for record in runs["adaptive"].attacks] == [0, 0, 0]
     sets = {path.name: np.load(path / "float.npy") for path in (root / "adaptive" / "adversarial").iterdir()}
     assert sorted(len(images) for images in sets.values()) == [3, 4, 4]
@@ -317,7 +317,7 @@ def test_an_adaptive_attack_crafts_a_set_for_each_defence(seen):
         cell = runs[name].cell(attack, "uint8" if attack == NONE else "float", defence)
         return np.mean(np.array(cell.genuine) - np.array(cell.impostor))
 
-    assert margin("adaptive", ATTACK, "tuned") < margin("oblivious", ATTACK, "tuned") - 0.02
+    assert margin("adaptive", ATTACK, "robust") < margin("oblivious", ATTACK, "robust") - 0.02
     # the identity's gradient gets through JPEG, which gives none of its own
     assert margin("adaptive", ATTACK, "jpeg") < margin("adaptive", NONE, "jpeg") - 0.1
     assert not np.array_equal(sets["pgd--eps-8-255--through-jpeg"], sets["pgd--eps-8-255"][:3])
@@ -328,7 +328,7 @@ def test_that_it_did_not_average_over_the_noise_is_said_until_it_does(seen, sour
     root, runs = seen
     assert any("none saw a defence" in line for line in checks(tables_of(runs["oblivious"])))
     [said] = [line for line in checks(tables_of(runs["adaptive"])) if "did not average" in line]
-    assert said.startswith("tuned draw")
+    assert said.startswith("robust draw")
     more = evaluate(adaptive("adaptive", eot_samples=2), source, root / "eot", cache=root / "cache")
     assert not any("average" in line or "none saw" in line for line in checks(tables_of(more)))
 

@@ -80,7 +80,7 @@ def test_an_extension_that_cannot_be_imported_is_a_line(extension, monkeypatch):
     monkeypatch.setenv("FACESIEVE_EXTENSIONS", "blocks, nowhere")
     for _ in range(2):
         with pytest.raises(SettingError, match=r"^FACESIEVE_EXTENSIONS: nowhere cannot be imported"):
-            load_shield("fast", runtime="blocks")
+            load_shield("robust", runtime="blocks")
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
@@ -97,13 +97,13 @@ def test_what_lies_elsewhere_is_loaded_by_its_dotted_name_and_never_looked_up_by
 @pytest.fixture
 def profile(tmp_path, elsewhere):
     path = tmp_path / "profile.toml"
-    path.write_text('preset = "fast"\n[settings]\noperator = "column_mean:ColumnMean"\nsamples = 1\n')
+    path.write_text('preset = "robust"\n[settings]\noperator = "column_mean:ColumnMean"\nsamples = 1\n')
     return path
 
 
 def test_an_operator(profile, tmp_path, sample_paths, facesieve):
     shield = load_shield(str(profile))
-    assert shield.card.label != load_shield("fast").card.label
+    assert shield.card.label != load_shield("robust").card.label
     before = shield.cut(read_photo(sample_paths[0]))
     titles = [column.title for column in columns(before.crops, shield.runtime.purify(before.crops, before.seeds(1)))]
     assert titles == ["input", "mean of 2 pixels of a column", "restoration", "difference x 8"]
@@ -216,12 +216,12 @@ def unit(rows):
 def test_a_gallery_searches_exactly(memory):
     rng = np.random.default_rng(0)
     people = {
-        f"person {n}": {RAW: unit(rng.standard_normal((3, 16))), "fast": unit(rng.standard_normal((1, 16)))} for n in range(40)
+        f"person {n}": {RAW: unit(rng.standard_normal((3, 16))), "robust": unit(rng.standard_normal((1, 16)))} for n in range(40)
     }
     memory.enrol_all(people)
     probes = unit(rng.standard_normal((5, 16)))
-    for probe, found in zip(probes, memory.search(probes, kind="fast", count=4), strict=True):
-        best = {p: float((templates["fast"] @ probe).max()) for p, templates in people.items()}
+    for probe, found in zip(probes, memory.search(probes, kind="robust", count=4), strict=True):
+        best = {p: float((templates["robust"] @ probe).max()) for p, templates in people.items()}
         wanted = sorted(best, key=lambda person: -best[person])[:4]
         assert [match.person for match in found] == wanted
     assert [t.person for t in memory.export()] == sorted(p for p in people for _ in range(4))
@@ -300,9 +300,9 @@ def test_without_it_its_checkpoints_are_not_known_and_with_it_a_message_names_it
 
 def test_a_runtime(added, sample_photo):
     added(RUNTIMES)
-    shield = load_shield("fast", runtime="blocks")
+    shield = load_shield("robust", runtime="blocks")
     before = shield.cut(sample_photo)
-    assert (before.size, shield.card.name) == (64, "fast")
+    assert (before.size, shield.card.name) == (64, "robust")
     after = shield.restore(before)
     assert np.unique(after.crops[0, 0, :4, :4]).size == 1
     assert not np.array_equal(after.paste(), sample_photo)
@@ -323,11 +323,11 @@ def a_runtime_elsewhere(monkeypatch):
 
 @pytest.mark.usefixtures("a_runtime_elsewhere")
 def test_a_runtime_by_its_dotted_name():
-    assert load_shield("fast", runtime="blocks:load").card.ran_on == "NumPy"
+    assert load_shield("robust", runtime="blocks:load").card.ran_on == "NumPy"
     with pytest.raises(SettingError, match="cannot be imported"):
-        load_shield("fast", runtime="blocks:nothing")
+        load_shield("robust", runtime="blocks:nothing")
     with pytest.raises(SettingError, match="there are torch"):
-        load_shield("fast", runtime="onnx")
+        load_shield("robust", runtime="onnx")
 
 
 @pytest.mark.usefixtures("a_runtime_elsewhere")
@@ -336,15 +336,15 @@ def test_a_runtime_by_the_command_line_and_the_services_settings(monkeypatch, sa
     monkeypatch.setattr("sys.argv", call)
     with pytest.raises(SystemExit) as end:
         main()
-    assert (end.value.code, "fast on NumPy" in capsys.readouterr().out) == (0, True)
+    assert (end.value.code, "robust on NumPy" in capsys.readouterr().out) == (0, True)
     assert shield_of(Settings(runtime="blocks:load")).card.ran_on == "NumPy"
 
 
 @pytest.mark.usefixtures("a_runtime_elsewhere")
 def test_another_runtime_has_no_gradients_and_takes_no_other_preset():
-    shield = load_shield("fast", runtime="blocks:load")
+    shield = load_shield("robust", runtime="blocks:load")
     for needs_torch in (lambda: shield.purifier, lambda: shield.with_preset(preset("paper"))):
-        with pytest.raises(SettingError, match=r"^shield fast: its runtime, on NumPy, has no gradients .*; load it"):
+        with pytest.raises(SettingError, match=r"^shield robust: its runtime, on NumPy, has no gradients .*; load it"):
             needs_torch()
 
 
@@ -365,7 +365,7 @@ def check_shard(out):
         assert made.read("notes.txt") == b"kept"
         record = json.loads(made.read("one.facesieve.json"))
         assert read_photo(made.read("one.png")).shape[-1] == 3
-    assert (len(record["faces"]), record["preset"]) == (1, "fast")
+    assert (len(record["faces"]), record["preset"]) == (1, "robust")
     assert json.loads((out / "shard.zip.json").read_text())["photographs"] == 1
 
 

@@ -26,7 +26,7 @@ def toolbox():
 
 @pytest.fixture(scope="module")
 def shield():
-    chosen = preset("fast").changed(samples=1)
+    chosen = preset("robust").changed(samples=1)
     return Shield(TorchRuntime(chosen, chosen.with_prior(WhitePrior(SIZE)), SIZE, "0" * 64, choose_hardware("cpu", "fp32")))
 
 

@@ -21,13 +21,13 @@ from white_prior import WhitePrior
 
 @pytest.fixture(scope="module")
 def quick():
-    chosen = preset("fast")
+    chosen = preset("robust")
     return Shield(TorchRuntime(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32")))
 
 
 @pytest.fixture(scope="module")
 def shield():
-    return load_shield("fast")
+    return load_shield("robust")
 
 
 @pytest.fixture(scope="module")

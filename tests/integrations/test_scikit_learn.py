@@ -18,14 +18,14 @@ from facesieve.shield import load_shield
 
 @pytest.fixture(scope="module")
 def crops(sample_photos):
-    shield = load_shield("fast")
+    shield = load_shield("robust")
     return np.stack([to_photo(shield.cut(photo).crops[0]) for photo in list(sample_photos.values())[:2]])
 
 
 def test_it_gives_what_the_shield_gives(crops):
     made = FacePurifier(seed=3).fit(crops).transform(crops)
     seeds = [seed for crop in crops for seed in FaceCrops.whole(crop, 128).seeds(3)]
-    wanted = np.moveaxis(load_shield("fast").runtime.purify(to_floats(crops), seeds).crops, 1, -1)
+    wanted = np.moveaxis(load_shield("robust").runtime.purify(to_floats(crops), seeds).crops, 1, -1)
     assert made.dtype == np.uint8
     assert np.abs(made / 255 - wanted).max() <= 0.51 / 255
     as_floats = FacePurifier(seed=3).transform((crops / 255).astype(np.float32))
@@ -51,7 +51,7 @@ def test_it_works_in_a_pipeline_and_survives_cloning_and_pickling(crops):
 def test_a_changed_setting_is_a_changed_shield(crops):
     purifier = FacePurifier(seed=1)
     default = purifier.transform(crops[:1])
-    assert not np.array_equal(purifier.set_params(preset="fast-fused").transform(crops[:1]), default)
+    assert not np.array_equal(purifier.set_params(preset="stage1").transform(crops[:1]), default)
     with pytest.raises(SettingError, match="best"):
         purifier.set_params(preset="best").transform(crops[:1])
 

@@ -43,7 +43,7 @@ def prior():
 
 @pytest.fixture
 def shield(prior):
-    preset = purify.preset("fast").changed(steps=1, samples=1)
+    preset = purify.preset("robust").changed(steps=1, samples=1)
     hardware = Hardware(torch.device("cpu"), torch.float32, "test")
     return Shield(TorchRuntime(preset, preset.with_prior(prior), 128, "0" * 64, hardware))
 
@@ -137,7 +137,7 @@ def test_each_photo_gets_a_picture_and_each_face_a_sidecar(photos, tmp_path, shi
     changed = np.argwhere((before != after).any(2))
     assert len(changed) > 1000
     assert (abs(changed - (y + height / 2, x + width / 2)) < 1.2 * max(width, height)).all()
-    assert record["made_from"]["preset"]["name"] == "fast"
+    assert record["made_from"]["preset"]["name"] == "robust"
     assert record["made_from"]["prior_sha256"] == "0" * 64
     assert len(record["landmarks"]) == 5
     assert record["faces"] == 1

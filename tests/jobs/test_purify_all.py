@@ -13,14 +13,14 @@ from facesieve.jobs.run import Options
 from facesieve.purify import preset
 from shard_making import BAD, noise, quick_shield, write_tar
 
-RECIPE = SimpleNamespace(load=quick_shield, preset=preset("fast"))
+RECIPE = SimpleNamespace(load=quick_shield, preset=preset("robust"))
 OPTIONS = Options(aligned=True, seed=1)
 
 
 def test_a_shard_without_failures_is_reported_and_nothing_is_listed(tmp_path, capfd):
     source = write_tar(tmp_path / "a.tar", [("1.jpg", noise(1)), ("2.jpg", noise(2))])
     purify_all(plan([source], tmp_path / "out"), tmp_path / "out", RECIPE, OPTIONS)
-    assert re.search("1 shard, 2 photographs, 2 faces purified, [0-9]+ ms a face; fast on cpu", capfd.readouterr().out)
+    assert re.search("1 shard, 2 photographs, 2 faces purified, [0-9]+ ms a face; robust on cpu", capfd.readouterr().out)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.tar", "a.tar.json"]
     purify_all(plan([source], tmp_path / "out"), tmp_path / "out", RECIPE, OPTIONS)
     assert "0 shards, 0 photographs, 0 faces purified, 1 shard there already" in capfd.readouterr().out

@@ -71,7 +71,7 @@ def test_a_tar_keeps_keys_order_and_all_other_members(tmp_path, shield, photos):
     record = json.loads(members["p/1.facesieve.json"])
     assert record["source_sha256"] == hashlib.sha256(photos[0]).hexdigest()
     assert record["output_sha256"] == hashlib.sha256(members["p/1.png"]).hexdigest()
-    assert (record["preset"], len(record["faces"]), len(record["faces"][0]["landmarks"])) == ("fast", 1, 5)
+    assert (record["preset"], len(record["faces"]), len(record["faces"][0]["landmarks"])) == ("robust", 1, 5)
 
 
 def test_webdataset_reads_the_result(tmp_path, shield, photos):
@@ -80,7 +80,7 @@ def test_webdataset_reads_the_result(tmp_path, shield, photos):
     samples = list(webdataset.WebDataset(str(tmp_path / "out" / "a.tar"), shardshuffle=False).decode("rgb8"))
     assert [(sample["__key__"], sample["cls"]) for sample in samples] == [("x/1", 3), ("x/2", 4)]
     np.testing.assert_array_equal(samples[1]["png"], read_photo(expected(shield, photos[1], 7)))
-    assert samples[0]["facesieve.json"]["preset"] == "fast"
+    assert samples[0]["facesieve.json"]["preset"] == "robust"
 
 
 def test_names_times_and_modes_of_a_tar_are_kept_even_the_longest(tmp_path, shield):

@@ -216,7 +216,7 @@ def test_at_the_end_nothing_is_left_and_no_other_host_was_asked(served):
 
 
 def test_with_a_password_nothing_is_answered_without_it(sample_paths):
-    chosen = preset("fast")
+    chosen = preset("robust")
     shield = Shield(TorchRuntime(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32")))
     actions, port = Actions(load_sface(), shield, None), free_port()
     with own_folder(), launched(actions, sample_paths[:1], host="127.0.0.1", port=port, password="correct horse") as url:
@@ -235,9 +235,9 @@ def test_with_a_password_nothing_is_answered_without_it(sample_paths):
 
 def test_others_need_a_password(tmp_path, sample_paths):
     with pytest.raises(SettingError, match="can be reached by others"):
-        ui(host="0.0.0.0", port=7860, password_file=None, gallery=None, samples=None, preset="fast")
+        ui(host="0.0.0.0", port=7860, password_file=None, gallery=None, samples=None, preset="robust")
     (tmp_path / "password").write_text("short\n")
     with pytest.raises(InputError, match="8 characters"):
-        ui(host="0.0.0.0", port=7860, password_file=tmp_path / "password", gallery=None, samples=None, preset="fast")
+        ui(host="0.0.0.0", port=7860, password_file=tmp_path / "password", gallery=None, samples=None, preset="robust")
     with pytest.raises(InputError, match="nothing: cannot be read"):
-        ui(host="0.0.0.0", port=7860, password_file=tmp_path / "nothing", gallery=None, samples=None, preset="fast")
+        ui(host="0.0.0.0", port=7860, password_file=tmp_path / "nothing", gallery=None, samples=None, preset="robust")

@@ -35,9 +35,9 @@ def test_the_table_has_a_row_for_each_picture_and_a_name_cannot_make_more():
 
 
 def test_the_table_says_which_templates_are_searched():
-    names = ("as it came", "Ann", 0.5, None, "raw"), ("purified", "Ann", 0.25, None, "fast-1")
+    names = ("as it came", "Ann", 0.5, None, "raw"), ("purified", "Ann", 0.25, None, "robust-1")
     render = MarkdownIt("commonmark").enable("table").render
-    assert "<p>Purified faces are compared with templates that were made behind the same shield (fast-1).</p>" in render(
+    assert "<p>Purified faces are compared with templates that were made behind the same shield (robust-1).</p>" in render(
         table(shown(*names))
     )
     short = render(table(shown(names[0], ("purified", "Ann", 0.25, None, "raw"), shortfall="<b>Bob</b> has none")))

@@ -28,8 +28,8 @@ from white_prior import WhitePrior
 
 
 def quick_shield(**changed):
-    """The fast preset with the exact denoiser of white noise: everything real but the network."""
-    chosen = preset("fast").changed(**changed)
+    """The robust preset with the exact denoiser of white noise: everything real but the network."""
+    chosen = preset("robust").changed(**changed)
     return Shield(TorchRuntime(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32")))
 
 

@@ -76,7 +76,7 @@ def test_the_faces_come_as_json_with_their_stages(url, collins):
     [face], [step] = before.faces, shield.runtime.purify(before.crops, before.seeds(3)).steps
     answer = httpx.post(f"{url}/v1/purify?seed=3&stages=true", files={"file": collins}).json()
     [found] = answer["faces"]
-    assert answer["preset"] == "fast"
+    assert answer["preset"] == "robust"
     assert found["box"] == pytest.approx(face.box)
     levels = np.floor(step.crops[0].transpose(1, 2, 0) * 255 + 0.5)
     assert np.array_equal(pixels(base64.b64decode(found["crop"])), levels)
@@ -270,7 +270,7 @@ def test_keys_open_what_their_scopes_say_and_no_more(tmp_path, collins):
                 shop.enrol("x", [collins])
             assert office.enrol("x", [collins]).keys() == {"raw", quick_shield().card.label}
             assert office.identify(collins)
-            assert shop.info()["preset"]["name"] == "fast"
+            assert shop.info()["preset"]["name"] == "robust"
             remove_key(path, "shop")
             with pytest.raises(NotAllowedError):
                 shop.purify(collins)

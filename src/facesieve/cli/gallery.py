@@ -9,9 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facesieve.cli.identify import Front, tell_shortfall
-from facesieve.cli.options import AsJson, Embedding, Location, RuntimeName, Scale, Seed, ShieldName, everyone_in, opened
+from facesieve.cli.options import (
+    AsJson,
+    Embedding,
+    Location,
+    PriorFolder,
+    RuntimeName,
+    Scale,
+    Seed,
+    ShieldName,
+    everyone_in,
+    opened,
+)
 from facesieve.cli.terminal import errors, out
 from facesieve.errors import GalleryError, InputError, many
+from facesieve.specs import DEFAULT_PRESET
 
 if TYPE_CHECKING:
     from facesieve.rows import Rows
@@ -68,11 +80,12 @@ def calibrate(
     probes: Annotated[Path, typer.Argument(help="A folder with one folder per person, of photographs that are not enrolled.")],
     far: Annotated[float, typer.Option(min=0, max=1, help="The desired false-accept rate.")] = 0.01,
     gallery: Location = "gallery",
-    shield: ShieldName = "fast",
+    shield: ShieldName = DEFAULT_PRESET,
     scale: Scale = None,
     embedder: Embedding = "sface",
     seed: Seed = None,
     runtime: RuntimeName = "torch",
+    prior: PriorFolder = None,
 ) -> None:
     """Choose the threshold under which a face is unknown, from photographs of known people."""
     import numpy as np
@@ -80,7 +93,7 @@ def calibrate(
     from facesieve.galleries.base import Calibration
     from facesieve.metrics.open_set import calibrate_threshold
 
-    front = Front.load(embedder, shield, scale, seed, runtime)
+    front = Front.load(embedder, shield, scale, seed, runtime, prior)
     everyone, identifier = everyone_in(str(probes), [], folders=True), front.identifier
     with opened(gallery, identifier) as store:
         names, kind = [entry.person for entry in store.people()], identifier.kind(store)

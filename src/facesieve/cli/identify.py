@@ -16,6 +16,7 @@ from facesieve.cli.options import (
     AsJson,
     Embedding,
     Location,
+    PriorFolder,
     RuntimeName,
     Scale,
     Seed,
@@ -27,6 +28,7 @@ from facesieve.cli.options import (
 )
 from facesieve.cli.terminal import errors, out
 from facesieve.errors import FacesieveError, InputError, NoFaceError, many
+from facesieve.specs import DEFAULT_PRESET
 
 if TYPE_CHECKING:
     from facesieve.faces import Detector, FaceCrops
@@ -45,11 +47,13 @@ class Front:
     seed: int | None
 
     @classmethod
-    def load(cls, embedder: str, shield: str, scale: int | None, seed: int | None, runtime: str) -> Front:
+    def load(
+        cls, embedder: str, shield: str, scale: int | None, seed: int | None, runtime: str, prior: Path | None = None
+    ) -> Front:
         """The embedder with the shield of that name in front; ``none`` for no shield."""
         from facesieve.faces import Detector
 
-        return cls(*load_identifier(embedder, shield, scale, runtime), Detector(), seed)
+        return cls(*load_identifier(embedder, shield, scale, runtime, prior), Detector(), seed)
 
     def faces(self, path: Path, *, one: bool = False) -> tuple[FaceCrops, FaceCrops | None]:
         """The faces in a photograph as they are and, where there is a shield, as it leaves them.
@@ -86,15 +90,16 @@ def enrol(
         str, typer.Option(help="raw, purified or both: what the templates are made from; with --shield none raw alone.")
     ] = "both",
     embedder: Embedding = "sface",
-    shield: ShieldName = "fast",
+    shield: ShieldName = DEFAULT_PRESET,
     scale: Scale = None,
     seed: Seed = None,
     runtime: RuntimeName = "torch",
+    prior: PriorFolder = None,
 ) -> None:
     """Add people to a gallery. Photographs are not stored, only templates made from them."""
     everyone = everyone_in(person, photos or [], folders)
     which = _wanted(templates, shield)
-    front = Front.load(embedder, "none" if which == "raw" else shield, scale, seed, runtime)
+    front = Front.load(embedder, "none" if which == "raw" else shield, scale, seed, runtime, prior)
     failures: list[str] = []
     with opened(gallery, front.identifier, create=True) as store:
         for name, files in everyone.items():
@@ -140,17 +145,18 @@ def _enrol_one(store: Gallery, front: Front, name: str, files: list[Path], which
 def identify(
     photos: Annotated[list[Path], typer.Argument(help="Photographs; every face in them is looked up.")],
     gallery: Location = "gallery",
-    shield: ShieldName = "fast",
+    shield: ShieldName = DEFAULT_PRESET,
     scale: Scale = None,
     embedder: Embedding = "sface",
     threshold: Threshold = None,
     count: Annotated[int, typer.Option(min=1, help="How many of the best matches to show.")] = 3,
     seed: Seed = None,
     runtime: RuntimeName = "torch",
+    prior: PriorFolder = None,
     json_: AsJson = False,
 ) -> None:
     """Name the people in photographs, with the shield in front of the recogniser."""
-    front = Front.load(embedder, shield, scale, seed, runtime)
+    front = Front.load(embedder, shield, scale, seed, runtime, prior)
     failures: list[str] = []
     results: dict[str, list[Identified]] = {}
     with opened(gallery, front.identifier) as store:
@@ -225,18 +231,19 @@ def verify(
     other: Annotated[Path | None, typer.Argument(help="Another photograph, to compare with instead of a person.")] = None,
     person: Annotated[str | None, typer.Option(help="The enrolled person to compare with.")] = None,
     gallery: Location = "gallery",
-    shield: ShieldName = "fast",
+    shield: ShieldName = DEFAULT_PRESET,
     scale: Scale = None,
     embedder: Embedding = "sface",
     threshold: Threshold = None,
     seed: Seed = None,
     runtime: RuntimeName = "torch",
+    prior: PriorFolder = None,
     json_: AsJson = False,
 ) -> None:
     """Say whether a photograph shows a person, or two photographs the same person; exit code 1 if not."""
     if (other is None) == (person is None):
         raise InputError("give either a second photograph or --person NAME")
-    front = Front.load(embedder, shield, scale, seed, runtime)
+    front = Front.load(embedder, shield, scale, seed, runtime, prior)
     if person is not None:
         with opened(gallery, front.identifier) as store:
             result = front.identifier.verify(store, person, *front.faces(photo, one=True), threshold=threshold)

@@ -86,7 +86,7 @@ Beyond = Annotated[
 
 
 def load_identifier(
-    embedder: str, shield: str, scale: int | None = None, runtime: str = "torch"
+    embedder: str, shield: str, scale: int | None = None, runtime: str = "torch", prior: Path | None = None
 ) -> tuple[Identifier, Shield | None]:
     """The embedder's identifier, and the shield of that name that faces go through; ``none`` for no shield."""
     from facesieve.identification import Identifier
@@ -98,7 +98,7 @@ def load_identifier(
     from facesieve.purify import chosen_preset
     from facesieve.shield import load_shield
 
-    front = load_shield(chosen_preset(shield).changed(scale=scale), runtime=runtime)
+    front = load_shield(chosen_preset(shield).changed(scale=scale), prior=prior, runtime=runtime)
     return Identifier(loaded, front.card.label), front
 
 

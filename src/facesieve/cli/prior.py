@@ -33,7 +33,8 @@ def prior_import(
 @prior_app.command("show")
 def prior_show(
     folder: Annotated[
-        Path | None, typer.Argument(help="A prior's folder, or prior-128-tuned of those that ship; prior-128 if not given.")
+        Path | None,
+        typer.Argument(help="A prior's folder, or one of those that ship, such as purifier-128; prior-128 if not given."),
     ] = None,
 ) -> None:
     """Print a prior's card."""

@@ -35,6 +35,7 @@ from facesieve.cli.options import (
 )
 from facesieve.cli.terminal import advised_line, errors, fail, out, progress_bar
 from facesieve.errors import InputError, many
+from facesieve.specs import DEFAULT_PRESET
 
 if TYPE_CHECKING:
     from facesieve.faces import Crops
@@ -50,7 +51,7 @@ LISTED = 20  # failures that are printed where a file lists them all
 def purify(
     inputs: Inputs,
     output: Results,
-    preset: PresetName = "fast",
+    preset: PresetName = DEFAULT_PRESET,
     scale: Scale = None,
     steps: Steps = None,
     eta: Eta = None,

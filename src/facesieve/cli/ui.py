@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from facesieve.cli.options import Device, Embedding, Precision, RuntimeName
+from facesieve.cli.options import Device, Embedding, Precision, PriorFolder, RuntimeName
 from facesieve.errors import InputError
+from facesieve.specs import DEFAULT_PRESET
 
 
 def ui(
@@ -25,11 +26,12 @@ def ui(
         Path | None,
         typer.Option(help="Folder of photographs to choose from. With the repository's samples their people are known."),
     ] = None,
-    preset: Annotated[str, typer.Option(help="The preset that the page begins with; see `facesieve presets`.")] = "fast",
+    preset: Annotated[str, typer.Option(help="The preset that the page begins with; see `facesieve presets`.")] = DEFAULT_PRESET,
     embedder: Embedding = "sface",
     precision: Precision = "auto",
     device: Device = "auto",
     runtime: RuntimeName = "torch",
+    prior: PriorFolder = None,
 ) -> None:
     """Open a page in which people drop a photograph, see it purified, and try to fool the recogniser."""
     from facesieve.page.run import serve_page
@@ -38,7 +40,7 @@ def ui(
 
     serve_page(
         load_embedder(embedder),
-        load_shield(preset, device=device, precision=precision, runtime=runtime),
+        load_shield(preset, prior=prior, device=device, precision=precision, runtime=runtime),
         gallery=gallery,
         samples=samples,
         host=host,

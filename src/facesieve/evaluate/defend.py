@@ -19,8 +19,7 @@ from facesieve.hardware import Hardware, choose_hardware
 from facesieve.noise import derive_seed
 from facesieve.priors import Prior
 from facesieve.priors.embedded import PRIOR, embedded_prior_folder
-from facesieve.purify import Purifier
-from facesieve.purify import preset as preset_named
+from facesieve.purify import Purifier, chosen_preset
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +77,7 @@ class Defence:
 def make_defence(settings: DefenceSettings, context: RunContext) -> Defence:
     """The defence that the settings name. Raises ``SettingError`` for an unknown one, or one without such a setting."""
     if settings.preset is not None:
-        preset = preset_named(settings.preset).changed(**settings.settings)  # type: ignore[arg-type]
+        preset = chosen_preset(settings.preset).changed(**settings.settings)  # type: ignore[arg-type]
         return Defence(settings, preset.with_prior(context.prior(preset.prior)))
     kind = DEFENCES.load(str(settings.baseline))
     given: dict[str, Any] = {**settings.settings, **({"prior": context.prior()} if kind.needs_prior else {})}

@@ -84,7 +84,7 @@ class DefenceSettings(_Settings):
     """One defence: a preset, changed by ``settings``, or a baseline made with them; ``sweep`` makes one for each combination."""
 
     name: str = ""
-    preset: str | None = None
+    preset: str | None = None  # a name, or a profile's file
     baseline: str | None = None  # a name in DEFENCES, or package.module:object
     settings: dict[str, Value] = {}
     sweep: dict[str, tuple[Value, ...]] = {}

@@ -12,6 +12,7 @@ from facesieve.errors import InputError, MissingExtraError
 from facesieve.images import to_floats, to_photo
 from facesieve.integrations.crops import AlignedCrops, described
 from facesieve.shield import load_shield
+from facesieve.specs import DEFAULT_PRESET
 
 try:
     from sklearn.base import BaseEstimator, TransformerMixin
@@ -32,7 +33,7 @@ class FacePurifier(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        preset: str = "fast",
+        preset: str = DEFAULT_PRESET,
         *,
         seed: int | None = None,
         batch_size: int = 8,

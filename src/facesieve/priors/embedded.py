@@ -1,20 +1,25 @@
 """The priors that ship with the package, of 128 x 128 faces.
 
-``prior-128`` was trained by ``facesieve train prior``; ``prior-128-tuned`` started from it and was tuned against
-attacks on recognisers. ``purifier-128`` is for one evaluation, trained against attacks through itself as
-``facesieve train purifier`` does.
+``prior-128`` was trained as ``facesieve train prior`` does; ``purifier-128`` is for one evaluation, trained against
+attacks through itself as ``facesieve train purifier`` does. Both began from random weights.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from facesieve.errors import PriorError
 from facesieve.weights import FOLDER
 
-PRIOR, TUNED_PRIOR, PURIFIER = "prior-128", "prior-128-tuned", "purifier-128"
-EMBEDDED = (PRIOR, TUNED_PRIOR, PURIFIER)
+PRIOR, PURIFIER = "prior-128", "purifier-128"
+EMBEDDED = (PRIOR, PURIFIER)
 
 
 def embedded_prior_folder(name: str = PRIOR) -> Path:
-    """Its folder; ``load_prior`` reads it, ``card.json`` in it says what it is and what its limits are."""
+    """Its folder; ``load_prior`` reads it, ``card.json`` in it says what it is and what its limits are.
+
+    Raises ``PriorError`` for a name that none of them has.
+    """
+    if name not in EMBEDDED:
+        raise PriorError(f"no prior {name!r} ships with the package", advice=f"give its folder; there are {', '.join(EMBEDDED)}")
     return FOLDER / name

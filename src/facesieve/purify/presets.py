@@ -10,9 +10,10 @@ from facesieve.errors import ProfileError, SettingError, one_line
 from facesieve.files import read_toml
 from facesieve.operators import OPERATORS, Grey, MeanPool, grey_mean_pool
 from facesieve.priors import Prior
-from facesieve.priors.embedded import PRIOR, PURIFIER, TUNED_PRIOR
+from facesieve.priors.embedded import PRIOR, PURIFIER
 from facesieve.purify.purifier import Purifier
 from facesieve.purify.restoration import Restoration, RestorationStage
+from facesieve.specs import RETIRED_PRESETS, retired
 
 
 @dataclass(frozen=True)
@@ -58,40 +59,14 @@ class Preset:
         }
 
 
+NAMES = {"name", "summary", "prior"}  # of a preset that a profile may change
+
 SUPER_RESOLUTION = Restoration("super-resolution", MeanPool(2))
 COLORIZATION = Restoration("colorization", Grey())
 
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
-        Preset(
-            "fast",
-            "the mean of four short restorations of the block mean, from its noised observation; the default",
-            (
-                Restoration(
-                    "restoration", MeanPool(2), steps=2, eta=0.0, sigma_y=0.42, start_sigma=10.0, end_sigma=0.42, samples=4
-                ),
-            ),
-        ),
-        Preset(
-            "fast-fused",
-            "fast with the fused operator: less room for an attacker who knows it; colours are guessed",
-            (
-                Restoration(
-                    "fused", grey_mean_pool(2), steps=2, eta=0.0, sigma_y=0.36, start_sigma=10.0, end_sigma=0.36, samples=4
-                ),
-            ),
-        ),
-        Preset(
-            "tuned",
-            "one evaluation from the noised block mean, by a prior tuned against attacks on recognisers; the mean of two",
-            (
-                Restoration(
-                    "restoration", MeanPool(2), steps=1, eta=0.0, sigma_y=0.06, start_sigma=0.06, end_sigma=0.06, samples=2
-                ),
-            ),
-            prior=TUNED_PRIOR,
-        ),
         Preset(
             "robust",
             "one evaluation from the noised block mean, by a prior trained against attacks through itself",
@@ -111,7 +86,9 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset(name: str) -> Preset:
-    """The preset of that name. Raises ``SettingError`` for an unknown one."""
+    """The preset of that name. Raises ``SettingError`` for an unknown one, and for one that went, with its successor."""
+    if name in RETIRED_PRESETS:
+        raise SettingError(f"preset {name!r} is retired", advice=retired(name))
     if name not in PRESETS:
         raise SettingError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
     return PRESETS[name]
@@ -120,21 +97,24 @@ def preset(name: str) -> Preset:
 def chosen_preset(spec: str) -> Preset:
     """The preset of that name, or the one in a profile, a ``.toml`` file.
 
-    A profile holds ``preset = "paper"`` and, in a table ``[settings]``, what differs from it. Raises
-    ``SettingError`` for an unknown name or setting, ``ProfileError`` for a file that cannot be read.
+    A profile holds ``preset = "paper"`` and, in a table ``[settings]``, what differs from it in every restoration. It
+    may give the result a ``name`` of its own, a ``summary``, and as ``prior`` the name of the weights it is made for.
+    Raises ``SettingError`` for an unknown name or setting, ``ProfileError`` for a file that cannot be read.
     """
     if not spec.endswith(".toml"):
         return preset(spec)
     profile = read_toml(Path(spec), ProfileError)
-    unknown = sorted(profile.keys() - {"preset", "settings", "reason"})
-    settings = profile.get("settings", {})
-    if unknown or not isinstance(profile.get("preset"), str) or not isinstance(settings, dict):
+    settings = profile.pop("settings", {})
+    unknown = sorted(profile.keys() - {"preset", "reason", *NAMES})
+    words = all(isinstance(value, str) for value in profile.values())
+    if unknown or not words or "preset" not in profile or not isinstance(settings, dict):
         raise SettingError(
             'a profile has preset = "..." and a table [settings]' + (f", not {unknown[0]}" if unknown else ""), spec
         )
     try:
-        return preset(profile["preset"]).changed(**settings)
+        changed = preset(profile["preset"]).changed(**settings)
     except SettingError as error:
         raise error.at(spec)  # noqa: B904  the same error
     except TypeError as error:  # a setting of another type
         raise SettingError(one_line(error), spec) from error
+    return replace(changed, **{key: profile[key] for key in NAMES & profile.keys()})

@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from facesieve.specs import DEFAULT_PRESET
+
 _SEARCHED = "The templates that were searched: raw, or the label of those that were made behind this shield"
 
 
@@ -29,7 +31,7 @@ class PurifiedFace(BaseModel):
 class PurifyResponse(BaseModel):
     """A purified photograph with its faces, largest first."""
 
-    preset: str = Field(examples=["fast"])
+    preset: str = Field(examples=[DEFAULT_PRESET])
     image: str = Field(description="The photograph with its faces put back: PNG, base64")
     faces: list[PurifiedFace]
 
@@ -47,7 +49,7 @@ class IdentifiedFace(BaseModel):
     box: list[float]
     person: str | None = Field(description="The best match at or above the threshold, or null", examples=["Ada"])
     threshold: float | None = Field(description="null: not calibrated, so that nobody is named", examples=[0.36])
-    templates: str = Field(description=_SEARCHED, examples=["fast-0123456789ab"])
+    templates: str = Field(description=_SEARCHED, examples=[f"{DEFAULT_PRESET}-0123456789ab"])
     matches: list[MatchedPerson]
     unshielded: MatchedPerson | None = Field(description="Who it would have been without the shield")
     shield_change: float | None = Field(description="Mean absolute difference that the shield made, 0 to 1")
@@ -66,7 +68,9 @@ class VerifyResponse(BaseModel):
     same: bool | None = Field(description="null without a threshold", examples=[True])
     score: float = Field(examples=[0.71])
     threshold: float | None = Field(examples=[0.36])
-    templates: str | None = Field(description=f"{_SEARCHED}; null for two photographs", examples=["fast-0123456789ab"])
+    templates: str | None = Field(
+        description=f"{_SEARCHED}; null for two photographs", examples=[f"{DEFAULT_PRESET}-0123456789ab"]
+    )
 
 
 class PersonResponse(BaseModel):

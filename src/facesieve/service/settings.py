@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from facesieve.errors import MissingExtraError, SettingError
 from facesieve.files import first_problem, read_toml
 from facesieve.hosts import is_loopback
-from facesieve.specs import EMBEDDER, RUNTIME
+from facesieve.specs import DEFAULT_PRESET, EMBEDDER, RUNTIME
 
 
 class Settings(BaseModel):
@@ -25,7 +25,9 @@ class Settings(BaseModel):
     keys: Path | None = Field(None, description="File of API keys, made by `facesieve serve keys add`.")
     open_metrics: bool = Field(False, description="Serve /metrics without a key.")
 
-    preset: str = Field("fast", description="A preset (see `facesieve presets`), or a profile of `facesieve choose-scale`.")
+    preset: str = Field(
+        DEFAULT_PRESET, description="A preset (see `facesieve presets`), or a profile of `facesieve choose-scale`."
+    )
     scale: int | None = Field(None, description="Resolution scale: 2, 4 or 8; the preset's if not given.")
     prior: Path | None = Field(None, description="Folder of another prior.")
     device: str = Field("auto", description="auto, cpu or cuda.")
