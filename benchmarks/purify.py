@@ -1,10 +1,11 @@
 """Speed and memory of purification: one table, against the peak rate of a large convolution in the same run.
 
-    python benchmarks/purify.py [--repeats N] [--precisions fp32 bf16] [--presets fast paper ...]
+    python benchmarks/purify.py [--repeats N] [--precisions fp32 bf16] [--presets robust paper ...] [--results FOLDER]
 
 Each row: ms for one evaluation of the prior on one face, share of the convolution's rate that the
 evaluation reaches, ms a face and faces a second for the whole purification, share of that time
-outside of the network, peak resident memory of the process so far.
+outside of the network, peak resident memory of the process so far. Below the table: the time a face of `paper` over
+that of `robust`, of one run, number format and batch; with --results the first of these joins the targets there.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from results import origin
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,6 +27,7 @@ from facesieve.priors.embedded import EMBEDDED, PRIOR, embedded_prior_folder
 from facesieve.priors.folder import load_prior
 from facesieve.priors.network import NetworkPrior
 from facesieve.purify import PRESETS, preset
+from facesieve.report.targets import Target, keep_targets
 
 COLUMNS = (
     "precision", "peak GFLOP/s", "batch", "preset", "ms / evaluation", "share of peak", "ms / face", "faces / s",
@@ -67,6 +71,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="*", default=["fp32", "bf16"])
     parser.add_argument("--presets", nargs="*", default=list(PRESETS))
     parser.add_argument("--batches", nargs="*", type=int, default=[1, 8])
+    parser.add_argument("--results", type=Path)
     args = parser.parse_args()
     for name, value in summary().items():
         print(f"{name}: {value}")
@@ -74,11 +79,30 @@ def main() -> None:
     print("| " + " | ".join(COLUMNS) + " |")
     print("|" + "---|" * len(COLUMNS))
     with torch.inference_mode():
-        for precision in args.precisions:
-            table(precision, args)
+        faces = {key: face for precision in args.precisions for key, face in table(precision, args).items()}
+    print()
+    ratios = {
+        (precision, batch): face / faces[precision, batch, "robust"]
+        for (precision, batch, name), face in faces.items()
+        if name == "paper" and (precision, batch, "robust") in faces
+    }
+    for (precision, batch), ratio in ratios.items():
+        print(f"time a face, paper over robust, {precision}, batch {batch}: {ratio:.0f}")
+    if args.results is not None and ratios:
+        made = origin("purify.py", {str(args.results): "FOLDER"})
+        figure = {"value": round(next(iter(ratios.values())), 1), "n": rounds("paper", args.repeats)}
+        target = "time a face, paper over robust, one run, same format"
+        keep_targets(args.results / "targets.json", [Target(area="purifier", target=target, wanted=">= 150", **figure, **made)])
 
 
-def table(precision: str, args: argparse.Namespace) -> None:
+def rounds(name: str, repeats: int) -> int:
+    """How often a preset is timed: ``repeats`` times as often as ten evaluations allow, at least once."""
+    return max(1, 10 * repeats // preset(name).evaluations)
+
+
+def table(precision: str, args: argparse.Namespace) -> dict[tuple[str, int, str], float]:
+    """Print the rows of a number format; seconds a face by format, batch and preset."""
+    faces = {}
     dtype = choose_hardware("cpu", precision).dtype
     peak = peak_rate(dtype, 5 * args.repeats)
     priors = {name: load_prior(embedded_prior_folder(name), dtype=dtype) for name in EMBEDDED}
@@ -92,13 +116,12 @@ def table(precision: str, args: argparse.Namespace) -> None:
         for name in args.presets:
             timed = Timed(priors[preset(name).prior])
             purifier = preset(name).with_prior(timed)
-            repeats = args.repeats if preset(name).evaluations < 50 else 1
             times = []
-            for _ in range(repeats):
+            for _ in range(rounds(name, args.repeats)):
                 begun = time.perf_counter()
                 purifier(images, seeds=range(batch))
                 times.append(time.perf_counter() - begun)
-            face = statistics.median(times) / batch
+            face = faces[precision, batch, name] = statistics.median(times) / batch
             outside = 1 - timed.seconds / sum(times)
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             print(
@@ -106,6 +129,7 @@ def table(precision: str, args: argparse.Namespace) -> None:
                 f"| {1 / face:.2f} | {outside:.1%} | {memory:.0f} |",
                 flush=True,
             )
+    return faces
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def test_one_bad_file_is_reported_last_and_stops_nothing(facesieve, photos, tmp_
     ("arguments", "message"),
     [
         (["missing.jpg"], "missing.jpg: no such file or folder"),
-        (["PHOTO", "--preset", "best"], "unknown preset 'best'; there are robust, fused"),
+        (["PHOTO", "--preset", "best"], "unknown preset 'best'; there are gentle, robust, fused"),
         (["PHOTO", "--scale", "3"], "cannot be cut into blocks of 3"),
         (["PHOTO", "--eta", "2"], "eta 2.0 must be between 0 and 1"),
         (["PHOTO", "--precision", "fp8"], "precision 'fp8' is not one of auto, fp32, bf16"),
@@ -169,10 +169,10 @@ def test_the_old_name_of_choose_scale_still_works_and_says_the_new_one(facesieve
 def test_presets(facesieve):
     table = facesieve("presets")
     assert table.code == 0
-    for name in ("robust", "fused", "paper", "stage1", "stage2"):
+    for name in ("gentle", "robust", "fused", "paper", "stage1", "stage2"):
         assert name in table.out
     data = json.loads(facesieve("presets", "--json").out)
-    assert [preset["name"] for preset in data] == ["robust", "fused", "paper", "stage1", "stage2"]
+    assert [preset["name"] for preset in data] == ["gentle", "robust", "fused", "paper", "stage1", "stage2"]
 
 
 def test_info(facesieve):

@@ -128,7 +128,7 @@ def test_an_attacked_face_has_a_higher_tamper_score(guard, bare, photos, shield)
     clean = photos["obama-2.jpg"]
     cut = clean.at(CROP)
     away = PushAway(bare.embedder, torch.from_numpy(bare.raw_rows(photos["obama-1.jpg"])))
-    attacked = pgd(away, torch.from_numpy(cut.crops), eps=8 / 255, step=2 / 255, iterations=5)
+    attacked = pgd(away, torch.from_numpy(cut.crops), eps=8 / 255, step=2 / 255, iterations=20)
     tampered = shield.cut(cut.with_crops(attacked.numpy()).paste())
     (before,), (after,) = (
         tamper_scores(guard.raw_rows(face), guard.rows(face, shield.restore(face, [0]))) for face in (clean, tampered)

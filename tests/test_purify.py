@@ -86,7 +86,7 @@ def test_a_scale_for_a_preset_without_one_is_refused():
 
 
 def test_an_unknown_preset_is_refused():
-    with pytest.raises(SettingError, match="unknown preset 'best'; there are robust, fused, paper"):
+    with pytest.raises(SettingError, match="unknown preset 'best'; there are gentle, robust, fused, paper"):
         purify.preset("best")
 
 

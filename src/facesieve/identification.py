@@ -17,6 +17,7 @@ from facesieve.faces import Face, FaceCrops
 from facesieve.galleries.base import RAW, Gallery, Match
 from facesieve.recognition import Embedder
 from facesieve.rows import Rows
+from facesieve.specs import retired_among
 
 CROP = 160  # pixels, of faces that are embedded as they are; a purified one has its prior's size
 
@@ -179,7 +180,9 @@ class Identifier:
         if not lacking or self.purifier == RAW:
             return None
         who = f"{min(lacking)} has no" if len(lacking) < len(sets) else "nobody has"
-        return f"{who} templates behind this shield ({self.purifier}), so raw ones are searched"
+        gone = retired_among(label for labels in sets for label in labels)
+        said = f"{who} templates behind this shield ({self.purifier}), so raw ones are searched"
+        return said if gone is None else f"{said}; {gone}"
 
     def threshold(self, gallery: Gallery) -> float | None:
         """What the gallery was calibrated to for this shield and the templates that are searched, or None.

@@ -72,8 +72,8 @@ class MeanPool(Operator):
 
     @property
     def caption(self) -> str:
-        """Fewer pixels."""
-        return "low resolution"
+        """Fewer pixels; blocks of one pixel leave the image as it is."""
+        return "as it is" if self.scale == 1 else "low resolution"
 
     def with_scale(self, scale: int) -> MeanPool:
         """Over blocks of another size."""

@@ -1,4 +1,10 @@
-"""What things are chosen by name, in words and as data: for helps, defaults and messages, so without any import."""
+"""What things are chosen by name, in words and as data: for helps, defaults and messages, so without heavy imports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from facesieve.errors import SettingError
 
 EMBEDDER = "sface, dlib, a FaceNet folder or .pt file, an .onnx recogniser, or package.module:object"
 RUNTIME = "torch, or package.module:object"
@@ -14,6 +20,13 @@ RETIRED_PRESETS = {
 }
 
 
+def in_use(preset: str) -> str:
+    """The same name. Raises ``SettingError``, with its successor, for that of a preset that went."""
+    if preset in RETIRED_PRESETS:
+        raise SettingError(f"preset {preset!r} is retired", advice=retired(preset))
+    return preset
+
+
 def retired(name: str) -> str:
     """What to do about a preset that went, in words."""
     successor, weights = RETIRED_PRESETS[name]
@@ -21,3 +34,10 @@ def retired(name: str) -> str:
         f"take {successor!r} and enrol anew, or keep it with experiments/profiles/{name}.toml as the preset and "
         f"{weights} as the prior, both in the source repository"
     )
+
+
+def retired_among(labels: Iterable[str]) -> str | None:
+    """What to do about the first preset that went and is behind one of a gallery's ``labels``; None where none is."""
+    names = {label.rpartition("-")[0] for label in labels}
+    name = next((name for name in RETIRED_PRESETS if name in names), None)
+    return None if name is None else f"there are some behind the preset {name!r}, which is retired: {retired(name)}"

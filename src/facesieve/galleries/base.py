@@ -19,6 +19,7 @@ from facesieve.errors import GalleryError, InputError
 from facesieve.galleries.checks import checked_label, checked_name, checked_people
 from facesieve.registry import Registry
 from facesieve.rows import Rows, unit_rows
+from facesieve.specs import retired_among
 
 Templates = Mapping[str, Rows]  # purifier label -> rows
 Nearest = Callable[[Rows, int], list[tuple[str, float]]]  # probe (D,), limit -> (person, cosine), best first
@@ -273,7 +274,7 @@ class Gallery(ABC):
     def _check_has(self, person: str, labels: Iterable[str], kind: str) -> None:
         if kind not in labels:
             what = f"{person} has templates of {', '.join(sorted(set(labels)))} only, and those of {kind} are searched"
-            raise self._error(what, "use the same purifier, or enrol raw templates too")
+            raise self._error(what, retired_among(labels) or "use the same purifier, or enrol raw templates too")
 
     def _unknown(self, person: str) -> GalleryError:
         return self._error(f"nobody called {person} is enrolled", "list the gallery to see who is")

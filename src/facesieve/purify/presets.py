@@ -8,12 +8,12 @@ from typing import Any
 
 from facesieve.errors import ProfileError, SettingError, one_line
 from facesieve.files import read_toml
-from facesieve.operators import OPERATORS, Grey, MeanPool, grey_mean_pool
+from facesieve.operators import OPERATORS, Grey, MeanPool, Operator, grey_mean_pool
 from facesieve.priors import Prior
 from facesieve.priors.embedded import PRIOR, PURIFIER
 from facesieve.purify.purifier import Purifier
 from facesieve.purify.restoration import Restoration, RestorationStage
-from facesieve.specs import RETIRED_PRESETS, retired
+from facesieve.specs import in_use
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ class Preset:
         }
 
 
+def once(operator: Operator, sigma: float) -> Restoration:
+    """One evaluation of the prior, of what is observed under noise of level ``sigma`` (images in [-1, 1])."""
+    return Restoration("restoration", operator, steps=1, eta=0.0, sigma_y=sigma, start_sigma=sigma, end_sigma=sigma)
+
+
 NAMES = {"name", "summary", "prior"}  # of a preset that a profile may change
 
 SUPER_RESOLUTION = Restoration("super-resolution", MeanPool(2))
@@ -67,10 +72,11 @@ COLORIZATION = Restoration("colorization", Grey())
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
+        Preset("gentle", "one evaluation of the prior from the slightly noised photograph", (once(MeanPool(1), 0.05),)),
         Preset(
             "robust",
             "one evaluation from the noised block mean, by a prior trained against attacks through itself",
-            (Restoration("restoration", MeanPool(2), steps=1, eta=0.0, sigma_y=0.1, start_sigma=0.1, end_sigma=0.1),),
+            (once(MeanPool(2), 0.1),),
             prior=PURIFIER,
         ),
         Preset(
@@ -87,9 +93,7 @@ PRESETS: dict[str, Preset] = {
 
 def preset(name: str) -> Preset:
     """The preset of that name. Raises ``SettingError`` for an unknown one, and for one that went, with its successor."""
-    if name in RETIRED_PRESETS:
-        raise SettingError(f"preset {name!r} is retired", advice=retired(name))
-    if name not in PRESETS:
+    if in_use(name) not in PRESETS:
         raise SettingError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
     return PRESETS[name]
 

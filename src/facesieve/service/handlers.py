@@ -29,6 +29,7 @@ from facesieve.service.logs import event
 from facesieve.service.metrics import Metrics
 from facesieve.service.problems import ProblemError
 from facesieve.service.settings import Settings
+from facesieve.specs import retired_among
 
 T = TypeVar("T")
 Format = Literal["png", "jpeg", "webp"]
@@ -162,7 +163,7 @@ class Handlers:
         after = await self.restore(before, seed)
         people = await self._do("search", lambda: identifier.identify(gallery, before, after, threshold=threshold, count=count))
         for person in people:
-            self._tell_shortfall(person.templates)
+            await self._tell_shortfall(person.templates)
             self.metrics.tamper(person.tamper or 0.0)
         return people
 
@@ -173,19 +174,18 @@ class Handlers:
         before = await self._cut_one(data)
         after = await self.restore(before, seed)
         found = await self._do("search", lambda: identifier.verify(gallery, name, before, after, threshold=threshold))
-        self._tell_shortfall(found.templates)
+        await self._tell_shortfall(found.templates)
         return found
 
-    def _tell_shortfall(self, searched: str | None) -> None:
+    async def _tell_shortfall(self, searched: str | None) -> None:
         """Log once that raw templates are searched behind the shield; without a name, which no log holds."""
         if self._told_shortfall or searched == self.card.label:
             return
         self._told_shortfall = True
-        fields: dict[str, object] = {
-            "shield": self.card.label,
-            "reason": "not everybody has templates behind this shield; remove them and enrol them again for better accuracy",
-        }
-        event("raw-templates-searched", fields, logging.WARNING)
+        gallery, again = self.gallery, "remove them and enrol them again for better accuracy"
+        gone = await self._do("search", lambda: retired_among(label for labels in gallery.label_sets() for label in labels))
+        reason = f"not everybody has templates behind this shield; {gone or again}"
+        event("raw-templates-searched", {"shield": self.card.label, "reason": reason}, logging.WARNING)
 
     async def compare(self, first: bytes, second: bytes, threshold: float | None, seed: int | None) -> Verified:
         """Whether the two photographs, of one face each, show one person."""

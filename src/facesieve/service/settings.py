@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from facesieve.errors import MissingExtraError, SettingError
 from facesieve.files import first_problem, read_toml
 from facesieve.hosts import is_loopback
-from facesieve.specs import DEFAULT_PRESET, EMBEDDER, RUNTIME
+from facesieve.specs import DEFAULT_PRESET, EMBEDDER, RUNTIME, in_use
 
 
 class Settings(BaseModel):
@@ -25,7 +25,7 @@ class Settings(BaseModel):
     keys: Path | None = Field(None, description="File of API keys, made by `facesieve serve keys add`.")
     open_metrics: bool = Field(False, description="Serve /metrics without a key.")
 
-    preset: str = Field(
+    preset: Annotated[str, AfterValidator(in_use)] = Field(
         DEFAULT_PRESET, description="A preset (see `facesieve presets`), or a profile of `facesieve choose-scale`."
     )
     scale: int | None = Field(None, description="Resolution scale: 2, 4 or 8; the preset's if not given.")
