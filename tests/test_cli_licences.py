@@ -20,6 +20,38 @@ def test_every_weight_file_that_ships_is_listed_with_terms():
     assert any("CNCF" in line for line in attributed.attribution)
 
 
+def test_each_is_named_with_its_file():
+    files = {terms.file for terms in weight_terms()}
+    assert {"sface-2021dec.safetensors", "prior-128/diffusion_pytorch_model.safetensors"} <= files
+    assert all((WEIGHTS / file).is_file() for file in files)
+
+
+def test_weights_elsewhere_are_listed_from_their_cards(facesieve, tmp_path):
+    for name, card in (("a/w.safetensors", '{"name": "A", "terms": "research only"}'), ("b.onnx", None), ("c/unet/d.bin", "{}")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+        if card:
+            place = (tmp_path / name).parent
+            (place.parent if place.name == "unet" else place).joinpath("card.json").write_text(card)
+    (tmp_path / "b.card.json").write_text('{"name": "B", "licence": "MIT", "attribution": ["Bea"]}')
+    found = {terms.file.removeprefix(f"{tmp_path}/"): (terms.name, terms.terms) for terms in weight_terms(tmp_path)}
+    wanted = {"a/w.safetensors": ("A", "research only"), "b.onnx": ("B", "MIT"), "c/unet/d.bin": ("d.bin", "not stated")}
+    assert found == wanted
+    listed = json.loads(facesieve("licences", "--json", tmp_path / "a", tmp_path / "b.onnx").out)
+    assert [entry["name"] for entry in listed if entry["kind"] == "weights"][-2:] == ["A", "B"]
+    assert {"torch", "sface-2021dec"} <= {entry["name"] for entry in listed}
+
+
+def test_what_cannot_be_listed_is_one_line(facesieve, tmp_path):
+    for name in ("empty", "broken"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "broken" / "w.safetensors").write_bytes(b"")
+    (tmp_path / "broken" / "card.json").write_text("{")
+    for name, said in (("none", "no such file or folder"), ("empty", "no weights there"), ("broken", "not a readable JSON file")):
+        done = facesieve("licences", tmp_path / name)
+        assert (done.code, said in done.err, len(done.err.splitlines())) == (2, True, 1)
+
+
 def test_dependencies_are_followed_and_named_once():
     found = {terms.name: terms.terms for terms in package_terms()}
     assert {"torch", "numpy", "sympy", "mpmath"} <= found.keys()  # mpmath is sympy's, sympy torch's

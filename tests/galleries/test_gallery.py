@@ -206,7 +206,14 @@ def test_two_who_have_the_gallery_open_see_each_others_writes(gallery, location)
 def test_calibrations_are_one_for_each_purifier_and_kind_of_templates(gallery, location):
     first, second = Calibration(0.3, 1e-3, RAW, 1000), Calibration(0.25, 1e-3, "O'Brien's", 2000)
     third, fourth = Calibration(0.28, 1e-3, "O'Brien's", 3000, RAW), Calibration(0.26, 1e-3, "O'Brien's", 4000, "O'Brien's")
-    for calibration in (Calibration(0.9, 1e-2, RAW, 10), first, second, Calibration(0.9, 1e-2, "O'Brien's", 10, RAW), third, fourth):
+    for calibration in (
+        Calibration(0.9, 1e-2, RAW, 10),
+        first,
+        second,
+        Calibration(0.9, 1e-2, "O'Brien's", 10, RAW),
+        third,
+        fourth,
+    ):
         gallery.calibrate(calibration)
     assert sorted(open_gallery(location).calibrations(), key=lambda c: c.pairs) == [first, second, third, fourth]
 

@@ -1,6 +1,7 @@
 """What is handed out: the wheel and sdist, installed away from the repository, and the files that deploy them."""
 
 import configparser
+import json
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ import sys
 import tarfile
 import time
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import httpx
 import pytest
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.packaging
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "docs" / "deploy"
+FREE = {"cncf", "us-government", "canada", "ropensci", "asyncapi", "interfaces"}  # the parts of the photographs
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,30 @@ def test_the_wheel_has_what_it_needs_and_no_more(built):
     assert "facesieve/py.typed" in names
     for wanted in (r"weights/.*\.safetensors$", r"weights/.*\.onnx$", r"weights/.*\.LICENSE$", r"dist-info/licenses/LICENSE$"):
         assert any(re.search(wanted, name) for name in names), wanted
+    assert any(name.endswith("dist-info/licenses/NOTICE") for name in names)
     assert not [name for name in names if name.startswith(("tests", "models", "samples", "experiments", "benchmarks"))]
+
+
+def test_every_weight_file_in_the_wheel_has_a_card_with_terms_that_allow_its_use(built):
+    (wheel,) = built.glob("*.whl")
+    archive = zipfile.ZipFile(wheel)
+    weights = [PurePosixPath(name) for name in archive.namelist() if name.endswith((".safetensors", ".onnx"))]
+    notice = archive.read(next(name for name in archive.namelist() if name.endswith("/NOTICE"))).decode()
+    assert len(weights) >= 6
+    for file in weights:
+        own, folders = file.with_suffix(".card.json"), file.with_name("card.json")
+        card = archive.read(str(own if str(own) in archive.namelist() else folders)).decode()
+        assert not re.search(r"research|non-commercial|not stated", card, re.I), file
+        terms = json.loads(card)
+        assert terms.get("licence") or terms["terms"], file
+        if "training" in terms:  # ours
+            assert {part["name"] for part in terms["parts"]} == FREE, file
+            assert all(line in " ".join(notice.split()) for line in terms["attribution"]), file
+
+
+def test_the_sdist_has_the_notice(built):
+    (sdist,) = built.glob("*.tar.gz")
+    assert any(name.endswith("/NOTICE") for name in _members(sdist))
 
 
 def _members(sdist):

@@ -13,7 +13,10 @@ from typing import Annotated
 import typer
 
 from facesieve.cli.terminal import out
+from facesieve.errors import InputError
+from facesieve.weights import FOLDER, card_path, read_json
 
+SUFFIXES = frozenset({".safetensors", ".onnx", ".bin", ".pt", ".pth", ".ckpt"})  # of weights
 LONGEST = 100  # characters of a licence; some packages put the whole text where its name belongs
 
 
@@ -24,32 +27,42 @@ class Terms:
     kind: str  # "weights" or "package"
     name: str
     terms: str
+    file: str | None = None  # of weights
     attribution: tuple[str, ...] = ()  # who has to be named where it is used
 
 
-def licences(json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+def licences(
+    also: Annotated[
+        list[Path] | None, typer.Argument(help="Weights elsewhere: files, or folders of them such as `models`.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
     """List every weight file that ships and every dependency that is installed, each with its terms."""
-    found = [*weight_terms(), *package_terms()]
+    found = [*weight_terms(), *(terms for path in also or [] for terms in weight_terms(path)), *package_terms()]
     if json_:
         out.print_json(json.dumps([asdict(terms) for terms in found]))
         return
     from rich.table import Table
 
-    table = Table("kind", "name", "terms")
+    table = Table("kind", "name", "terms", show_lines=True)
     for terms in found:
-        lines = [terms.terms, *(f"  {line}" for line in terms.attribution)]
-        table.add_row(terms.kind, terms.name, "\n".join(lines))
+        where = [] if terms.file is None else [terms.file]
+        named = [f"to be named: {line}" for line in terms.attribution]
+        table.add_row(terms.kind, "\n".join([terms.name, *where]), "\n".join([terms.terms, *named]))
     out.print(table)
 
 
-def weight_terms() -> Iterator[Terms]:
-    """Those of the weight files that ship with the package, from their cards."""
-    folder = Path(__file__).parent.parent / "weights"
-    for path in sorted([*folder.glob("*.card.json"), *folder.glob("*/card.json")]):
-        card = json.loads(path.read_text(encoding="utf-8"))
-        yield Terms(
-            "weights", card["name"], card.get("licence") or card.get("terms") or "not stated", tuple(card.get("attribution", ()))
-        )
+def weight_terms(where: Path = FOLDER) -> Iterator[Terms]:
+    """Those of a weight file, or of every one below a folder, from the card next to each. Raises ``InputError``."""
+    files = [where] if where.is_file() else sorted(path for path in where.rglob("*") if path.suffix in SUFFIXES)
+    if not files:
+        raise InputError("no weights there" if where.exists() else "no such file or folder", where)
+    for file in files:
+        places = [card_path(file), file.parent / "card.json", file.parent.parent / "card.json"]  # the last of a pipeline's folder
+        card = next((read_json(place, what="card") for place in places if place.is_file()), {})
+        shown = file.relative_to(FOLDER) if file.is_relative_to(FOLDER) else file
+        terms = str(card.get("licence") or card.get("terms") or "not stated")
+        yield Terms("weights", str(card.get("name", file.name)), terms, str(shown), tuple(card.get("attribution", ())))
 
 
 def package_terms(root: str = "facesieve") -> Iterator[Terms]:
