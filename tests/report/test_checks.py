@@ -157,7 +157,7 @@ def test_recovery_of_nothing_taken_is_not_a_number_but_absent():
 
 
 def test_published_recovery():
-    assert published.recovery("paper") == pytest.approx(0.58, abs=0.001)  # METHOD 4: 32.87 of 56.63 points
+    assert published.recovery("paper") == pytest.approx(0.58, abs=0.001)  # as published: 32.87 of 56.63 points
 
 
 # --- pages ----------------------------------------------------------------------------------------

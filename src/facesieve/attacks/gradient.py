@@ -17,7 +17,7 @@ from facesieve.attacks import ATTACKS, Attack, Budget, Goal
 from facesieve.attacks.objectives import Objective
 from facesieve.errors import SettingError
 
-# The published attack, METHOD 4: the step is larger than eps, so that every pixel sits on the border of the ball.
+# The published attack: the step is larger than eps, so that every pixel sits on the border of the ball.
 PUBLISHED: dict[str, float] = {"eps": 0.5 / 255, "step": 2 / 255, "iterations": 40}
 
 SMALL = 1e-12  # a length below which a gradient has no direction
