@@ -37,7 +37,8 @@ def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
 
     bf16 is used on CUDA, and on a processor that multiplies it where it is faster than fp32. That was
     measured once on this machine (``bf16_gain``), since the instruction set does not tell: with one
-    version of PyTorch AVX512-BF16 was slower than fp32, with another almost twice as fast. Raises ``SettingError`` for a device that is not there or a precision that does not exist.
+    version of PyTorch AVX512-BF16 was slower than fp32, with another almost twice as fast.
+    Raises ``SettingError`` for a device that is not there or a precision that does not exist.
     """
     if precision not in get_args(Precision):
         raise SettingError(f"precision {precision!r} is not one of {', '.join(get_args(Precision))}")
