@@ -26,7 +26,7 @@ SETTINGS = {
         {"preset": "stage1", "settings": {"steps": 2}, "probes": 4},
         {"baseline": "jpeg", "settings": {"quality": 60}},
     ],
-    "run": {"batch": 4, "measures": ["accuracy", "consistency", "open_set", "speed", "survival", "tamper", "templates"]},
+    "run": {"batch": 4, "measures": ["accuracy", "consistency", "open_set", "raw_templates", "speed", "survival", "tamper", "templates"]},
     "targets": [
         {"measure": "accuracy", "figure": "clean accuracy lost, jpeg", "wanted": "<= 1", "percent": True, "target": "lost"},
         {"measure": "consistency", "figure": "largest |A x - y|, stage1, super-resolution", "wanted": "<= 1e-4"},
@@ -67,13 +67,13 @@ def test_a_restoration_that_trusts_its_observation_is_consistent_with_it(run):
 
 
 def test_targets_are_measured_where_the_experiment_asks_for_them(run, facesieve, tmp_path):
-    lost, consistent = measured(run.record, "facesieve evaluate e.toml")
+    lost, consistent = measured(run.record)
     assert (lost.target, lost.wanted, lost.n) == ("lost", "<= 1", 8)
     assert lost.value == pytest.approx(100 * run.record.measures["accuracy"]["clean accuracy lost, jpeg"].value)
     assert (consistent.reached, consistent.low) == (True, None)
     bad = {**SETTINGS, "targets": [{"measure": "accuracy", "figure": "luck"}]}
     with pytest.raises(SettingError, match="gave no figure 'luck'; it gave accuracy, none"):
-        measured(run.record.model_copy(update={"experiment": bad}), "")
+        measured(run.record.model_copy(update={"experiment": bad}))
     with pytest.raises(ValueError, match="which run.measures does not name"):
         Experiment.model_validate({**SETTINGS, "targets": [{"measure": "luck", "figure": "luck"}]})
 

@@ -37,6 +37,7 @@ class Budget:
     step: float  # length of a step, in the same norm
     iterations: int  # or queries
     random_start: bool = True
+    last_step: float | None = None  # length of the last step, to which the first falls evenly; None: all are equal
 
 
 Craft = Callable[[Goal, Tensor, Budget, Sequence[int]], Tensor]

@@ -41,23 +41,25 @@ def pgd(
     iterations: int,
     seeds: Sequence[int] | None = None,
     mask: Tensor | None = None,
+    last_step: float | None = None,
 ) -> Tensor:
     """Projected gradient ascent in the L-inf ball of radius ``eps`` around ``images`` (B, 3, H, W) in [0, 1].
 
+    Steps fall evenly from ``step`` to ``last_step``, if one is given.
     ``seeds``, one per image, start each at a uniformly drawn place in its ball; None starts at the images. Each
     image's result is the one that it gets alone. ``mask`` (1, H, W) or (B, 1, H, W) in {0, 1} says
     where pixels may change: a patch, with ``eps`` 1. The result is inside the ball and [0, 1], exactly:
     no value, as it is stored, is further than ``eps`` from the image's. Raises ``SettingError`` for
     settings that make no ball.
     """
-    _check(images, eps, step, iterations, seeds)
+    _check(images, eps, step, iterations, seeds, last_step)
     low, high = box(images, eps)
 
     def project(x: Tensor) -> Tensor:
         return torch.min(torch.max(x, low), high)
 
     start = images if seeds is None else images + eps * (2 * _uniform(images, seeds) - 1)
-    return _ascend(objective, images, start, lambda slope: step * slope.sign(), project, iterations, mask)
+    return _ascend(objective, images, start, torch.sign, project, _lengths(step, last_step, iterations), mask)
 
 
 def pgd_l2(
@@ -69,25 +71,26 @@ def pgd_l2(
     iterations: int,
     seeds: Sequence[int] | None = None,
     mask: Tensor | None = None,
+    last_step: float | None = None,
 ) -> Tensor:
     """Projected gradient ascent in the L2 ball of radius ``eps`` around each image, by steps of length ``step``.
 
     Otherwise as ``pgd``. The range [0, 1] is applied after the ball: that can only shorten a perturbation.
     """
-    _check(images, eps, step, iterations, seeds)
+    _check(images, eps, step, iterations, seeds, last_step)
 
     def project(x: Tensor) -> Tensor:
         return project_l2(images, x, eps)
 
     def ascent(slope: Tensor) -> Tensor:
-        return step * slope / _length(slope).clamp(min=SMALL)
+        return slope / _length(slope).clamp(min=SMALL)
 
     start = images
     if seeds is not None:  # a random direction, a random part of the radius
         draws = 2 * _uniform(images, seeds) - 1
         part = draws.flatten(1)[:, :1].abs()[:, :, None, None]
         start = images + eps * part * draws / _length(draws).clamp(min=SMALL)
-    return _ascend(objective, images, start, ascent, project, iterations, mask)
+    return _ascend(objective, images, start, ascent, project, _lengths(step, last_step, iterations), mask)
 
 
 def project_l2(images: Tensor, x: Tensor, eps: float) -> Tensor:
@@ -104,15 +107,15 @@ def _ascend(
     start: Tensor,
     ascent: Callable[[Tensor], Tensor],
     project: Callable[[Tensor], Tensor],
-    iterations: int,
+    lengths: Sequence[float],
     mask: Tensor | None,
 ) -> Tensor:
     free = torch.ones_like(images, dtype=torch.bool) if mask is None else (mask != 0).expand_as(images)
     x = torch.where(free, project(start), images)
-    for _ in range(iterations):
+    for length in lengths:
         x = x.detach().requires_grad_(True)
         (slope,) = torch.autograd.grad(objective(x).sum(), x)
-        x = torch.where(free, project(x.detach() + ascent(torch.where(free, slope, 0.0))), images)
+        x = torch.where(free, project(x.detach() + length * ascent(torch.where(free, slope, 0.0))), images)
     return x.detach()
 
 
@@ -137,9 +140,18 @@ def _length(images: Tensor) -> Tensor:
     return length[:, None, None, None]
 
 
-def _check(images: Tensor, eps: float, step: float, iterations: int, seeds: Sequence[int] | None) -> None:
-    if not (eps > 0 and step > 0 and iterations >= 1):
-        raise SettingError(f"eps {eps}, step {step} and iterations {iterations} must be above 0")
+def _lengths(first: float, last: float | None, steps: int) -> list[float]:
+    """Of each step, falling evenly from the first to the last."""
+    if last is None or steps == 1:
+        return [first] * steps
+    return [first + (last - first) * step / (steps - 1) for step in range(steps)]
+
+
+def _check(
+    images: Tensor, eps: float, step: float, iterations: int, seeds: Sequence[int] | None, last_step: float | None
+) -> None:
+    if not (eps > 0 and step > 0 and iterations >= 1 and (last_step is None or last_step > 0)):
+        raise SettingError(f"eps {eps}, step {step} and iterations {iterations} must be above 0, and so must the last step")
     if images.dim() != 4 or (seeds is not None and len(seeds) != len(images)):
         given = "no" if seeds is None else len(seeds)
         raise SettingError(f"{given} seeds for images of shape {tuple(images.shape)}: one per (3, H, W) image is needed")
@@ -154,7 +166,8 @@ def _fgsm(goal: Goal, images: Tensor, budget: Budget, _: Sequence[int]) -> Tenso
 
 def _projected(attack: Callable[..., Tensor], goal: Goal, images: Tensor, budget: Budget, seeds: Sequence[int]) -> Tensor:
     starts = seeds if budget.random_start else None
-    return attack(goal.objective, images, eps=budget.eps, step=budget.step, iterations=budget.iterations, seeds=starts)
+    settings = {"eps": budget.eps, "step": budget.step, "last_step": budget.last_step, "iterations": budget.iterations}
+    return attack(goal.objective, images, **settings, seeds=starts)
 
 
 ATTACKS.register("fgsm", Attack("fgsm", "linf", needs_gradient=True, sees_defence=True, craft=_fgsm))

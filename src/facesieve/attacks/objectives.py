@@ -111,6 +111,21 @@ class PullToward:
         return (self.embedder.embed(images) * self.victim).sum(1)
 
 
+@dataclass(frozen=True, eq=False)
+class Together:
+    """The sum of one objective over several recognisers, whose scores ``scores`` has side by side: (B, recognisers * people)."""
+
+    objective: Callable[[Scores, Tensor], Objective]
+    scores: Scores
+    labels: Tensor  # (B,)
+    people: int
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B,)."""
+        parts = self.scores(images).split(self.people, dim=1)
+        return torch.stack([self.objective(lambda _, part=part: part, self.labels)(images) for part in parts]).sum(0)  # type: ignore[misc]
+
+
 def _lead(scores: Tensor, labels: Tensor) -> Tensor:
     """The label's score minus the best other one: (B,)."""
     own = functional.one_hot(labels, scores.shape[1]).bool()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -25,11 +25,6 @@ from facesieve.errors import InputError, SettingError, many
 from facesieve.progress import Progress
 
 data_app = typer.Typer(no_args_is_help=True, help="Labelled photographs: choose people and images by the published protocol.")
-
-
-@data_app.callback()
-def _data() -> None:
-    """Keeps `select` a named command while it is the only one."""
 
 
 @data_app.command()
@@ -73,6 +68,27 @@ def select(
         unused = f"{many(len(manifest.replaced) - whole, 'image')} and {many(whole, 'person', 'people')}"
         out.print(f"{unused} could not be used; the manifest lists them")
     out.print(f"manifest {manifest.sha256[:16]} in {output}")
+
+
+@data_app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(help="A folder with index.csv (file, person, role) and the folders it lists.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the manifests, one for each folder listed.")],
+) -> None:
+    """Make the manifests of photographs that come with a table of who is enrolled and who is probed."""
+    import cv2
+
+    from facesieve.data.manifest import save_manifest
+    from facesieve.data.prepare import prepare as prepared
+    from facesieve.files import make_folder
+
+    cv2.setNumThreads(1)
+    make_folder(output)
+    for part, manifest in prepared(source, report=_tell).items():
+        path = output / f"{part}.json"
+        save_manifest(path, manifest)
+        left_out = f"; {many(len(manifest.replaced), 'person', 'people')} could not be used" if manifest.replaced else ""
+        out.print(f"{many(len(manifest.people), 'person', 'people')}{left_out}: manifest {manifest.sha256[:16]} in {path}")
 
 
 def _check_place(output: Path) -> None:

@@ -36,25 +36,33 @@ def evaluate(
 
     cv2.setNumThreads(1)
     settings = read_experiment(experiment, note=errors.print)
+    given = "" if manifest is None else f" --manifest {manifest}"
+    command = f"facesieve evaluate {experiment} --source DATA{given} -o RUN"
     with _lines("evaluating") as tell:
-        record = run(settings, source, output, manifest=manifest, cache=cache, report=tell)
+        record = run(settings, source, output, manifest=manifest, cache=cache, report=tell, command=command)
     if targets is not None:
-        given = "" if manifest is None else f" --manifest {manifest}"
-        keep_targets(targets, measured(record, f"facesieve evaluate {experiment} --source DATA{given} -o RUN"))
+        keep_targets(targets, measured(record))
     out.print(f"record in {output / 'report.json'}; draw it with `facesieve report {output}`")
 
 
 def report(
     run: Annotated[Path, typer.Argument(help="The folder of a run, or its report.json.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the pages; the run's if not given.")] = None,
+    targets: Annotated[
+        Path | None,
+        typer.Option(help="A JSON list of targets, in which figures are recorded that a run came to before it stopped."),
+    ] = None,
 ) -> None:
-    """Draw a run's record: report.html, report.md and tables.json."""
+    """Draw a run's record, finished or not: report.html, report.md and tables.json."""
     from facesieve.report.pages import draw
     from facesieve.report.record import load_record
+    from facesieve.report.targets import keep_targets, measured
 
-    folder = output or (run if run.is_dir() else run.parent)
-    for path in draw(load_record(run), folder):
+    record, folder = load_record(run), output or (run if run.is_dir() else run.parent)
+    for path in draw(record, folder):
         out.print(str(path))
+    if targets is not None:
+        keep_targets(targets, measured(record))
 
 
 def choose_scale(

@@ -128,7 +128,7 @@ def _choose(
             break
         role: Role = "train" if len(images) < selection.train else "test"
         try:
-            images.append(_usable(source, person, refs[index], role, detector))
+            images.append(usable_image(source, person, refs[index], role, detector))
         except FacesieveError as error:
             replaced.append(Replaced(person=person, ref=refs[index], reason=str(error)))
     if len(images) < wanted:
@@ -137,7 +137,8 @@ def _choose(
     return images
 
 
-def _usable(source: Source, person: str, ref: str, role: Role, detector: Detector | None) -> Image:
+def usable_image(source: Source, person: str, ref: str, role: Role, detector: Detector | None) -> Image:
+    """The image with its hash and its landmarks; without a detector it is an aligned crop. Raises ``InputError`` if unusable."""
     data = source.read(ref)
     photo = read_photo(data, name=ref)
     landmarks = None

@@ -14,14 +14,15 @@ from torch import Tensor
 
 from facesieve.attacks import ATTACKS, Budget, Goal
 from facesieve.attacks.adaptive import EotScores
-from facesieve.attacks.objectives import OBJECTIVES
+from facesieve.attacks.objectives import OBJECTIVES, Scores, Together
 from facesieve.evaluate.cache import Ingredients
 from facesieve.evaluate.defend import Defence, RunContext
 from facesieve.evaluate.experiment import AttackSettings
 from facesieve.evaluate.recogniser import Recogniser
 from facesieve.files import draft, sha256_of_pixels, write_with_folder
 from facesieve.images import encode_photo, read_photo, to_floats, to_photo
-from facesieve.purify import Purifier
+from facesieve.noise import derive_seed
+from facesieve.purify import Purifier, View
 from facesieve.report.record import AttackRecord
 
 FEW = 30  # images whose gradient is looked at
@@ -43,26 +44,32 @@ class Victim:
     data: str  # the hash of the manifest, on which mean templates depend
     context: RunContext
     defence: Defence | None = None
+    view: View = "gradient"  # of the defence's stages
+    wanted_samples: int | None = None  # draws of noise; None: as the run's settings say
 
     @cached_property
     def _purifier(self) -> Purifier | None:
-        return None if self.defence is None else self.defence.purifier.for_attacker(self.context.settings.size)
+        return None if self.defence is None else self.defence.purifier.for_attacker(self.context.settings.size, self.view)
 
     @property
     def eot_samples(self) -> int:
         """Draws of the defence's noise that each step averages over."""
-        return self.context.settings.eot_samples if self._purifier is not None and self._purifier.draws_noise else 1
+        wanted = self.wanted_samples or self.context.settings.eot_samples
+        return wanted if self._purifier is not None and self._purifier.draws_noise else 1
 
     def seen_with(self, seeds: Sequence[int]) -> Recogniser:
         """The recogniser as an attacker of a batch with these seeds sees it."""
-        if self.defence is None or self._purifier is None:
-            return self.recogniser
-        scores = EotScores(self.recogniser.scores, self._purifier, seeds, self.eot_samples, self.context.hardware.device)
-        return replace(self.recogniser, name=f"{self.recogniser.name}, behind {self.defence.name}", scores=scores)
+        seen = self.recogniser
+        if self.defence is not None and self._purifier is not None:
+            scores = EotScores(seen.scores, self._purifier, seeds, self.eot_samples, self.context.hardware.device)
+            seen = replace(seen, name=f"{seen.name}, behind {self.defence.name}", scores=scores)
+        return seen if self.context.settings.gradients is None else replace(seen, scores=_reduced(seen.scores))
 
     def identity(self) -> Ingredients:
         """Everything about it that a crafted image depends on."""
         made_from: Ingredients = {"recogniser": self.recogniser.name, "data": self.data}
+        if self.context.settings.gradients is not None:
+            made_from["gradients"] = self.context.settings.gradients
         if self.defence is None:
             return made_from
         return {
@@ -70,20 +77,48 @@ class Victim:
             "behind": self.defence.purifier.identity(),
             "dtype": str(self.context.hardware.dtype),
             "eot_samples": self.eot_samples,
+            **({} if self.view == "gradient" else {"view": self.view}),
         }
+
+
+def _reduced(scores: Scores) -> Scores:
+    """The scores with gradients in bf16, by autocast; where no gradient is wanted they are as they were."""
+
+    def reduced(images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.requires_grad):
+            return scores(images).float()
+
+    return reduced
 
 
 def craft(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> Tensor:
     """Attack a batch (B, 3, S, S) in [0, 1] of the people ``labels`` (B,); image ``i`` depends only on itself and ``seeds[i]``.
 
+    Of several starts each image keeps the one for which the objective is highest.
     Raises ``MissingExtraError`` for an attack whose library is not installed.
     """
-    budget = Budget(_eps(attack) / 255, attack.step / 255, attack.iterations, attack.random_start)
-    return ATTACKS.load(attack.method).craft(_goal(attack, recogniser, labels), images, budget, seeds)
+    kind, goal, budget = ATTACKS.load(attack.method), _goal(attack, recogniser, labels), _budget(attack)
+    best = kind.craft(goal, images, budget, seeds)
+    for start in range(1, attack.starts):
+        other = kind.craft(goal, images, budget, [derive_seed(seed, "start", start) for seed in seeds])
+        with torch.no_grad():
+            better = goal.objective(other) > goal.objective(best)
+        best = torch.where(better[:, None, None, None], other, best)
+    return best
 
 
 def _goal(attack: AttackSettings, recogniser: Recogniser, labels: Tensor) -> Goal:
-    return Goal(recogniser.logits, labels, OBJECTIVES.load(attack.objective)(recogniser.logits, labels))
+    kind, logits = OBJECTIVES.load(attack.objective), recogniser.logits
+    if recogniser.parts > 1:
+        return Goal(logits, labels, Together(kind, logits, labels, len(recogniser.people)))
+    return Goal(logits, labels, kind(logits, labels))
+
+
+def _budget(attack: AttackSettings) -> Budget:
+    eps = _eps(attack) / 255
+    step, last = (attack.step / 255, None) if attack.relative_steps is None else [part * eps for part in attack.relative_steps]
+    # A random start would leave the range of what the defence observes, and nothing would bring the image back.
+    return Budget(eps, step, attack.iterations, attack.random_start and attack.through != "range", last)
 
 
 def _eps(attack: AttackSettings) -> float:
@@ -98,7 +133,8 @@ def adversarial_set(attack: AttackSettings, victim: Victim, images: Tensor, labe
     the 8-bit set is what is read back from those files.
     """
     parts, seconds = [], 0.0
-    settings = attack.model_dump(mode="json", exclude={"name", "quantisation", "probes", "surrogate"})
+    theirs = {"name", "quantisation", "probes", "surrogate", "through", "eot_samples"}  # no part of it, or the victim's
+    settings = attack.model_dump(mode="json", exclude=theirs)
     for part, seeds in victim.context.batches(images, "attack"):
         made_from = {
             "attack": settings, **victim.identity(), "images": sha256_of_pixels(images[part].numpy()),
@@ -148,6 +184,9 @@ def _record(
         left_ball=float((length > _eps(attack) / 255 + 1e-6).double().mean()),
         still=_still(_goal(attack, recogniser, labels[:FEW]), images[:FEW]),
         seconds=round(seconds / len(images), 3),
+        starts=attack.starts,
+        draws=victim.eot_samples,
+        view="" if victim.defence is None else victim.view,
     )
 
 

@@ -19,6 +19,7 @@ from facesieve.data.manifest import Selection
 from facesieve.errors import SettingError
 from facesieve.evaluate.measures import MEASURES
 from facesieve.files import first_problem, read_toml
+from facesieve.purify import View
 from facesieve.registry import Registry
 from facesieve.report.record import RENAMED, combinations
 from facesieve.report.targets import Area
@@ -26,6 +27,7 @@ from facesieve.report.targets import Area
 Quantisation = Literal["float", "uint8"]
 Value = bool | int | FiniteFloat | str
 Eps = Annotated[float, Field(gt=0, le=255)]
+Part = Annotated[float, Field(gt=0)]
 
 
 def _in(registry: Registry[Any]) -> AfterValidator:
@@ -63,20 +65,40 @@ class AttackSettings(_Settings):
     name: str = ""
     eps: Eps | tuple[Eps, ...] = 0.5  # levels of 255; for an L2 attack the length of the perturbation in such levels
     step: float = Field(default=2.0, gt=0)  # levels of 255
+    # in place of ``step``: the first and the last step as parts of eps; those between fall evenly
+    relative_steps: tuple[Part, Part] | None = None
     iterations: int = Field(default=40, ge=1)
     random_start: bool = True
+    starts: int = Field(default=1, ge=1)  # of those the image is kept for which the objective is highest
     objective: Annotated[str, _in(OBJECTIVES)] = "cross-entropy"
     quantisation: tuple[Quantisation, ...] = ("float", "uint8")
     probes: int | None = Field(default=None, ge=1)  # the first so many of the test images; None: all
-    # crafted on this one, tried on the experiment's: transfer
-    surrogate: RecogniserSettings | None = Field(default=None, validation_alias=_either("surrogate"))
+    # what it has of each defence: nothing, or a view of its stages, with a set of its own for each; None: as run.threat says
+    through: Literal["nothing"] | View | None = None
+    eot_samples: int | None = Field(default=None, ge=1)  # None: run.eot_samples
+    # crafted on this one, or on several by the sum of their objectives, tried on the experiment's: transfer
+    surrogate: RecogniserSettings | tuple[RecogniserSettings, ...] | None = Field(
+        default=None, validation_alias=_either("surrogate")
+    )
+
+    @property
+    def surrogates(self) -> tuple[RecogniserSettings, ...]:
+        """Those it is crafted on in place of the experiment's recogniser; none if it is crafted on that."""
+        many = self.surrogate if isinstance(self.surrogate, tuple) else (self.surrogate,)
+        return tuple(one for one in many if one is not None)
+
+    def view(self, threat: str) -> View | None:
+        """What it has of a defence where ``run.threat`` is this; None for nothing."""
+        if self.through is None:
+            return "gradient" if threat == "adaptive" else None
+        return None if self.through == "nothing" else self.through
 
     def each(self) -> list[AttackSettings]:
         """One attack for each eps, named."""
         many = self.eps if isinstance(self.eps, tuple) else (self.eps,)
         stem = self.name or self.method.rpartition(":")[2]
-        if self.surrogate is not None and not self.name:
-            stem += f" on {Path(self.surrogate.embedder).name}"
+        if self.surrogates and not self.name:
+            stem += f" on {' and '.join(Path(one.embedder).name for one in self.surrogates)}"
         return [self.model_copy(update={"eps": eps, "name": f"{stem}, eps {eps:g}/255"}) for eps in many]
 
 
@@ -113,6 +135,8 @@ class RunSettings(_Settings):
     probes: int | None = Field(default=None, ge=1)  # the first so many of the test images; None: all
     batch: int = Field(default=15, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    # number format of an attack's gradients, by autocast; None: that of the run, in which everything is judged
+    gradients: Literal["bf16"] | None = None
     samples: str | None = None  # folder of photographs that may be shown: the report has pictures of the score_steps defences
     prior: str | None = None  # folder; None: the embedded one
     far: float = Field(default=0.01, gt=0, lt=1)  # false-accept rate that the threshold of `unknown` is chosen for
@@ -153,10 +177,15 @@ class Experiment(_Settings):
 
     @model_validator(mode="after")
     def _seen(self) -> Self:
-        blind = [a for a in self.attacks if a.surrogate is not None or not ATTACKS.load(a.method).sees_defence]
-        if self.run.threat == "adaptive" and blind:
-            able = ", ".join(sorted(name for name in ATTACKS if ATTACKS[name].sees_defence))
-            raise ValueError(f"run.threat adaptive takes {able} on the experiment's recogniser, no other")
+        able = ", ".join(sorted(name for name in ATTACKS if ATTACKS[name].sees_defence))
+        for attack in self.attacks:
+            if ATTACKS.load(attack.method).sees_defence:
+                continue
+            if attack.view(self.run.threat) is not None:
+                setting = "run.threat adaptive" if attack.through is None else f"through {attack.through}"
+                raise ValueError(f"{setting} takes {able}, no other")
+            if len(attack.surrogates) > 1:
+                raise ValueError(f"several surrogates are for {able}, no other")
         return self
 
     def all_attacks(self) -> list[AttackSettings]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ from torch import Tensor
 from facesieve.attacks.objectives import Scores, similarities
 from facesieve.data.crops import LabelledCrops
 from facesieve.errors import EmbedderError, OtherPeopleError, SettingError, many
+from facesieve.evaluate.defend import Defence, RunContext, defend
 from facesieve.evaluate.experiment import RecogniserSettings
+from facesieve.files import sha256_of_json
 from facesieve.images import to_floats
 from facesieve.metrics.rates import correct_probability
 from facesieve.recognition import Embedder
@@ -33,6 +35,7 @@ class Recogniser:
     people: tuple[str, ...]
     scores: Scores  # (B, 3, S, S) in [0, 1] -> (B, people): logits, or cosines with the mean templates
     closed_set: bool
+    parts: int = 1  # recognisers of which this is made: their scores lie side by side
 
     def logits(self, images: Tensor) -> Tensor:
         """Scores (B, people) that suit a softmax; differentiable."""
@@ -61,6 +64,18 @@ class Enrolment:
 
     name: str
     through: Callable[[Tensor], Tensor]  # images (N, 3, S, S) to the same
+
+
+def side_by_side(recognisers: Sequence[Recogniser]) -> Recogniser:
+    """Several as one, to be attacked together: its scores are the logits of each, (B, recognisers * people)."""
+    if len(recognisers) == 1:
+        return recognisers[0]
+
+    def scores(images: Tensor) -> Tensor:
+        return torch.cat([recogniser.logits(images) for recogniser in recognisers], 1)
+
+    name = " and ".join(recogniser.name for recogniser in recognisers)
+    return Recogniser(name, recognisers[0].people, scores, closed_set=True, parts=len(recognisers))
 
 
 def judge(recogniser: Recogniser, images: Tensor, labels: NDArray[np.int64]) -> Trial:
@@ -94,6 +109,27 @@ def load_recogniser(settings: RecogniserSettings, gallery: LabelledCrops, enrolm
         crops, name = enrolment.through(torch.from_numpy(crops)).numpy(), f"{name} behind {enrolment.name}"
     means = torch.from_numpy(mean_templates(embedder.rows(crops), first.labels))
     return Recogniser(name, people, _cosines(embedder, means), closed_set=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Recognisers:
+    """Those of a run, of the people in ``gallery``; each is loaded once."""
+
+    gallery: LabelledCrops
+    context: RunContext
+    _loaded: dict[tuple[RecogniserSettings, str], Recogniser] = field(default_factory=dict)
+
+    def named(self, settings: RecogniserSettings, defence: Defence | None) -> Recogniser:
+        """Who names what comes from behind a defence: of people enrolled as they are or, if so set, behind that defence."""
+        enrolment = None
+        if defence is not None and settings.enrolled == "purified" and settings.scores == "templates":
+            made_from = sha256_of_json({"stages": defence.purifier.identity()})[:8]
+            name = f"{defence.name} {made_from}"
+            enrolment = Enrolment(name, lambda images: defend(defence, images, self.context).images)
+        key = settings, "" if enrolment is None else enrolment.name
+        if key not in self._loaded:
+            self._loaded[key] = load_recogniser(settings, self.gallery, enrolment)
+        return self._loaded[key]
 
 
 def _cosines(embedder: Embedder, means: Tensor) -> Scores:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -20,29 +21,26 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from torch import Tensor
 
 from facesieve import __version__, hardware
 from facesieve.data.crops import aligned_crops, of_role
-from facesieve.data.manifest import Manifest, load_manifest, save_manifest
-from facesieve.data.select import select
 from facesieve.data.sources import open_source
-from facesieve.errors import InputError, SettingError
 from facesieve.evaluate.cache import BatchCache
+from facesieve.evaluate.claim import claim, claimed_manifest
 from facesieve.evaluate.craft import AdversarialSet, Victim, adversarial_set
 from facesieve.evaluate.defend import Defence, RunContext, defend, make_defence
 from facesieve.evaluate.experiment import AttackSettings, Experiment
 from facesieve.evaluate.measures import MEASURES
-from facesieve.evaluate.recogniser import Enrolment, Recogniser, judge, load_recogniser
+from facesieve.evaluate.recogniser import Recogniser, Recognisers, judge, side_by_side
 from facesieve.evaluate.sheets import sample_crops, sample_pictures
 from facesieve.faces import Crops
 from facesieve.files import sha256_of_json, sha256_of_pixels, write_with_folder
 from facesieve.images import to_floats
-from facesieve.progress import Progress, Report, Work, silent
-from facesieve.report.record import NONE, AttackRecord, Cell, Record, described_defences, save_record
+from facesieve.progress import Report, Work, silent
+from facesieve.report.record import NONE, THROUGH, AttackRecord, Cell, Record, described_defences, save_record
 
-Faced = list[tuple[Defence | None, Tensor]]  # no defence and others, each with the images that it faces
+Faced = tuple[Defence | None, dict[str, Tensor]]  # a defence or none, and the images that it faces in each form of saving
 
 
 class Run:
@@ -57,11 +55,13 @@ class Run:
         manifest: Path | None = None,
         cache: Path | None = None,
         report: Report = silent,
+        command: str = "",
     ) -> None:
         """Raises ``InputError`` or ``SettingError`` where the folder holds another experiment, or the data is another."""
         self.experiment, self.settings, self.out, self._report = experiment, experiment.run, out, report
-        self._claim()
-        self.manifest = self._manifest(source, manifest)
+        self._command = {"command": command} if command else {}
+        claim(out, experiment)
+        self.manifest = claimed_manifest(out, experiment, source, manifest, report)
         folder = out / "cache" if cache is None else cache
         self._source = open_source(source)
         crops = aligned_crops(self.manifest, self._source, folder, self.settings.size)
@@ -73,59 +73,30 @@ class Run:
         self.samples = None if shown is None else sample_crops(Path(shown), self.settings.size)
         self.attacks = experiment.all_attacks()
         self.defences = [make_defence(settings, self.context) for settings in experiment.all_defences()]
-        self.recogniser = load_recogniser(experiment.recogniser, self.gallery)
-        self._enrolled: dict[str, Recogniser] = {}
+        self.recognisers = Recognisers(self.gallery, self.context)
+        self.recogniser = self.recogniser_for(None)
         self.record = self._record([], [], complete=False)
-
-    def _claim(self) -> None:
-        path, text = self.out / "experiment.json", self.experiment.model_dump_json(indent=1) + "\n"
-        if path.exists() and _stored(path) != self.experiment:
-            raise SettingError("holds a run of another experiment", self.out, "choose another folder")
-        if self.out.exists() and not self.out.is_dir():
-            raise InputError("not a folder", self.out)
-        write_with_folder(path, text.encode())
-
-    def _manifest(self, source: Path, given: Path | None) -> Manifest:
-        own = self.out / "manifest.json"
-        if given is not None:
-            manifest = load_manifest(given)
-            if manifest.selection != self.experiment.data:
-                raise SettingError("made with other settings than the experiment's [data]", given, "select anew")
-        elif own.exists():
-            return load_manifest(own)
-        else:
-            self._report(Progress(0, 1, "choosing people and images ..."))
-            manifest = select(open_source(source), self.experiment.data)
-        if own.exists() and load_manifest(own).sha256 != manifest.sha256:
-            raise SettingError("holds a run on other data", self.out, "choose another folder")
-        save_manifest(own, manifest)
-        return manifest
 
     def recogniser_for(self, defence: Defence | None) -> Recogniser:
         """Who names what comes from behind a defence: of people enrolled as they are, or behind the same defence."""
-        if defence is None or self.experiment.recogniser.enrolled == "raw":
-            return self.recogniser
-        if defence.name not in self._enrolled:
-            made_from = sha256_of_json({"stages": defence.purifier.identity()})
-            through = Enrolment(f"{defence.name} {made_from[:8]}", lambda images: defend(defence, images, self.context).images)
-            self._enrolled[defence.name] = load_recogniser(self.experiment.recogniser, self.gallery, through)
-        return self._enrolled[defence.name]
+        return self.recognisers.named(self.experiment.recogniser, defence)
 
     # --- cells ------------------------------------------------------------------------------------
 
     def execute(self) -> Record:
-        """Everything, cell by cell; the record is written after each attack, so that it can be looked at on the way."""
+        """Everything, cell by cell; the record is written after each defence, so that it can be looked at on the way."""
         cells: list[Cell] = []
         records: list[AttackRecord] = []
         every: list[AttackSettings | None] = [None, *self.attacks]
         work = Work(self._report, sum(self._work(attack) for attack in every))
         for attack in every:
-            for quantisation, faced in self._faced(attack, records, work).items():
-                for defence, images in faced:
+            for defence, sets in self._faced(attack, records, work):
+                for quantisation, images in sets.items():
                     cells += self._cells(attack, quantisation, defence, images)
                     work.done(len(images) * (0 if defence is None else defence.purifier.evaluations), self._line(cells[-1]))
-            self.record = self._record(cells, records, complete=attack is every[-1])
-            save_record(self.out, self.record)
+                self.record = self._record(cells, records, complete=False)
+                save_record(self.out, self.record)
+        self.record = self._record(cells, records, complete=True)
         self.record = self.record.model_copy(update={"measures": self._measured()})
         save_record(self.out, self.record)
         return self.record
@@ -136,7 +107,7 @@ class Run:
 
     def faced(self, attack: AttackSettings, defence: Defence, n: int) -> Tensor:
         """The first ``n`` test images under the attack, saved as 8 bit, as this defence faces them."""
-        if self._oblivious:
+        if self.is_oblivious(attack):
             return self.adversarial(attack, self.count(attack)).images["uint8"][:n]
         return self.adversarial(attack, n, defence).images["uint8"]
 
@@ -154,47 +125,55 @@ class Run:
     def _steps(self, attack: AttackSettings, defence: Defence | None) -> int:
         """The work of crafting one image, in evaluations of a network."""
         if defence is None:
-            return attack.iterations
-        draws = self.settings.eot_samples if defence.purifier.draws_noise else 1
-        return attack.iterations * (1 + draws * defence.purifier.evaluations)
+            return attack.starts * attack.iterations
+        draws = (attack.eot_samples or self.settings.eot_samples) if defence.purifier.draws_noise else 1
+        return attack.starts * attack.iterations * (1 + draws * defence.purifier.evaluations)
 
     def _work(self, attack: AttackSettings | None) -> int:
         wanted = self.faced_by(attack)
         times = 1 if attack is None else len(attack.quantisation)
         total = times * sum(many * defence.purifier.evaluations for defence, many in wanted)
         if attack is not None:
-            total += self.count(attack) * self._steps(attack, None)
-            total += 0 if self._oblivious else sum(many * self._steps(attack, defence) for defence, many in wanted)
+            total += self.count(attack) * self._steps(attack, None) if self._is_bare(attack) else 0
+            total += 0 if self.is_oblivious(attack) else sum(many * self._steps(attack, defence) for defence, many in wanted)
         return total
 
-    @property
-    def _oblivious(self) -> bool:
-        return self.settings.threat == "oblivious"
+    def is_oblivious(self, attack: AttackSettings) -> bool:
+        """Whether it has nothing of any defence: all face one set."""
+        return attack.view(self.settings.threat) is None
 
-    def _faced(self, attack: AttackSettings | None, records: list[AttackRecord], work: Work) -> dict[str, Faced]:
-        """In each form of saving: no defence and each wanted one, with its images; what was crafted joins ``records``."""
+    def _is_bare(self, attack: AttackSettings) -> bool:
+        """Whether it is tried without a defence, too: one that says what it has of a defence is tried behind defences alone."""
+        return self.is_oblivious(attack) or attack.through is None
+
+    def _faced(self, attack: AttackSettings | None, records: list[AttackRecord], work: Work) -> Iterator[Faced]:
+        """No defence and each wanted one, with the images that it faces; what was crafted joins ``records``."""
 
         def crafted(attack: AttackSettings, n: int, defence: Defence | None) -> dict[str, Tensor]:
             made = self.adversarial(attack, n, defence)
             records.append(made.record)
             work.done(n * self._steps(attack, defence), made.record.name)
-            return made.images
+            return {name: made.images[name] for name in attack.quantisation}
 
         if attack is None:
-            return {"uint8": [(None, self.images), *((defence, self.images[:many]) for defence, many in self.faced_by(None))]}
-        plain = crafted(attack, self.count(attack), None)
-        faced: list[tuple[Defence | None, dict[str, Tensor]]] = [(None, plain)]
+            yield None, {"uint8": self.images}
+            yield from ((defence, {"uint8": self.images[:many]}) for defence, many in self.faced_by(None))
+            return
+        plain: dict[str, Tensor] = {}
+        if self._is_bare(attack):
+            plain = crafted(attack, self.count(attack), None)
+            yield None, plain
         for defence, many in self.faced_by(attack):
-            own = plain if self._oblivious else crafted(attack, many, defence)
-            faced.append((defence, {name: images[:many] for name, images in own.items()}))
-        return {name: [(defence, images[name]) for defence, images in faced] for name in attack.quantisation}
+            own = plain if self.is_oblivious(attack) else crafted(attack, many, defence)
+            yield defence, {name: images[:many] for name, images in own.items()}
 
     def adversarial(self, attack: AttackSettings, n: int, defence: Defence | None = None) -> AdversarialSet:
         """The first ``n`` test images under an attack that sees the recogniser, behind a ``defence`` if one is given."""
-        surrogate = attack.surrogate
-        recogniser = self.recogniser_for(defence) if surrogate is None else load_recogniser(surrogate, self.gallery)
-        named = attack if defence is None else attack.model_copy(update={"name": f"{attack.name}, through {defence.name}"})
-        victim = Victim(recogniser, self.manifest.sha256, self.context, defence)
+        seen = attack.surrogates or (self.experiment.recogniser,)
+        recogniser = side_by_side([self.recognisers.named(settings, defence) for settings in seen])
+        named = attack if defence is None else attack.model_copy(update={"name": f"{attack.name}{THROUGH}{defence.name}"})
+        view = attack.view(self.settings.threat) or "gradient"  # of no defence, where it sees none
+        victim = Victim(recogniser, self.manifest.sha256, self.context, defence, view, attack.eot_samples)
         folder = self.out / "adversarial" / _slug(named.name)
         return adversarial_set(named, victim, self.images[:n], torch.from_numpy(self.labels[:n]), folder)
 
@@ -258,6 +237,7 @@ class Run:
             "prior_sha256": ", ".join(sorted(str(prior.sha256) for prior in self.context.loaded.values())),
             "recogniser": self.recogniser.name,
             "manifest_sha256": self.manifest.sha256,
+            **self._command,
         }
 
 
@@ -269,22 +249,16 @@ def evaluate(
     manifest: Path | None = None,
     cache: Path | None = None,
     report: Report = silent,
+    command: str = "",
 ) -> Record:
     """Run an experiment, or resume it, in the folder ``out``; returns its record.
 
     ``source`` is the labelled data; ``manifest`` a selection from it that was made before (else it
-    is made and kept in ``out``); ``cache`` a folder that several runs share. Raises ``InputError``
-    and its kin for data, weights or settings that do not fit; what was computed is kept.
+    is made and kept in ``out``); ``cache`` a folder that several runs share; ``command`` what a person
+    types to run it, for the record. Raises ``InputError`` and its kin for data, weights or settings
+    that do not fit; what was computed is kept.
     """
-    return Run(experiment, source, out, manifest=manifest, cache=cache, report=report).execute()
-
-
-def _stored(path: Path) -> Experiment | None:
-    """The experiment that a run's folder was claimed by; None where it cannot be told."""
-    try:
-        return Experiment.model_validate_json(path.read_bytes())
-    except ValidationError:
-        return None
+    return Run(experiment, source, out, manifest=manifest, cache=cache, report=report, command=command).execute()
 
 
 def _round_robin(labels: NDArray[np.int64]) -> NDArray[np.intp]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from facesieve.purify.presets import COLORIZATION, PRESETS, SUPER_RESOLUTION, Preset, chosen_preset, preset
 from facesieve.purify.purifier import Purifier
 from facesieve.purify.restoration import Restoration, RestorationStage
-from facesieve.purify.stage import Observed, Stage, StraightThrough
+from facesieve.purify.stage import Observed, Stage, StraightThrough, View
 
 __all__ = [
     "COLORIZATION", "PRESETS", "SUPER_RESOLUTION", "Observed", "Preset", "Purifier", "Restoration", "RestorationStage", "Stage",
-    "StraightThrough", "chosen_preset", "preset",
+    "StraightThrough", "View", "chosen_preset", "preset",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from facesieve.errors import SettingError
 from facesieve.noise import derive_seed, fresh_seeds, seeded_noise
 from facesieve.priors import Prior
 from facesieve.progress import Progress, Report
-from facesieve.purify.stage import Stage
+from facesieve.purify.stage import Stage, View
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ class Purifier:
 
         return Purifier(tuple(stage.wrapped(watch) for stage in self.stages))
 
-    def for_attacker(self, size: int) -> Purifier:
-        """The same purifier as an attacker takes it, at crops of ``size`` pixels: see ``Stage.for_attacker``."""
-        return Purifier(tuple(stage.for_attacker(size) for stage in self.stages))
+    def for_attacker(self, size: int, view: View = "gradient") -> Purifier:
+        """The purifier as an attacker with this ``view`` of every stage takes it, at crops of ``size`` pixels."""
+        return Purifier(tuple(stage.viewed(size, view) for stage in self.stages))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 from torch import Tensor
+from torch.nn import functional
 
 from facesieve.errors import SettingError
 from facesieve.noise import Noise
@@ -155,6 +156,24 @@ class RestorationStage(Stage):
         """With the memory of one evaluation of the prior; its gradient is exact."""
         return self.wrapped(checkpointed)
 
+    def without_prior(self, size: int) -> Interpolation:
+        """Bicubic interpolation of the observation."""
+        return Interpolation(self.restoration.operator)
+
     def wrapped(self, wrap: Callable[[Prior], Prior]) -> RestorationStage:
         """The same restoration with ``wrap`` of its prior."""
         return replace(self, prior=wrap(self.prior))
+
+
+@dataclass(frozen=True)
+class Interpolation(Stage):
+    """An observation brought back to the image's size by bicubic interpolation, without a prior; a grey one in all channels."""
+
+    operator: Operator
+    name = "interpolation"
+
+    def __call__(self, images: Tensor, noise: Noise) -> Tensor:
+        """``images`` (B, 3, H, W) in [0, 1] to such images, clipped."""
+        y = self.operator(2 * images - 1)
+        large = functional.interpolate(y, images.shape[-2:], mode="bicubic", align_corners=False)
+        return (large / 2 + 0.5).clamp(0, 1).expand_as(images)

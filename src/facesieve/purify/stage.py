@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,10 @@ from facesieve.noise import Noise, seeded_noise
 from facesieve.priors import Prior
 
 _PLAIN = (bool, int, float, str, tuple)
+
+# What an attacker has of a stage: its own gradient; its results, and in place of the gradient the identity's or that of what
+# it observes; or neither, but what it observes, interpolated.
+View = Literal["gradient", "identity", "observation", "range"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,15 +76,40 @@ class Stage(ABC):
         """
         return self if gives_gradient(self, size) else StraightThrough(self)
 
+    def without_prior(self, size: int) -> Stage:
+        """What an attacker who has no prior puts in the stage's place; as ``for_attacker`` where it needs none.
+
+        Its gradient lies in the range of what the stage observes: so does what an ascent along it changes.
+        """
+        return Unchanged() if self.needs_prior else self.for_attacker(size)
+
+    def viewed(self, size: int, view: View) -> Stage:
+        """The stage as an attacker with this ``view`` of it takes it, at images of ``size`` pixels."""
+        if view == "gradient":
+            return self.for_attacker(size)
+        return self.without_prior(size) if view == "range" else StraightThrough(self, observing=view == "observation")
+
+
+@dataclass(frozen=True)
+class Unchanged(Stage):
+    """Images as they are."""
+
+    name = "unchanged"
+
+    def __call__(self, images: Tensor, noise: Noise) -> Tensor:
+        """The images (B, 3, H, W)."""
+        return images
+
 
 @dataclass(frozen=True)
 class StraightThrough(Stage):
-    """A stage whose gradient is taken to be the identity's: what BPDA uses in place of a missing one.
+    """A stage with another gradient (BPDA): the identity's or, if ``observing``, that of what the stage observes.
 
     Athalye, Carlini, Wagner, "Obfuscated Gradients Give a False Sense of Security", ICML 2018.
     """
 
     stage: Stage
+    observing: bool = False
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -105,7 +134,9 @@ class StraightThrough(Stage):
         """The stage's result (B, 3, H, W)."""
         with torch.no_grad():
             result = self.stage(images.detach(), noise)
-        return images + (result - images).detach()
+        observed = self.stage.observed(images) if self.observing else None
+        way = images if observed is None else observed.images
+        return way + (result - way).detach()
 
 
 def gives_gradient(stage: Stage, size: int) -> bool:

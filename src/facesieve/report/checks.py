@@ -8,6 +8,7 @@ evaluation of adversarial robustness with an ensemble of diverse parameter-free 
 from __future__ import annotations
 
 from itertools import permutations
+from typing import Any
 
 from facesieve.report.record import NONE, AttackRecord, Record
 from facesieve.report.tables import Tables
@@ -41,10 +42,15 @@ def _oblivious(record: Record) -> list[str]:
             "what these numbers say of robustness is an upper bound."
         ]
     noisy = [defence.name for defence in record.defences if defence.draws_noise]
-    if not noisy or int(record.experiment["run"].get("eot_samples", 1)) > 1:
+    if not noisy or any(_averages(record, attack) for attack in record.experiment.get("attacks", ()) or [{}]):
         return []
     verb = "draws" if len(noisy) == 1 else "draw"
     return [f"{', '.join(noisy)} {verb} noise, and the attack did not average over it: its gradients were those of one draw."]
+
+
+def _averages(record: Record, attack: dict[str, Any]) -> bool:
+    """Whether an attack of the experiment averages over draws of noise."""
+    return int(attack.get("eot_samples") or record.experiment["run"].get("eot_samples", 1)) > 1
 
 
 def _alone(record: Record, attack: AttackRecord) -> list[str]:

@@ -47,14 +47,14 @@ def _svg(figure: Any) -> str:
 def _curves(tables: Tables) -> list[Titled]:
     """Accuracy over eps, one line per defence, for every method that was run at several eps."""
     made = []
-    attacks = tables.record.attacks
-    eps = {attack.name: attack.eps for attack in attacks}
-    for method, sees in sorted({(a.method, a.sees) for a in attacks}):
-        names = [a.name for a in attacks if (a.method, a.sees) == (method, sees)]
+    attacks = {attack.attack: attack for attack in reversed(tables.record.attacks)}  # the first of each name
+    eps = {name: attack.eps for name, attack in attacks.items()}
+    for method, sees, view in sorted({(a.method, a.sees, a.view) for a in attacks.values()}):
+        names = [name for name, a in attacks.items() if (a.method, a.sees, a.view) == (method, sees, view)]
         for quantisation in ("float", "uint8"):
             chosen = [r for r in tables.rows if r.attack in names and r.quantisation == quantisation]
             if len({eps[r.attack] for r in chosen}) > 1:
-                made.append((f"Accuracy over eps: {method}, {quantisation}", _curve(chosen, eps)))
+                made.append((f"Accuracy over eps: {method}{f', {view}' if view else ''}, {quantisation}", _curve(chosen, eps)))
     return made
 
 

@@ -18,6 +18,7 @@ from facesieve.metrics.intervals import Estimate
 
 FILE = "report.json"
 NONE = "none"  # the name of no attack, and of no defence
+THROUGH = ", through "  # between an attack's name and that of the defence which a set of its own was crafted through
 
 # settings of an experiment that older records have under another name
 RENAMED = {"averaged": "eot_samples", "steps_too": "score_steps", "on": "surrogate"}
@@ -54,6 +55,14 @@ class AttackRecord(_Part):
     left_ball: float  # share of the images that being saved as 8 bit took further than eps from the clean ones
     still: float  # share of the images whose gradient is zero or not finite at the clean image
     seconds: float  # an image
+    starts: int = 1  # random ones, of which the best was kept
+    draws: int = 1  # of a defence's noise, averaged over at each step
+    view: str = ""  # what it had of the defence that it was crafted through, as an experiment says it; "" for nothing
+
+    @property
+    def attack(self) -> str:
+        """The attack's name in the cells: without the defence that this set was crafted through."""
+        return self.name.partition(THROUGH)[0]
 
 
 class DefenceRecord(_Part):
@@ -99,7 +108,12 @@ class Record(_Part):
     @property
     def oblivious(self) -> bool:
         """Whether the attacks saw the recogniser alone."""
-        return bool(self.experiment["run"].get("threat", "oblivious") == "oblivious")
+        threat = self.experiment["run"].get("threat", "oblivious")
+        return bool(threat == "oblivious") and not any(THROUGH in attack.name for attack in self.attacks)
+
+    def is_shared(self, attack: str) -> bool:
+        """Whether all defences face one set of images under this attack (or none), and not each a set of its own."""
+        return not any(made.attack == attack and made.name != attack for made in self.attacks)
 
     def cell(self, attack: str, quantisation: str, defence: str, point: str = "") -> Cell | None:
         """The cell of these names, if it was run."""

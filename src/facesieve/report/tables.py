@@ -13,6 +13,7 @@ from facesieve.errors import InputError
 from facesieve.metrics.intervals import Estimate, Means
 from facesieve.metrics.rates import threshold_at_far
 from facesieve.report.record import NONE, Cell, Record
+from facesieve.report.worst import worst_cells
 
 Floats = NDArray[np.float64]
 CLEAN_KIND = "uint8"  # clean images come as 8 bit
@@ -26,11 +27,12 @@ class Row:
     quantisation: str
     defence: str
     accuracy: Estimate
-    undefended: Estimate  # accuracy on the same images without a defence
-    recovery: Estimate | None  # of what the attack took; None for clean images, or where it took nothing
+    undefended: Estimate | None  # accuracy on the same images without a defence; None for an attack that was not tried so
+    recovery: Estimate | None  # of what the attack took; None for clean images, and where it took nothing or was not tried
     kept: Estimate | None  # accuracy as a share of that on the clean images; None for clean images
     lost: Estimate | None  # clean images: accuracy that the defence costs
     probability: Estimate | None  # mean probability of the correct person
+    margin: Estimate  # mean of the correct person's score minus the best other one's
     frr: Estimate | None  # share of known people under the threshold
     far: Estimate | None  # share of strangers at or over it
     seconds: float | None
@@ -65,16 +67,37 @@ class Tables:
 
 
 def tables_of(record: Record) -> Tables:
-    """Compute them."""
-    made = _Making(record)
-    rows = tuple(made.row(cell) for cell in record.cells if cell.point == "")
+    """Compute them; the worst case of several attacks follows theirs."""
+    made = _Making(record.model_copy(update={"cells": (*record.cells, *worst_cells(record))}))
+    rows = tuple(made.row(cell) for cell in made.record.cells if cell.point == "")
     scored = dict.fromkeys((cell.attack, cell.quantisation, cell.defence) for cell in record.cells if cell.point)
     return Tables(record, rows, tuple(made.steps(*names) for names in scored))
 
 
-def open_set_threshold(record: Record) -> float | None:
-    """Cosine under which a face is unknown, from the clean images as strangers; None for a closed set or too few images."""
-    clean = record.cell(NONE, CLEAN_KIND, NONE)
+def figures(tables: Tables) -> dict[str, Estimate]:
+    """For each defence its ``accuracy`` and ``clean accuracy lost``; under each attack ``recovery`` and ``clean accuracy kept``.
+
+    These are shares: ``recovery`` of what the attack took, ``kept`` of the accuracy on the same images, clean and without a
+    defence. Then ``FRR``, at the threshold for the run's FAR, and ``margin``, the mean of the correct person's score minus the
+    best other one's. One that is undefined, as the recovery of an attack that took nothing, is left out.
+    """
+    found = {}
+    for row in tables.rows:
+        where = row.defence if row.attack == NONE else f"{row.defence}, {row.attack}, {row.quantisation}"
+        numbers = {"accuracy": row.accuracy, "clean accuracy lost": row.lost, "recovery": row.recovery}
+        for what, estimate in {**numbers, "clean accuracy kept": row.kept, "FRR": row.frr, "margin": row.margin}.items():
+            if estimate is not None:
+                found[f"{what}, {where}"] = estimate
+    return found
+
+
+def open_set_threshold(record: Record, defence: str = NONE) -> float | None:
+    """Cosine under which a face is unknown, from the clean images as strangers; None for a closed set or too few images.
+
+    Where people are enrolled behind each defence, each has a threshold of its own, from the clean images behind it.
+    """
+    own = record.experiment.get("recogniser", {}).get("enrolled") == "purified"
+    clean = record.cell(NONE, CLEAN_KIND, defence if own else NONE)
     if record.closed_set or clean is None:
         return None
     try:
@@ -88,7 +111,7 @@ class _Making:
 
     def __init__(self, record: Record) -> None:
         self.record, self.labels = record, np.array(record.labels)
-        self.threshold = open_set_threshold(record)
+        self.threshold = cache(lambda defence: open_set_threshold(record, defence))
         self.means = cache(self._means)
 
     def _means(self, n: int) -> Means | None:
@@ -101,29 +124,35 @@ class _Making:
     def row(self, cell: Cell) -> Row:
         """The numbers of a cell."""
         n = len(cell.predicted)
-        behind, bare, clean = self.hits(cell), self.undefended(cell, n), self.undefended(None, n)
+        behind, bare = self.hits(cell), self.undefended(n, cell.attack, cell.quantisation)
+        clean = self.undefended(n)
+        assert clean is not None  # a run scores clean images without a defence first
         recovery = kept = lost = None
         if (means := self.means(n)) is not None and cell.defence != NONE:
-            left, taken, wanted = means.of(behind), means.of(bare), means.of(clean)
+            left, wanted = means.of(behind), means.of(clean)
             if cell.attack == NONE:
                 lost = means.estimate(wanted - left)
             else:
-                # (adversarial purified - adversarial) / (clean - adversarial); undefined where the attack took nothing
-                recovery = _share(means, left - taken, wanted - taken)
                 kept = _share(means, left, wanted)
-        known = self.threshold is not None
+            if cell.attack != NONE and bare is not None:
+                # (adversarial purified - adversarial) / (clean - adversarial); undefined where the attack took nothing
+                taken = means.of(bare)
+                recovery = _share(means, left - taken, wanted - taken)
+        threshold = self.threshold(cell.defence)
+        known = threshold is not None
         return Row(
             cell.attack,
             cell.quantisation,
             cell.defence,
             self.mean(behind),
-            self.mean(bare),
+            None if bare is None else self.mean(bare),
             recovery,
             kept,
             lost,
             None if cell.probability is None else self.mean(np.array(cell.probability)),
-            self.rate(np.array(cell.genuine) < self.threshold) if known else None,
-            self.rate(np.array(cell.impostor) >= self.threshold) if known else None,
+            self.mean(np.array(cell.genuine) - np.array(cell.impostor)),
+            self.rate(np.array(cell.genuine) < threshold) if known else None,
+            self.rate(np.array(cell.impostor) >= threshold) if known else None,
             cell.seconds,
         )
 
@@ -134,7 +163,7 @@ class _Making:
         n = len(cells[0].predicted)
         found = [(cell.point, cell) for cell in cells]
         start = self.record.cell(attack, quantisation, NONE)
-        if start is not None and (attack == NONE or self.record.oblivious):  # else the defence faces a set of its own
+        if start is not None and self.record.is_shared(attack):  # else the defence faces a set of its own
             found = [(None, start), *found]  # type: ignore[list-item]
         return Steps(*names, tuple(self._step(point, cell, n) for point, cell in found))
 
@@ -147,12 +176,10 @@ class _Making:
         correct: Floats = (np.array(cell.predicted) == self.labels[: len(cell.predicted)]).astype(np.float64)
         return correct
 
-    def undefended(self, cell: Cell | None, n: int) -> Floats:
-        """The same of the first ``n`` images without a defence, under the cell's attack or (None) clean."""
-        names = (NONE, CLEAN_KIND) if cell is None else (cell.attack, cell.quantisation)
-        found = self.record.cell(*names, NONE)
-        assert found is not None  # a run scores every attack without a defence first
-        return self.hits(found)[:n]
+    def undefended(self, n: int, attack: str = NONE, quantisation: str = CLEAN_KIND) -> Floats | None:
+        """The same of the first ``n`` images without a defence; None for an attack that was not tried on so many without one."""
+        found = self.record.cell(attack, quantisation, NONE)
+        return None if found is None or len(found.predicted) < n else self.hits(found)[:n]
 
     def mean(self, values: Floats) -> Estimate:
         """Without an interval where there is one person only."""

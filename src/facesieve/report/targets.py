@@ -15,8 +15,12 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from facesieve.errors import InputError, SettingError, one_line
 from facesieve.files import first_problem, write_with_folder
 from facesieve.report.record import Record
+from facesieve.report.tables import figures as of_tables
+from facesieve.report.tables import tables_of
 
 Area = Literal["purifier", "worst case", "light", "service", "photograph", "house"]
+
+ACCURACY = "accuracy"  # the measure that is the tables' numbers: it can be taken of a run that was stopped
 
 SIGNS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 
@@ -71,14 +75,19 @@ def keep_targets(path: Path, measured: Sequence[Target]) -> None:
     write_with_folder(path, (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def measured(record: Record, command: str) -> list[Target]:
-    """The targets that a record's experiment asks for, by what it was measured by; ``command`` made it, at this commit.
+def measured(record: Record) -> list[Target]:
+    """The targets that a record's experiment asks for, by what it was measured by; its command made them, at this commit.
 
-    Raises ``SettingError`` for one of a figure that no measure gave.
+    Of a run that was stopped those that it came to; its other measures are taken at the end. Raises ``SettingError`` for one of a
+    figure that no measure gave.
     """
-    found, made = [], {"command": command, "commit": commit()}
+    found, made = [], {"command": record.environment.get("command", "unknown"), "commit": commit()}
     for wanted in record.experiment.get("targets", ()):
         figures = record.measures.get(wanted["measure"], {})
+        if not record.complete and wanted["measure"] == ACCURACY:
+            figures = of_tables(tables_of(record))
+        if wanted["figure"] not in figures and not record.complete:
+            continue
         if wanted["figure"] not in figures:
             raise SettingError(f"measure {wanted['measure']!r} gave no figure {wanted['figure']!r}; it gave {'; '.join(figures)}")
         estimate, factor = figures[wanted["figure"]], 100 if wanted["percent"] else 1

@@ -42,57 +42,69 @@ def percent(found: Estimate | None) -> str:
 def worded(tables: Tables) -> list[Table]:
     """Clean images first, then every attack in each form that it was saved in; the steps within defences; other measures."""
     record = tables.record
-    attacks = {attack.name: attack for attack in record.attacks}
+    attacks = {attack.attack: attack for attack in reversed(record.attacks)}  # the first of each name
     by_set: dict[tuple[str, str], list[Row]] = {}
     for row in tables.rows:
         by_set.setdefault((row.attack, row.quantisation), []).append(row)
-    found = [_table(record, attacks.get(name), quantisation, group) for (name, quantisation), group in by_set.items()]
+    found = [_table(record, name, attacks.get(name), quantisation, group) for (name, quantisation), group in by_set.items()]
     found += [_steps(record, steps) for steps in tables.steps]
     return [*found, *(_measured(name, values) for name, values in record.measures.items())]
 
 
-def _table(record: Record, attack: AttackRecord | None, quantisation: str, group: list[Row]) -> Table:
+def _table(record: Record, name: str, attack: AttackRecord | None, quantisation: str, group: list[Row]) -> Table:
+    clean = name == NONE
     columns = ["defence", "images", "accuracy, %"]
-    columns += ["points lost"] if attack is None else ["recovery, %"]
+    columns += ["points lost"] if clean else ["recovery, %"]
     if record.closed_set:
         columns += ["p(correct), %"]
     if any(row.frr is not None for row in group):
         columns += ["FRR, %", "FAR, %"]
     theirs = _is_published(record, attack)
     if theirs:
-        columns += ["published: accuracy, %", "published: points lost" if attack is None else "published: recovery, %"]
+        columns += ["published: accuracy, %", "published: points lost" if clean else "published: recovery, %"]
     columns += ["ms a face"]
     lines = []
     for row in group:
         line = [row.defence, str(row.accuracy.n), percent(row.accuracy)]
-        line += [percent(row.lost if attack is None else row.recovery)]
+        line += [percent(row.lost if clean else row.recovery)]
         if record.closed_set:
             line += [percent(row.probability)]
         if "FRR, %" in columns:
             line += [percent(row.frr), percent(row.far)]
         if theirs:
-            line += _published(row, clean=attack is None)
+            line += _published(row, clean=clean)
         line += ["–" if row.seconds is None else f"{1000 * row.seconds:.0f}"]
         lines.append(tuple(line))
-    return Table(_title(attack, quantisation), tuple(columns), tuple(lines), _note(record, attack))
+    return Table(_title(name, quantisation), tuple(columns), tuple(lines), _note(record, name, attack))
 
 
-def _title(attack: AttackRecord | None, quantisation: str) -> str:
-    if attack is None:
+def _title(attack: str, quantisation: str) -> str:
+    if attack == NONE:
         return "Clean images"
-    return f"{attack.name}, {'as they are (float)' if quantisation == 'float' else 'saved as 8 bit (uint8)'}"
+    return f"{attack}, {'as they are (float)' if quantisation == 'float' else 'saved as 8 bit (uint8)'}"
 
 
-def _note(record: Record, attack: AttackRecord | None) -> str:
-    if attack is None:
+def _note(record: Record, name: str, attack: AttackRecord | None) -> str:
+    if name == NONE:
         return (
             "" if record.closed_set else f"FRR and FAR at the threshold for FAR {100 * record.experiment['run']['far']:g} % here."
         )
-    own = "" if record.oblivious else " Each defence faces a set of its own, crafted through it."
+    if attack is None:
+        return "An image counts as kept only where each of these attacks fails, by itself and with noise of its own."
+    own = "" if record.is_shared(name) else " Each defence faces a set of its own, crafted through it."
+    draws = f", {many(attack.draws, 'draw')} a step" if attack.draws > 1 else ""
+    starts = f", the best of {attack.starts} starts" if attack.starts > 1 else ""
     return (
-        f"The attack saw {attack.sees}.{own} {attack.iterations} iterations, {attack.seconds:g} s an image. "
-        "Times are of the run as it was, whatever else the machine did."
+        f"The attack saw {attack.sees}{_VIEWS.get(attack.view, '')}.{own} {attack.iterations} iterations{draws}{starts}, "
+        f"{attack.seconds:g} s an image. Times are of the run as it was, whatever else the machine did."
     )
+
+
+_VIEWS = {
+    "identity": " (its results, with the identity's gradient)",
+    "observation": " (its results, with the gradient of what it observes)",
+    "range": " (without its prior: what it observes, interpolated)",
+}
 
 
 def _is_published(record: Record, attack: AttackRecord | None) -> bool:
