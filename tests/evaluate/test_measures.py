@@ -26,7 +26,10 @@ SETTINGS = {
         {"preset": "stage1", "settings": {"steps": 2}, "probes": 4},
         {"baseline": "jpeg", "settings": {"quality": 60}},
     ],
-    "run": {"batch": 4, "measures": ["accuracy", "consistency", "open_set", "raw_templates", "speed", "survival", "tamper", "templates"]},
+    "run": {
+        "batch": 4,
+        "measures": ["accuracy", "consistency", "open_set", "raw_templates", "speed", "survival", "tamper", "templates"],
+    },
     "targets": [
         {"measure": "accuracy", "figure": "clean accuracy lost, jpeg", "wanted": "<= 1", "percent": True, "target": "lost"},
         {"measure": "consistency", "figure": "largest |A x - y|, stage1, super-resolution", "wanted": "<= 1e-4"},

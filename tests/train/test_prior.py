@@ -121,6 +121,32 @@ def test_batches_that_are_made_ahead_are_the_same():
     assert sorted(made) == sorted(set(made))
 
 
+def test_the_command_stops_in_time_says_so_and_resumes(facesieve, samples, tmp_path):
+    chosen = ["size=32", "channels=16,32", "attention_levels=0", "batch=4", "images=12", "held_out=1", "precision=fp32"]
+    options = [part for setting in chosen for part in ("--set", setting)]
+    command = ["train", "prior", "--data", samples, "-o", tmp_path / "run", *options]
+    stopped = facesieve(*command, "--stop-after-minutes", 0)
+    assert stopped.code == 0, stopped.err
+    first = tmp_path / "run" / "prior-000001"
+    assert stopped.out.splitlines()[-1] == f"stopped at step 1 of 3, the same command resumes; prior in {first}"
+    assert json.loads((first / "card.json").read_text())["steps_made"] == 1
+    assert "held out  v-loss at 0.05 " in stopped.out
+    ended = facesieve(*command)
+    assert ended.out.splitlines()[-1] == f"finished prior in {tmp_path / 'run' / 'prior-000003'}"
+    assert "steps_made" not in json.loads((tmp_path / "run" / "prior-000003" / "card.json").read_text())
+
+
+def test_the_command_takes_a_time_in_place_of_images(facesieve, samples, tmp_path):
+    chosen = ["size=32", "channels=16,32", "attention_levels=0", "batch=4", "held_out=1", "precision=fp32"]
+    options = [part for setting in chosen for part in ("--set", setting)]
+    done = facesieve("train", "prior", "--data", samples, "-o", tmp_path / "run", *options, "--minutes", 0.01)
+    assert done.code == 0, done.err
+    (folder,) = (tmp_path / "run").glob("prior-*")
+    card = json.loads((folder / "card.json").read_text())
+    assert card["training"]["minutes"] == 0.01
+    assert 1 <= card["steps_made"] < 19_750
+
+
 def test_the_loss_is_zero_for_a_prior_that_knows_the_answer():
     images, noise = torch.randn(2, 3, 8, 8, dtype=torch.float64), torch.randn(2, 3, 8, 8, dtype=torch.float64)
     sigmas = torch.tensor([0.5, 3.0], dtype=torch.float64)

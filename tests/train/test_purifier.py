@@ -257,6 +257,28 @@ def test_held_out_figures_say_how_faces_fare_clean_and_under_both_attacks(start,
     assert all(0 <= value <= 1 for name, value in figures.items() if name.endswith("named"))
 
 
+def test_measuring_takes_a_small_part_of_the_time_and_is_told_in_few_words(start, crops, monkeypatch):
+    run = task(start, crops, SMALL.model_copy(update={"measured": 1, "steps": 100}))
+    now = [0.0]
+    monkeypatch.setattr("facesieve.train.purifier.time.monotonic", lambda: now[0])
+    margins = run._margins
+
+    def slowly(*given):
+        now[0] += 5
+        return margins(*given)
+
+    run._margins = slowly
+    assert not run.is_measured(1, saves=False)
+    assert run.is_measured(1, saves=True)
+    figures = run.measure(1)
+    assert (now[0], run.is_measured(2, saves=True), run.is_measured(100, saves=True)) == (5, False, True)
+    now[0] = 5 + 9 * 5
+    assert run.is_measured(2, saves=True)
+    told = run.in_words(figures)
+    assert set(told) == {"linear-9, clean", "linear-9, oblivious", "linear-9, adaptive"}
+    assert told["linear-9, clean"] in {f"{figures['linear-9, clean']:.3f} ({share} % named)" for share in (0, 100)}
+
+
 @pytest.fixture(scope="module")
 def photos(sample_paths, tmp_path_factory):
     """The six samples, twice."""

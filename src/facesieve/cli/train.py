@@ -51,8 +51,9 @@ def train_prior_command(
 
     chosen = _chosen(PriorTraining, _limited(settings, minutes))
     times = {"checkpoint_minutes": checkpoint_minutes, "stop_after_minutes": stop_after_minutes}
-    folder = train_prior(data, output, chosen, data_card=data_card, report=_Teller(), **times)
-    out.print(f"finished prior in {folder}")
+    told = _Teller()
+    folder = train_prior(data, output, chosen, data_card=data_card, report=told, **times)
+    out.print(f"{told.state} prior in {folder}")
 
 
 @train_app.command("distil")
@@ -128,8 +129,9 @@ def ddsa_command(
 
     chosen = _chosen(DdsaTraining, settings)
     times = {"checkpoint_minutes": checkpoint_minutes, "stop_after_minutes": stop_after_minutes}
-    weights = train_ddsa(data, output, chosen, data_card=data_card, report=_Teller(), **times)
-    out.print(f"finished weights in {weights}")
+    told = _Teller()
+    weights = train_ddsa(data, output, chosen, data_card=data_card, report=told, **times)
+    out.print(f"{told.state} weights in {weights}")
 
 
 @train_app.command("faceguard")
@@ -147,8 +149,9 @@ def faceguard_command(
 
     chosen = _chosen(FaceGuardTraining, settings)
     times = {"checkpoint_minutes": checkpoint_minutes, "stop_after_minutes": stop_after_minutes}
-    weights = train_faceguard(data, output, chosen, data_card=data_card, report=_Teller(), **times)
-    out.print(f"finished weights in {weights}")
+    told = _Teller()
+    weights = train_faceguard(data, output, chosen, data_card=data_card, report=told, **times)
+    out.print(f"{told.state} weights in {weights}")
 
 
 @train_app.command("purifier")
@@ -170,6 +173,7 @@ def purifier_command(
     from facesieve.train.purifier import train_purifier
     from facesieve.train.settings import PurifierTraining
 
+    told = _Teller()
     folder = train_purifier(
         data,
         output,
@@ -177,11 +181,11 @@ def purifier_command(
         start=start or embedded_prior_folder(),
         recognisers=recogniser or ["sface", "dlib"],
         data_card=data_card,
-        report=_Teller(),
+        report=told,
         checkpoint_minutes=checkpoint_minutes,
         stop_after_minutes=stop_after_minutes,
     )
-    out.print(f"purifier in {folder}")
+    out.print(f"{told.state} purifier in {folder}")
 
 
 @train_app.command("tuned-prior", hidden=True)
@@ -220,8 +224,16 @@ class _Teller:
 
     def __init__(self) -> None:
         self._begun, self._first = time.monotonic(), 0.0
+        self._last = Progress(0, 0)
+
+    @property
+    def state(self) -> str:
+        """Whether the training that was told of has ended."""
+        ended = self._last.done >= self._last.total
+        return "finished" if ended else f"stopped at step {self._last.done:g} of {self._last.total:g}, the same command resumes;"
 
     def __call__(self, progress: Progress) -> None:
+        self._last = progress
         facts = [f"{name} {value}" for name, value in progress.facts.items()]
         if progress.what:  # what begins, or what was measured
             if not facts:

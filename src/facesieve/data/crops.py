@@ -6,9 +6,10 @@ Crops are ``uint8`` RGB (N, S, S, 3), aligned to the template. A file of crops i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -23,10 +24,11 @@ from facesieve.images import Photo, read_photo
 from facesieve.progress import Progress, Report, silent
 
 Crops = NDArray[np.uint8]  # (N, S, S, 3)
+Item = TypeVar("Item")
 
 WIDE = 1.45  # sides of the template's square that a wide crop holds, so that views can move and turn
 WIDE_SIDE = 256  # pixels of a wide crop
-TOLD_SECONDS = 20.0  # between two reports of a search for faces
+TOLD_SECONDS = 20.0  # between two reports of how far the crops are
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,18 +152,15 @@ def wide_crops(folder: Path, work: Path, report: Report = silent) -> Crops:
 def _of_folder(folder: Path, work: Path, path: Path, size: int, zoom: float, report: Report) -> Crops:
     if not path.exists():
         faces = FaceFolder(folder, work / "landmarks.npz", report)
-        _keep(path, (faces.crop(index, size, zoom) for index in range(len(faces))), len(faces), size)
+        cut = (faces.crop(index, size, zoom) for index in _told(range(len(faces)), "cutting faces", report))
+        _keep(path, cut, len(faces), size)
     return _kept(path, None, size)
 
 
 def _find_landmarks(folder: Path, paths: list[Path], cache: Path, report: Report) -> None:
     detector = Detector()
     names, landmarks = [], []
-    told = time.monotonic()
-    for number, path in enumerate(paths):
-        if time.monotonic() - told > TOLD_SECONDS:
-            report(Progress(number, len(paths), f"looking for faces: {number:,} of {len(paths):,} photographs"))
-            told = time.monotonic()
+    for path in _told(paths, "looking for faces", report):
         faces = detector.detect(read_photo(path))
         if faces:
             names.append(str(path.relative_to(folder)))
@@ -171,6 +170,16 @@ def _find_landmarks(folder: Path, paths: list[Path], cache: Path, report: Report
     make_folder(cache.parent)
     with draft(cache) as (file, _):
         np.savez(file, names=np.array(names), landmarks=np.array(landmarks))
+
+
+def _told(items: Sequence[Item], what: str, report: Report) -> Iterator[Item]:
+    """The items, one after the other; now and then it is reported how far that is."""
+    told = time.monotonic()
+    for number, item in enumerate(items):
+        if time.monotonic() - told > TOLD_SECONDS:
+            report(Progress(number, len(items), f"{what}: {number:,} of {len(items):,}"))
+            told = time.monotonic()
+        yield item
 
 
 # --- the file ----------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def train_defence(
     size = sum(parameter.numel() for parameter in network.parameters())
     report(Progress(run.step, task.total, f"{faces}, {size / 1e6:.2f} M parameters, on {task.hardware}; {data}"))
     held_out = finish(run, report, **times)
-    about = {**about, "data": f"{faces}; {data.what}, aligned to the template"}
+    about = {**about, "data": f"{faces}; {data.what}, aligned to the template", **run.made}
     figures = {"held_out": {measure: round(value, 6) for measure, value in held_out.items()}}
     weights = out / f"{about['name']}.safetensors"
     save_weights(network, weights, card(about, data, task.settings, run.seconds, figures, LIMITS))

@@ -86,6 +86,10 @@ class Task(ABC):
     def measure(self, step: int) -> dict[str, float]:
         """Held-out figures after ``step`` steps, with the same random numbers every time."""
 
+    def in_words(self, held_out: Mapping[str, float]) -> dict[str, str]:
+        """Held-out figures as people read them while it trains."""
+        return in_words(held_out)
+
     def is_measured(self, step: int, saves: bool) -> bool:
         """Whether held-out figures are due after ``step`` steps; ``saves`` says whether a checkpoint is.
 
@@ -134,6 +138,7 @@ class Run(Generic[AnyTask]):
         """Raises ``SettingError`` where the run in ``out`` began with settings that may not change."""
         self.task, self.out = task, make_folder(out)
         self.step, self.seconds = 0, 0.0
+        self._planned = task.total
         if self.checkpoint.exists():
             self._resume()
 
@@ -141,6 +146,11 @@ class Run(Generic[AnyTask]):
     def checkpoint(self) -> Path:
         """Everything that is needed to resume."""
         return self.out / CHECKPOINT
+
+    @property
+    def made(self) -> dict[str, int]:
+        """For the card: the steps that were made, where they are not as many as the settings say."""
+        return {} if self.step == self._planned else {"steps_made": self.step}
 
     def records(
         self, *, checkpoint_minutes: float = CHECKPOINT_MINUTES, stop_after_minutes: float = math.inf
@@ -258,7 +268,7 @@ def kept(
         report(Progress(record.step, record.total, facts=in_words(record.losses)))
         if record.held_out is not None:
             append_row(run.out / "held-out.csv", {"step": record.step, **record.held_out})
-            report(Progress(record.step, record.total, "held out", in_words(record.held_out)))
+            report(Progress(record.step, record.total, "held out", run.task.in_words(record.held_out)))
         yield record
 
 

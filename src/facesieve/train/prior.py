@@ -118,6 +118,10 @@ class PriorTask(Task):
         """The first ``count`` held-out faces, in [-1, 1], on the device."""
         return self.batches.held_out_images(count).to(self.hardware.device)
 
+    def in_words(self, held_out: Mapping[str, float]) -> dict[str, str]:
+        """By noise level."""
+        return {f"v-loss at {sigma}": f"{loss:.4f}" for sigma, loss in held_out.items()}
+
     @contextmanager
     def averaged(self) -> Iterator[NetworkPrior]:
         """The prior with its averaged weights, for as long as the block lasts."""
@@ -169,6 +173,7 @@ def _export(run: Run[PriorTask], folder: Path, data: DataCard, held_out: Mapping
         "name": f"facesieve face prior {settings.size}",
         "what": "an unconditional diffusion prior of aligned, tightly cropped faces; images in [-1, 1]",
         "data": f"{len(task.batches.train)} {data.what}, aligned to the template of facesieve.faces",
+        **run.made,
     }
     figures = {"held_out_v_loss_by_sigma": {sigma: round(loss, 5) for sigma, loss in held_out.items()}}
     limits = (

@@ -13,6 +13,7 @@ Wong, Rice and Kolter, "Fast is Better than Free", ICLR 2020 (one inner step fro
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ LEAST_SIGMA = 0.02  # the network is evaluated at no less: its schedule has no 0
 CLOSE = 0.5  # norm of the mean row above which a recogniser's rows lie so close together that the mean is removed
 SHARPNESS, SHARPNESS_CENTRED = 32.0, 20.0  # of the cross-entropy over cosines: of rows as they are, and without their mean
 MEASURED_EPS = 2 / 255  # of the held-out figures
+MEASURING = 9  # times as long as measuring takes is trained before it is done again
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +106,10 @@ class PurifierTask(Task):
             prior.network.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
         )
         self.average = MovingAverage(prior.network, settings.ema_decay)
+        self.measured_at, self.measuring = (
+            -math.inf,
+            0.0,
+        )  # seconds: when the last held-out figures were ready, and what they took
 
     def rate(self, step: int) -> float:
         """A linear warm-up, times a half cosine to 0."""
@@ -164,6 +170,15 @@ class PurifierTask(Task):
             delta = torch.maximum(torch.minimum(delta + length * eps * slope.sign(), eps), -eps)
         return (images + delta).clamp(0, 1)
 
+    def is_measured(self, step: int, saves: bool) -> bool:
+        """With a checkpoint, but for those that come too soon after the last time: most of the time is for training."""
+        return saves and (step >= self.total or time.monotonic() - self.measured_at >= MEASURING * self.measuring)
+
+    def in_words(self, held_out: Mapping[str, float]) -> dict[str, str]:
+        """Each margin with the share of faces that are named."""
+        margins = {name: value for name, value in held_out.items() if not name.endswith(", named")}
+        return {name: f"{value:.3f} ({100 * held_out[f'{name}, named']:.0f} % named)" for name, value in margins.items()}
+
     def measure(self, step: int) -> dict[str, float]:
         """Held-out faces behind the averaged network: mean margin and share named, clean and attacked.
 
@@ -171,6 +186,7 @@ class PurifierTask(Task):
         with the mean of two draws a step. The margin is the cosine with oneself minus the best of the
         crowd that is not measured.
         """
+        begun = time.monotonic()
         count = min(self.settings.measured, len(self.others) // 2)
         found: dict[str, float] = {}
         with self.average.applied():
@@ -178,6 +194,8 @@ class PurifierTask(Task):
                 for name, margins in self._margins(witness, count).items():
                     found[f"{witness.name}, {name}"] = float(margins.mean())
                     found[f"{witness.name}, {name}, named"] = float((margins > 0).double().mean())
+        self.measured_at = time.monotonic()
+        self.measuring = self.measured_at - begun
         return found
 
     def _margins(self, witness: Witness, count: int) -> dict[str, Tensor]:
@@ -255,6 +273,7 @@ def _card(
         "start": {"name": begun["name"], "sha256": prior_hash(start)},
         "recognisers": list(names),
         "data": f"{faces}; {data.what}, aligned to the template",
+        **run.made,
         "attacked": run.step * settings.attacked,
     }
     figures = {"held_out": {name: round(value, 4) for name, value in held_out.items()}}
