@@ -7,11 +7,28 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 Noise = Callable[[], "Tensor"]  # each call draws a fresh (B, C, H, W) of unit Gaussian noise
+
+
+def seeded_draws(seeds: Sequence[int], shape: tuple[int, ...]) -> Callable[[], NDArray[np.float64]]:
+    """A source of unit Gaussian noise (len(seeds), *shape); array ``i`` of a draw depends on ``seeds[i]`` alone.
+
+    Every runtime draws from it, so that a seed means the same in each. ``RandomState``, unlike NumPy's newer
+    generators, promises the same numbers in every version.
+    """
+    states = [np.random.RandomState(np.random.MT19937(seed)) for seed in seeds]
+
+    def draw() -> NDArray[np.float64]:
+        return np.stack([state.standard_normal(shape) for state in states])
+
+    return draw
 
 
 def seeded_noise(
@@ -21,16 +38,13 @@ def seeded_noise(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> Noise:
-    """A source of unit Gaussian noise of ``(len(seeds), *shape)``; image ``i`` depends on ``seeds[i]`` alone.
-
-    It is drawn on the CPU whatever the device, so that a seed means the same everywhere.
-    """
+    """``seeded_draws`` as tensors, of PyTorch's default type if ``dtype`` is None."""
     import torch
 
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    draws = seeded_draws(seeds, shape)
 
     def draw() -> Tensor:
-        return torch.stack([torch.randn(shape, generator=g, dtype=dtype) for g in generators]).to(device)
+        return torch.from_numpy(draws()).to(device, dtype or torch.get_default_dtype())
 
     return draw
 

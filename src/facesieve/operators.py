@@ -10,12 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from torch import Tensor
-from torch.nn import functional
+from typing import TYPE_CHECKING
 
 from facesieve.errors import SettingError
 from facesieve.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Operator(ABC):
@@ -56,6 +57,8 @@ class MeanPool(Operator):
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H / scale, W / scale); H and W must be multiples of ``scale``."""
+        from torch.nn import functional
+
         height, width = x.shape[-2:]
         if height % self.scale or width % self.scale:
             raise SettingError(f"an image of {width} x {height} pixels cannot be cut into blocks of {self.scale}")

@@ -15,16 +15,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
-
-import torch
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from typing import TYPE_CHECKING, Protocol
 
 from facesieve.errors import SettingError
 from facesieve.noise import Noise
 from facesieve.operators import Operator
-from facesieve.priors import Prior, Schedule
+from facesieve.priors import Prior
+from facesieve.priors.schedule import linear_alphas_bar, sigmas_at
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +137,7 @@ def sample(
             continue
         x0 = prior(u, sigma)
         eps = (u - x0) / sigma
-        fresh = noise() if next_sigma > 0 else torch.zeros_like(u)  # with eta 0 too: DDNM+ needs it
+        fresh = noise() if next_sigma > 0 else u.new_zeros(u.shape)  # with eta 0 too: DDNM+ needs it
         u = correct.estimate(x0, next_sigma, eta) + correct.noise(fresh, eps, next_sigma, eta)
         yield Step(sigma, next_sigma, x0, u)
 
@@ -155,6 +155,8 @@ def checkpointed(prior: Prior) -> Prior:
     A gradient through 100 steps then needs the memory of one evaluation, and twice the time.
     """
 
+    from torch.utils.checkpoint import checkpoint
+
     class Checkpointed:
         shape = prior.shape
         sha256 = prior.sha256
@@ -168,11 +170,12 @@ def checkpointed(prior: Prior) -> Prior:
 
 def published_sigmas(steps: int = 100) -> list[float]:
     """The published grid: every (1000 / steps)-th step of the linear schedule, down to step 0, then 0."""
-    schedule = Schedule.linear()
-    total = len(schedule.sigmas)
+    alphas_bar = linear_alphas_bar()
+    total = len(alphas_bar)
     if not 1 <= steps <= total:
         raise SettingError(f"steps {steps} must be between 1 and {total}")
-    return [float(schedule.sigmas[total * index // steps]) for index in reversed(range(steps))] + [0.0]
+    visited = alphas_bar[[total * index // steps for index in reversed(range(steps))]]
+    return [*map(float, sigmas_at(visited)), 0.0]
 
 
 def karras_sigmas(steps: int, start: float, end: float = 0.02, *, rho: float = 7.0) -> list[float]:

@@ -136,7 +136,8 @@ def wrapping_its_prior_changes_nothing_else(stage):
 def stage_of(name):
     prior = WhitePrior(SIZE)
     if name in PRESETS:
-        (stage, *_) = PRESETS[name].changed(steps=2).with_prior(prior).stages
+        preset = PRESETS[name]
+        (stage, *_) = preset.changed(steps=min(2, preset.evaluations)).with_prior(prior).stages
         return stage
     kind = DEFENCES[name]
     return kind(prior=prior, steps=2) if kind.needs_prior else kind()

@@ -7,11 +7,12 @@ to this convention once, when it is loaded.
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from facesieve.priors.schedule import Schedule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Prior(Protocol):

@@ -6,18 +6,25 @@ With ``abar_t`` the cumulative product of ``1 - beta``, step ``t`` has the noise
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from facesieve.errors import PriorError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Schedule:
     """The noise levels of a discrete schedule: ``alphas_bar`` (T,), float64, decreasing in (0, 1)."""
 
     def __init__(self, alphas_bar: Tensor) -> None:
+        import torch
+
         self.alphas_bar = alphas_bar.double()
-        self.sigmas = ((1 - self.alphas_bar) / self.alphas_bar).sqrt()
+        self.sigmas = torch.from_numpy(sigmas_at(self.alphas_bar.cpu().numpy()))
         if len(self.sigmas) < 2:
             raise PriorError("the noise levels do not rise: a schedule has two or more")
         rising = bool((self.sigmas.diff(prepend=self.sigmas.new_zeros(1)) > 0).all())
@@ -27,10 +34,14 @@ class Schedule:
     @classmethod
     def linear(cls, start: float = 1e-4, end: float = 0.02, steps: int = 1000) -> Schedule:
         """The schedule of DDPM (Ho et al. 2020): beta linear from ``start`` to ``end``."""
-        return cls(torch.cumprod(1 - torch.linspace(start, end, steps, dtype=torch.float64), 0))
+        import torch
+
+        return cls(torch.from_numpy(linear_alphas_bar(start, end, steps)))
 
     def time(self, sigma: Tensor) -> Tensor:
         """The step number, fractional, at each ``sigma`` (any shape); clamped to the schedule's range."""
+        import torch
+
         log_sigmas, wanted = self.sigmas.log(), sigma.double().log()
         above = torch.searchsorted(log_sigmas, wanted).clamp(1, len(log_sigmas) - 1)
         low, high = log_sigmas[above - 1], log_sigmas[above]
@@ -38,3 +49,16 @@ class Schedule:
         nearest = time.round()
         # An exact step of the schedule must not reach the network as 989.99994.
         return torch.where((time - nearest).abs() < 1e-3, nearest, time)
+
+
+def linear_alphas_bar(start: float = 1e-4, end: float = 0.02, steps: int = 1000) -> NDArray[np.float64]:
+    """``abar`` (steps,) of DDPM's schedule: beta linear from ``start`` to ``end``."""
+    alphas_bar: NDArray[np.float64] = np.cumprod(1 - np.linspace(start, end, steps))
+    return alphas_bar
+
+
+def sigmas_at(alphas_bar: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The noise level at each ``abar``, of the same shape."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # whoever has a use for the levels checks them
+        sigmas: NDArray[np.float64] = np.sqrt((1 - alphas_bar) / alphas_bar)
+    return sigmas

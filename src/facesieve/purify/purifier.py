@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from facesieve.errors import SettingError
 from facesieve.noise import derive_seed, fresh_seeds, seeded_noise
 from facesieve.priors import Prior
 from facesieve.progress import Progress, Report
 from facesieve.purify.stage import Stage, View
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import Any, ClassVar
-
-from torch import Tensor
-from torch.nn import functional
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from facesieve.errors import SettingError
 from facesieve.noise import Noise
@@ -25,6 +22,9 @@ from facesieve.sampling import (
     sample,
     time_travel,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,8 @@ class Interpolation(Stage):
 
     def __call__(self, images: Tensor, noise: Noise) -> Tensor:
         """``images`` (B, 3, H, W) in [0, 1] to such images, clipped."""
+        from torch.nn import functional
+
         y = self.operator(2 * images - 1)
         large = functional.interpolate(y, images.shape[-2:], mode="bicubic", align_corners=False)
         return (large / 2 + 0.5).clamp(0, 1).expand_as(images)

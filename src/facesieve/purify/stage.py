@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, ClassVar, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from facesieve.noise import Noise, seeded_noise
 from facesieve.priors import Prior
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _PLAIN = (bool, int, float, str, tuple)
 
@@ -132,6 +132,8 @@ class StraightThrough(Stage):
 
     def __call__(self, images: Tensor, noise: Noise) -> Tensor:
         """The stage's result (B, 3, H, W)."""
+        import torch
+
         with torch.no_grad():
             result = self.stage(images.detach(), noise)
         observed = self.stage.observed(images) if self.observing else None
@@ -141,6 +143,8 @@ class StraightThrough(Stage):
 
 def gives_gradient(stage: Stage, size: int) -> bool:
     """Whether a gradient that is not 0 everywhere passes through a stage, at a random image of ``size`` pixels."""
+    import torch
+
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(1, 3, size, size, generator=generator).requires_grad_(True)
     result = stage(images, seeded_noise([0], (3, size, size)))
