@@ -115,7 +115,11 @@ def test_a_sidecar_is_written_as_before(here, facesieve):
     assert facesieve("purify", "photo.jpg", "-o", "out", *fast(), "--seed", 7, *EXACTLY).code == 0
     same(json.loads((here / "out" / "photo.face1.json").read_text()), kept("photo.face1.json"))
     made, wanted = (read_photo(path).astype(int) for path in (here / "out" / "photo.png", KEPT / "photo.png"))
-    assert np.abs(made - wanted).max() <= 2
+    differs = np.abs(made - wanted).max(2)
+    face = np.zeros(differs.shape, bool)
+    face[30:130, 75:170] = True  # noise is drawn by another generator since: the face differs a little, nothing else does
+    assert differs[~face].max() == 0
+    assert differs[face].mean() < 5
 
 
 def test_a_result_of_the_older_code_is_not_made_again(here, facesieve):
