@@ -3,7 +3,7 @@
     python experiments/contact_sheets.py scales --photos DIR --output sheet.png [--faces 32]
     python experiments/contact_sheets.py readme
 
-``scales``: super-resolution at scales 2, 4, 8, colorization, `paper` and `fast`. Look for distorted eyes, noses and mouths, for
+``scales``: super-resolution at scales 2, 4, 8, colorization, `paper` and the default. Look for distorted eyes, noses and mouths, for
 artifacts at block borders, for unnatural skin tones. ``readme``: the README's picture of the sample photographs.
 """
 
@@ -20,6 +20,7 @@ from facesieve.files import images_in, write_atomic
 from facesieve.images import Photo, encode_photo
 from facesieve.pictures import Column, columns, sheet
 from facesieve.shield import Shield
+from facesieve.specs import DEFAULT_PRESET
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,9 +34,9 @@ def largest_faces(shield: Shield, paths: list[Path], most: int) -> Crops:
 
 def scales(photos: Path, output: Path, faces: int, cell: int, prior: Path | None) -> None:
     """Every restoration a column, in two blocks where there are many faces."""
-    shield = load_shield("fast", prior=prior)
+    shield = load_shield(prior=prior)
     shown = {f"x {scale}": preset("stage1").changed(scale=scale) for scale in (2, 4, 8)}
-    shown |= {"colorization": preset("stage2"), "paper": preset("paper"), "fast": preset("fast")}
+    shown |= {"colorization": preset("stage2"), "paper": preset("paper"), DEFAULT_PRESET: preset(DEFAULT_PRESET)}
     paths = sorted(photos.rglob("*.jpg"))
     paths = [paths[i] for i in np.linspace(0, len(paths) - 1, min(2 * faces, len(paths))).astype(int)]
     crops = largest_faces(shield, paths, faces)
@@ -55,12 +56,12 @@ def side_by_side(blocks: list[Photo]) -> Photo:
 
 
 def readme() -> None:
-    """Every step of `paper` and the end of `fast`."""
-    fast = load_shield("fast")
-    crops = largest_faces(fast, images_in(ROOT / "samples"), 100)
+    """Every step of `paper` and the end of the default."""
+    shield = load_shield()
+    crops = largest_faces(shield, images_in(ROOT / "samples"), 100)
     seeds = range(len(crops))
-    trace = fast.with_preset(preset("paper")).runtime.purify(crops, seeds)
-    shown = [*columns(crops, trace), Column("fast", fast.runtime.purify(crops, seeds).crops)]
+    trace = shield.with_preset(preset("paper")).runtime.purify(crops, seeds)
+    shown = [*columns(crops, trace), Column(DEFAULT_PRESET, shield.runtime.purify(crops, seeds).crops)]
     write_atomic(ROOT / "docs" / "pictures" / "stages.jpg", encode_photo(sheet(shown, cell=192), "jpeg", quality=90))
 
 

@@ -62,7 +62,8 @@ def page() -> str:
 def tamper() -> dict[str, Estimate]:
     """What the tamper score tells apart, without the names of the one defence and attack."""
     record = load_record(RESULTS / "evaluation-tamper.json")
-    return {name.removesuffix(", fast, pgd, eps 8/255"): value for name, value in record.measures["tamper"].items()}
+    (defence,), (attack,) = record.defences, record.attacks
+    return {name.removesuffix(f", {defence.name}, {attack.name}"): value for name, value in record.measures["tamper"].items()}
 
 
 def read(name: str) -> Any:
