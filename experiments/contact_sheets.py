@@ -3,8 +3,8 @@
     python experiments/contact_sheets.py scales --photos DIR --output sheet.png [--faces 32]
     python experiments/contact_sheets.py readme
 
-``scales``: super-resolution at scales 2, 4, 8, colorization, `paper` and the default. Look for distorted eyes, noses and mouths, for
-artifacts at block borders, for unnatural skin tones. ``readme``: the README's picture of the sample photographs.
+``scales``: super-resolution at scales 2, 4, 8, colorization, `paper` and the default. Look for distorted eyes, noses and
+mouths, for artifacts at block borders, for unnatural skin tones. ``readme``: the README's picture of the sample photographs.
 """
 
 from __future__ import annotations
