@@ -15,7 +15,7 @@ from facesieve.priors.folder import load_prior
 from facesieve.priors.schedule import Schedule
 from facesieve.train.batches import Ahead, NoisedBatches
 from facesieve.train.prior import learning_rate_factor, train_prior, v_loss
-from facesieve.train.settings import PriorTraining, parse_settings
+from facesieve.train.settings import PriorTraining, PurifierTraining, parse_settings
 from facesieve.train.views import to_batch, wide_view
 
 TINY = PriorTraining(
@@ -119,6 +119,27 @@ def test_batches_that_are_made_ahead_are_the_same():
     upcoming = Ahead(batch, 3)
     assert [upcoming(step) for step in (0, 1, 2, 7)] == [0, 1, 4, 49]
     assert sorted(made) == sorted(set(made))
+
+
+def test_a_prior_begins_from_another_and_keeps_its_terms(trained, samples, tmp_path):
+    start = trained[1]
+    settings = TINY.model_copy(update={"images": 4, "learning_rate": 1e-9})
+    folder = train_prior(samples, tmp_path / "run", settings, start=start)
+    made, before = (load_prior(place).network.state_dict() for place in (folder, start))
+    for name, weights in before.items():
+        assert_close(made[name], weights, rtol=1e-2, atol=1e-3)
+    card = json.loads((folder / "card.json").read_text())
+    assert card["start"]["sha256"] == json.loads((start / "card.json").read_text())["sha256"]
+    for wrong, said in (
+        ({"size": 64}, "not a prior of 64 pixels"),
+        ({"channels": (16, 48)}, "not the network that the settings"),
+    ):
+        with pytest.raises(SettingError, match=said):
+            train_prior(samples, tmp_path / "other", TINY.model_copy(update=wrong), start=start)
+
+
+def test_a_purifiers_prior_has_not_seen_what_measures_the_purifier():
+    assert (PriorTraining().held_out, PriorTraining().seed) == (PurifierTraining().held_out, PurifierTraining().seed)
 
 
 def test_the_command_stops_in_time_says_so_and_resumes(facesieve, samples, tmp_path):

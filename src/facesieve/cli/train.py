@@ -39,6 +39,7 @@ Source = Annotated[Path, typer.Option(help="The data that the manifest was made 
 def train_prior_command(
     data: Data,
     output: Output,
+    start: Annotated[Path | None, typer.Option(help="A prior to start from, in place of random weights.")] = None,
     minutes: Limit = None,
     data_card: Stated = None,
     settings: Settings = None,
@@ -52,7 +53,7 @@ def train_prior_command(
     chosen = _chosen(PriorTraining, _limited(settings, minutes))
     times = {"checkpoint_minutes": checkpoint_minutes, "stop_after_minutes": stop_after_minutes}
     told = _Teller()
-    folder = train_prior(data, output, chosen, data_card=data_card, report=told, **times)
+    folder = train_prior(data, output, chosen, start=start, data_card=data_card, report=told, **times)
     out.print(f"{told.state} prior in {folder}")
 
 

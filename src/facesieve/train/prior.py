@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facesieve.data.crops import Crops, FaceFolder, wide_crops
+from facesieve.errors import SettingError
 from facesieve.hardware import choose_hardware
-from facesieve.priors.folder import save_prior
+from facesieve.priors.folder import load_prior, prior_hash, read_card, save_prior
 from facesieve.priors.network import NetworkPrior
 from facesieve.priors.schedule import Schedule
 from facesieve.progress import Progress, Report, silent
@@ -44,6 +45,19 @@ def build_network(settings: PriorTraining) -> nn.Module:
         norm_num_groups=16,
     )
     return network
+
+
+def begin_at(network: nn.Module, start: Path, settings: PriorTraining) -> None:
+    """Give the network the weights of the prior in a folder. Raises ``PriorError``, and ``SettingError`` where it is another."""
+    prior = load_prior(start)
+    ours, theirs = Schedule.linear().sigmas, prior.schedule.sigmas
+    alike = prior.prediction == "v_prediction" and len(ours) == len(theirs) and torch.allclose(ours, theirs, rtol=1e-3)
+    if not alike or prior.shape[-1] != settings.size:
+        raise SettingError(f"not a prior of {settings.size} pixels with the target and schedule of this training", start)
+    try:
+        network.load_state_dict(prior.network.state_dict())
+    except RuntimeError as error:
+        raise SettingError("not the network that the settings describe", start, "set channels, layers ... as its card") from error
 
 
 def v_loss(prior: NetworkPrior, images: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
@@ -82,11 +96,14 @@ class PriorTask(Task):
     may_change = frozenset({"images"})
     average: MovingAverage
 
-    def __init__(self, faces: Crops | FaceFolder, settings: PriorTraining) -> None:
+    def __init__(self, faces: Crops | FaceFolder, settings: PriorTraining, start: Path | None = None) -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.total = settings, settings.images // settings.batch
         self.hardware = choose_hardware(precision=settings.precision)
-        network = build_network(settings).to(self.hardware.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = build_network(settings)
+        if start is not None:
+            begin_at(network, start, settings)
+        network = network.to(self.hardware.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         schedule = Schedule.linear()
         self.prior = NetworkPrior(network, schedule, "v_prediction", (3, settings.size, settings.size))
         self.batches = NoisedBatches(faces, settings, schedule)
@@ -134,6 +151,7 @@ def train_prior(
     out: Path,
     settings: PriorTraining,
     *,
+    start: Path | None = None,
     data_card: Path | None = None,
     report: Report = silent,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
@@ -141,6 +159,7 @@ def train_prior(
 ) -> Path:
     """Train, or resume, the prior in ``out`` on photographs with one face each; returns the folder with the finished prior.
 
+    It begins from random weights, or from the prior in the folder ``start``, whose terms its card then has as well.
     ``out`` keeps ``checkpoint.pt``, ``loss.csv``, ``held-out.csv`` and sheets of denoised and sampled
     faces, and gets ``prior-STEPS/`` in the folder format of ``diffusers`` with a card at the end. ``data_card``
     is a TOML file with the terms of the photographs; without one, ``DATA.toml`` in ``data`` is read.
@@ -149,7 +168,7 @@ def train_prior(
     """
     stated = DataCard.of(data_card, data)
     faces = wide_crops(data, out, report) if settings.views else FaceFolder(data, out / "landmarks.npz", report)
-    task = PriorTask(faces, settings)
+    task = PriorTask(faces, settings, start)
     run = Run(task, out)
     size = sum(parameter.numel() for parameter in task.prior.network.parameters()) / 1e6
     counts = split_in_words(task.batches.train, task.batches.held_out)
@@ -163,16 +182,19 @@ def train_prior(
                 write_sheets(prior, task.held_out_images(6), out / "sheets", record.step)
     folder = out / f"prior-{run.step:06d}"
     if not folder.exists():
-        _export(run, folder, stated, task.measure(run.step) if measured is None else measured)
+        _export(run, folder, stated, start, task.measure(run.step) if measured is None else measured)
     return folder
 
 
-def _export(run: Run[PriorTask], folder: Path, data: DataCard, held_out: Mapping[str, float]) -> None:
+def _export(run: Run[PriorTask], folder: Path, data: DataCard, start: Path | None, held_out: Mapping[str, float]) -> None:
     task, settings = run.task, run.task.settings
+    begun = {} if start is None else {"start": {"name": read_card(start)["name"], "sha256": prior_hash(start)}}
+    data = data if start is None else data.begun_from(read_card(start))
     about = {
         "name": f"facesieve face prior {settings.size}",
         "what": "an unconditional diffusion prior of aligned, tightly cropped faces; images in [-1, 1]",
         "data": f"{len(task.batches.train)} {data.what}, aligned to the template of facesieve.faces",
+        **begun,
         **run.made,
     }
     figures = {"held_out_v_loss_by_sigma": {sigma: round(loss, 5) for sigma, loss in held_out.items()}}

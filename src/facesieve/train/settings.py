@@ -48,7 +48,7 @@ class PriorTraining(Training):
     uniform_time_fraction: float = 0.15  # the rest of the noise levels: uniform over the steps
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the network's products while training
     minutes: Minutes = None
-    held_out: int = 256
+    held_out: int = 512  # as many as a purifier's, and with the same seed the same ones
     seed: int = 0
 
 
