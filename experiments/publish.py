@@ -34,11 +34,18 @@ GALLERY = {
 }  # fmt: skip
 
 
+DISTILLED = (
+    "FaceNet-105 was distilled from SFace: an attack on one of the two transfers to the other more than between strangers."
+)
+
+
 def keep(run: Path, name: str) -> None:
-    """The record of a run and its page."""
+    """The record of a run and its page, which says of FaceNet-105 where it comes from."""
     record = load_record(run)
+    title, rest = markdown(tables_of(record)).split("\n", 1)
+    text = f"{title}\n\n{DISTILLED}\n{rest}" if "facenet-105" in record.model_dump_json() else f"{title}\n{rest}"
     write_atomic(RESULTS / f"evaluation-{name}.json", (record.model_dump_json() + "\n").encode())
-    write_atomic(RESULTS / f"evaluation-{name}.md", markdown(tables_of(record)).encode())
+    write_atomic(RESULTS / f"evaluation-{name}.md", text.encode())
 
 
 def page() -> str:
