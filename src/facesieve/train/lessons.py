@@ -67,8 +67,8 @@ class ViewTask(Task):
 
 
 def drawn(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Unit Gaussian noise like ``images``, drawn on the CPU whatever the device."""
-    return torch.randn(images.shape, generator=generator).to(images.device)
+    """Unit Gaussian noise like ``images``, drawn where the generator is."""
+    return torch.randn(images.shape, generator=generator, device=generator.device).to(images.device)
 
 
 def uniform(images: Tensor, low: float, high: float, generator: torch.Generator) -> Tensor:

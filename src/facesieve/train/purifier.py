@@ -125,7 +125,7 @@ class PurifierTask(Task):
         """Attack through the purifier, then the distance to the clean face, its name, and its pixels."""
         settings, device = self.settings, self.hardware.device
         rng = np.random.default_rng((settings.seed, 11, step))
-        generator = torch.Generator().manual_seed(derive_seed(settings.seed, step))
+        generator = torch.Generator(device).manual_seed(derive_seed(settings.seed, step))
         witness = self.witnesses[int(rng.integers(len(self.witnesses)))]
         images = self.upcoming(step).to(device)
         with self.reduced():
@@ -161,7 +161,8 @@ class PurifierTask(Task):
         spans = rng.uniform(math.log(settings.eps_low), math.log(settings.eps_high), (len(images), 1, 1, 1))
         eps = torch.from_numpy(np.exp(spans)).float().to(images.device) / 255
         length = 1.0 if settings.inner_steps == 1 else 0.75
-        delta = (2 * torch.rand(images.shape, generator=generator).to(images.device) - 1) * eps
+        drawn_evenly = torch.rand(images.shape, generator=generator, device=generator.device).to(images.device)
+        delta = (2 * drawn_evenly - 1) * eps
         # Not attacks.pgd: a ball for each image, fresh noise at each step, and a delta that may leave [0, 1] on the way.
         for _ in range(settings.inner_steps):
             seen = (images + delta).clamp(0, 1).requires_grad_(True)

@@ -11,18 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facesieve.data.crops import Crops, LabelledCrops, aligned_crops, of_role, unlabelled_crops
-from facesieve.data.manifest import load_manifest
-from facesieve.data.sources import open_source
+from facesieve.data.crops import LabelledCrops, unlabelled_crops
 from facesieve.errors import EmbedderError
-from facesieve.files import draft
 from facesieve.hardware import choose_hardware
-from facesieve.images import to_floats
 from facesieve.metrics.intervals import Estimate, bootstrap
 from facesieve.metrics.rates import correct_probability, mean
 from facesieve.noise import derive_seed
 from facesieve.progress import Progress, Report, silent
-from facesieve.recognition import Embedder
 from facesieve.recognition.crops import resized
 from facesieve.recognition.embedder import in_parts
 from facesieve.recognition.embedders import load_embedder
@@ -34,6 +29,7 @@ from facesieve.train.cards import DataCard, card
 from facesieve.train.checkpoints import append_row
 from facesieve.train.loop import CHECKPOINT_MINUTES, Run, Task, in_words, thinned, warm_up
 from facesieve.train.settings import Classifying, Distilling, RecogniserTraining
+from facesieve.train.teacher import labelled_crops, teacher_rows
 from facesieve.train.views import to_batch
 
 FINISHED = "facenet"
@@ -268,28 +264,6 @@ def _tested(network: FaceNet, test: LabelledCrops) -> tuple[Estimate, dict[str, 
         "test_top1": {"value": round(top1.value, 4), "low": round(top1.low, 4), "high": round(top1.high, 4), "n": top1.n},
         "test_correct_probability": round(float(correct_probability(scores, test.labels).mean()), 4),
     }
-
-
-def labelled_crops(manifest: Path, source: Path, cache: Path) -> tuple[LabelledCrops, LabelledCrops]:
-    """The training and the test crops of a manifest, aligned, at the network's size."""
-    listed = load_manifest(manifest)
-    images = aligned_crops(listed, open_source(source), cache, SIDE)
-    return of_role(listed, images, "train"), of_role(listed, images, "test")
-
-
-@torch.inference_mode()
-def teacher_rows(teacher: Embedder, crops: Crops, path: Path) -> Tensor:
-    """Where the teacher's embedding of every crop points from the mean of all: unit rows (N, D); kept at ``path``.
-
-    All faces share the mean, about 0.4 long with SFace; it says nothing about who they are, and a
-    network learns it first.
-    """
-    if not path.exists():
-        made = in_parts(lambda part: teacher.rows(to_floats(part)), crops, teacher.dimensions)
-        with draft(path) as (file, _):
-            np.save(file, made)
-    rows = torch.from_numpy(np.load(path))
-    return functional.normalize(rows - rows.mean(0))
 
 
 def _named(start: Path | None) -> str | None:
