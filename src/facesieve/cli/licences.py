@@ -42,13 +42,15 @@ def licences(
     if json_:
         out.print_json(json.dumps([asdict(terms) for terms in found]))
         return
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("kind", "name", "terms", show_lines=True)
+    table = Table("kind", Column("name", overflow="fold"), "terms")
     for terms in found:
         where = [] if terms.file is None else [terms.file]
         named = [f"to be named: {line}" for line in terms.attribution]
-        table.add_row(terms.kind, "\n".join([terms.name, *where]), "\n".join([terms.terms, *named]))
+        table.add_row(
+            terms.kind, "\n".join([terms.name, *where]), "\n".join([terms.terms, *named]), end_section=terms.kind == "weights"
+        )
     out.print(table)
 
 
