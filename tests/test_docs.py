@@ -9,6 +9,7 @@ import typer
 
 from facesieve.cli.app import app
 from facesieve.purify import PRESETS
+from facesieve.specs import RETIRED_PRESETS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -43,6 +44,17 @@ def test_the_table_of_presets_is_that_of_the_code():
         rows.append(f"| `{preset.name}` | {restorations} | {preset.evaluations} |")
     table = re.search(r"^\| preset \|.*?\n\|[-|]+\n(.*?)\n\n", (ROOT / "docs" / "concepts.md").read_text(), re.M | re.S)
     assert table[1].splitlines() == rows
+
+
+def test_the_table_of_retired_presets_is_that_of_the_code():
+    rows = [
+        f"| `{name}` | `{successor}` | `experiments/profiles/{name}.toml` | `{weights}` |"
+        for name, (successor, weights) in RETIRED_PRESETS.items()
+    ]
+    assert "\n".join(rows) in (ROOT / "docs" / "concepts.md").read_text()
+    for name, (_, weights) in RETIRED_PRESETS.items():
+        assert (ROOT / "experiments" / "profiles" / f"{name}.toml").exists()
+        assert not (ROOT / "models").exists() or (ROOT / weights / "card.json").exists()
 
 
 def test_every_command_and_option_is_on_its_page_and_no_other():

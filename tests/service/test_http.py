@@ -159,6 +159,15 @@ def test_where_somebody_has_no_templates_behind_the_shield_the_raw_ones_are_sear
     assert "Susanna" not in line
 
 
+def test_a_gallery_that_was_enrolled_behind_a_retired_preset_is_used_and_the_log_names_the_successor(tmp_path, obama, caplog):
+    shutil.copytree(Path(__file__).parents[1] / "pins" / "kept" / "gallery", tmp_path / "gallery")
+    with service(handlers_of(gallery=str(tmp_path / "gallery"))) as url, Client(url) as client:
+        found = client.identify(obama[2])[0]
+    assert (found["matches"][0]["person"], found["templates"]) == ("Obama", "raw")
+    [line] = [JsonLines().format(record) for record in caplog.records if record.getMessage() == "raw-templates-searched"]
+    assert "behind the preset 'fast', which is retired: take 'robust' and enrol anew" in json.loads(line)["reason"]
+
+
 def test_every_face_is_cut_twice_for_the_purifier_and_for_the_raw_template(client, collins, monkeypatch):
     sizes = []
 
