@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from facesieve.attacks import objectives
 from facesieve.attacks.gradient import PUBLISHED, fgsm, pgd, pgd_l2
-from facesieve.attacks.objectives import CrossEntropy, Margin, PullToward, PushAway, similarities
+from facesieve.attacks.objectives import CrossEntropy, Margin, PullToward, PushAway, Together, similarities
 from facesieve.attacks.quantise import as_uint8
 from facesieve.errors import SettingError
 
@@ -229,3 +229,24 @@ def test_sface_names_another_person_after_pgd(sample_photos):
     found = pgd(Margin(scores, labels), moved, eps=8 / 255, step=2 / 255, iterations=20, seeds=[1])
     assert scores(as_uint8(found)).argmax(1).item() != labels.item()
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_steps_fall_evenly_from_the_first_to_the_last():
+    """A linear objective in a ball that is never reached: an image moves by the sum of the steps."""
+    images = torch.full((1, 3, 2, 2), 0.5)
+    found = pgd(lambda x: x.flatten(1).sum(1), images, eps=0.4, step=0.05, last_step=0.01, iterations=5)
+    assert_close(found - images, torch.full_like(images, 0.05 + 0.04 + 0.03 + 0.02 + 0.01))
+    found = pgd_l2(lambda x: x.flatten(1).sum(1), images, eps=1, step=0.05, last_step=0.01, iterations=5)
+    assert (found - images).norm().item() == pytest.approx(0.15, abs=1e-6)
+    one = pgd(lambda x: x.flatten(1).sum(1), images, eps=0.4, step=0.05, last_step=0.01, iterations=1)
+    assert_close(one - images, torch.full_like(images, 0.05))
+    with pytest.raises(SettingError, match="last step"):
+        pgd(lambda x: x.flatten(1).sum(1), images, eps=0.4, step=0.05, last_step=0.0, iterations=5)
+
+
+def test_several_recognisers_are_attacked_by_the_sum_of_their_objectives():
+    weights = torch.randn(2, 12, 4, generator=torch.Generator().manual_seed(0))
+    images, labels = torch.rand(3, 3, 2, 2, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 2, 3])
+    tables = [lambda x, w=w: x.flatten(1) @ w for w in weights]
+    together = Together(Margin, lambda x: torch.cat([table(x) for table in tables], 1), labels, 4)
+    assert_close(together(images), sum(Margin(table, labels)(images) for table in tables))

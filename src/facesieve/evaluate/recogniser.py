@@ -43,8 +43,9 @@ class Recogniser:
 
     @torch.inference_mode()
     def table(self, images: Tensor) -> NDArray[np.float64]:
-        """Scores (N, people) in float64, without gradients."""
-        scores = in_parts(lambda part: self.scores(torch.from_numpy(part)).numpy(), images.numpy(), len(self.people), BATCH)
+        """Scores (N, people) in float64, without gradients; of several recognisers side by side."""
+        columns = self.parts * len(self.people)
+        scores = in_parts(lambda part: self.scores(torch.from_numpy(part)).numpy(), images.numpy(), columns, BATCH)
         return scores.astype(np.float64)
 
 
