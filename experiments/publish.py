@@ -1,31 +1,59 @@
-"""Publish what was measured: a run's record and page in ``docs/results``, then ``docs/results.md`` from all that lies there.
+"""Publish what was measured: a run's record and page in ``docs/results``, then ``docs/results.md`` and the README's table.
 
     python experiments/publish.py [RUN --name NAME]
 
 ``RUN`` is the folder of a `facesieve evaluate`, whose record becomes ``evaluation-NAME.json`` and ``evaluation-NAME.md``.
-Without it the page alone is written, by ``results.md.j2``, from the files in ``docs/results`` and from nothing else.
+Without it the pages alone are written, from the files in ``docs/results`` and from nothing else. What they say of a preset in
+use is of the weights that ship with it today: what was measured of others is "not measured yet".
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from facesieve.files import write_atomic
 from facesieve.metrics.intervals import Estimate
+from facesieve.priors.embedded import embedded_prior_folder
+from facesieve.priors.folder import prior_hash
+from facesieve.purify import PRESETS
 from facesieve.report.pages.markdown import markdown
-from facesieve.report.record import load_record
-from facesieve.report.tables import tables_of
+from facesieve.report.record import NONE, Record, load_record
+from facesieve.report.tables import Row, tables_of
 from facesieve.report.targets import Target, read_targets
 from facesieve.report.templates import fill
 from facesieve.report.text import number
+from facesieve.report.text import percent as in_percent
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 RESULTS = DOCS / "results"
+README = HERE.parent / "README.md"
+MARKED = re.compile(r"(?<=<!-- presets: written by experiments/publish.py -->\n).*?(?=<!-- presets: end -->)", re.S)
+
+# Records of the presets are called by what was measured, and by recogniser.
+KINDS = (
+    "clean",
+    "oblivious",
+    "worst",
+    "worst-gentle",
+    "slow",
+    "check",
+    "london",
+    "congress",
+    "transfer",
+    "published",
+    "published-slow",
+)
+RECOGNISERS = {"sface": "SFace", "dlib": "dlib", "facenet": "FaceNet-105"}
+UNKNOWN = "not measured yet"
+ENOUGH = 100  # images; a figure of fewer has their number beside it
 
 GALLERY = {
     "back_end": "back end", "search": "search", "recall_at_1": "recall at 1", "recall_at_10": "recall at 10",
@@ -62,6 +90,8 @@ def page() -> str:
         survival={path.stem.removeprefix("survival-"): read(path.name) for path in sorted(RESULTS.glob("survival-*.json"))},
         speed=(RESULTS / "speed.md").read_text(),
         gallery_columns=GALLERY,
+        presets=presets_at_length(),
+        unmeasured=unmeasured(),
         **{function.__name__: function for function in (percent, interval, reached, bands, searched, number)},
     )
 
@@ -71,6 +101,150 @@ def tamper() -> dict[str, Estimate]:
     record = load_record(RESULTS / "evaluation-tamper.json")
     (defence,), (attack,) = record.defences, record.attacks
     return {name.removesuffix(f", {defence.name}, {attack.name}"): value for name, value in record.measures["tamper"].items()}
+
+
+# --- the presets in use ----------------------------------------------------------------------------------
+
+
+def readme() -> str:
+    """The README with the table of today."""
+    lines = [line(cells) for cells in presets_in_short()]
+    return MARKED.sub(lambda _: "\n".join(lines) + "\n", README.read_text())
+
+
+def line(cells: list[str]) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def presets_in_short() -> Iterator[list[str]]:
+    """The README's table: no shield, then each preset, on SFace and dlib."""
+    yield [
+        "",
+        "clean accuracy lost",
+        "FRR at FAR 1 %",
+        "unaware, 2/255",
+        "unaware, 8/255",
+        "aware, 2/255",
+        "aware, 8/255",
+        "ms a face",
+    ]
+    yield ["---"] * 8
+    for name in (NONE, *PRESETS):
+        attacked = [both(name, attack, eps) for attack in (oblivious, worst) for eps in (2, 8)]
+        yield ["no shield" if name == NONE else f"`{name}`", both(name, lost), both(name, frr), *attacked, milliseconds(name)]
+
+
+def both(preset: str, figure: Any, *eps: int) -> str:
+    """A figure of a preset on SFace and on dlib."""
+    found = [figure(preset, recogniser, *eps) for recogniser in ("sface", "dlib")]
+    return found[0] if found[0] == found[1] in (UNKNOWN, "–") else " / ".join(found)
+
+
+def lost(preset: str, recogniser: str) -> str:
+    """Points of clean accuracy."""
+    return "–" if preset == NONE else next((shown(row.lost) for row in clean(preset, recogniser) if row.lost), UNKNOWN)
+
+
+def frr(preset: str, recogniser: str) -> str:
+    """At the threshold for FAR 1 %."""
+    return next((shown(row.frr) for row in clean(preset, recogniser) if row.frr), UNKNOWN)
+
+
+def oblivious(preset: str, recogniser: str, eps: int) -> str:
+    """Accuracy under an attacker who does not know the preset."""
+    found = [row for kind in ("oblivious", "slow") for row in known(kind, recogniser, preset)]
+    return next((shown(row.accuracy) for row in found if row.attack == f"oblivious, eps {eps}/255"), UNKNOWN)
+
+
+def worst(preset: str, recogniser: str, eps: int) -> str:
+    """Accuracy in the worst case of those who do; at most that where not all of them have been tried."""
+    if preset == NONE:  # whoever knows no preset knows all there is
+        return oblivious(preset, recogniser, eps)
+    for kind in ("worst", "worst-gentle", "slow"):
+        rows = [row for row in known(kind, recogniser, preset) if row.attack.endswith(f", eps {eps}/255")]
+        rows = [row for row in rows if not row.attack.startswith("oblivious")]
+        if rows:
+            best = max(rows, key=lambda row: (min(row.accuracy.n, ENOUGH), attackers(row.attack)))
+            every = sum(
+                eps in [attack["eps"], *as_list(attack["eps"])] for attack in record(kind, recogniser).experiment["attacks"]
+            )
+            return ("" if attackers(best.attack) == every else "≤ ") + shown(best.accuracy)
+    return UNKNOWN
+
+
+def milliseconds(preset: str) -> str:
+    """A face, on one core."""
+    if preset == NONE:
+        return "–"
+    return next((f"{1000 * row.seconds:.0f}" for row in clean(preset, "sface") if row.seconds), UNKNOWN)
+
+
+def attackers(name: str) -> int:
+    """Of how many attacks a row is."""
+    counted = re.match(r"worst case of (\d+)", name)
+    return int(counted[1]) if counted else 1
+
+
+def as_list(eps: Any) -> list[float]:
+    """One or several."""
+    return eps if isinstance(eps, list) else [eps]
+
+
+def shown(estimate: Estimate) -> str:
+    """In percent, with the number of images where it is small."""
+    return f"{100 * estimate.value:.1f}" + ("" if estimate.n >= ENOUGH else f" (n = {estimate.n})")
+
+
+def clean(preset: str, recogniser: str) -> list[Row]:
+    """Its rows of clean images."""
+    return [row for kind in ("clean", "slow") for row in known(kind, recogniser, preset) if row.attack == NONE]
+
+
+@cache
+def record(kind: str, recogniser: str) -> Record | None:
+    """The published one."""
+    path = RESULTS / f"evaluation-{kind}-{recogniser}.json"
+    return load_record(path) if path.exists() else None
+
+
+@cache
+def known(kind: str, recogniser: str, preset: str) -> list[Row]:
+    """What was measured of images saved as 8 bit, with the weights that ship today."""
+    found = record(kind, recogniser)
+    if found is None:
+        return []
+    if preset != NONE:
+        shipped = prior_hash(embedded_prior_folder(PRESETS[preset].prior))
+        if shipped not in found.environment["prior_sha256"].split(", "):
+            return []
+    return [row for row in tables_of(found).rows if row.defence == preset and row.quantisation == "uint8"]
+
+
+def presets_at_length() -> list[list[str]]:
+    """Every figure of every preset with its interval, of all records: where, preset, what, value, images."""
+    found = []
+    for kind in KINDS:
+        for recogniser, name in RECOGNISERS.items():
+            for preset in PRESETS:
+                for row in known(kind, recogniser, preset):
+                    where = f"{name}, `{kind}`"
+                    figures = {"accuracy": row.accuracy, "points lost": row.lost, "FRR": row.frr, "recovery": row.recovery}
+                    figures = figures if row.attack == NONE else {"accuracy": row.accuracy, "recovery": row.recovery}
+                    what = "clean" if row.attack == NONE else row.attack
+                    found += [[where, preset, f"{what}: {figure}", in_percent(e), str(e.n)] for figure, e in figures.items() if e]
+    return found
+
+
+def unmeasured() -> list[str]:
+    """Experiments of the presets without a published record of today's weights."""
+    named = [
+        f"{kind}-{recogniser}" for kind in KINDS for recogniser in RECOGNISERS if (HERE / f"{kind}-{recogniser}.toml").exists()
+    ]
+    return [name for name in named if not any(known(*name.rsplit("-", 1), preset) for preset in PRESETS)]
+
+
+# --- the rest ----------------------------------------------------------------------------------------------
 
 
 def read(name: str) -> Any:
@@ -113,6 +287,7 @@ def main() -> None:
     if args.run is not None:
         keep(args.run, args.name)
     write_atomic(DOCS / "results.md", page().encode())
+    write_atomic(README, readme().encode())
 
 
 if __name__ == "__main__":

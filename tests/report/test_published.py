@@ -1,0 +1,110 @@
+"""The README's table is that of the published records: nothing is shown that was not measured with the weights of today."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from facesieve.priors.embedded import embedded_prior_folder
+from facesieve.priors.folder import prior_hash
+from facesieve.purify import PRESETS
+from facesieve.report.record import NONE, AttackRecord, Cell, DefenceRecord, Record
+
+ROOT = Path(__file__).parents[2]
+N = 120
+LABELS = tuple(range(N))
+ASKED = [
+    {"name": "EOT", "eps": [2.0, 8.0], "through": "gradient"},
+    {"name": "range", "eps": 2.0, "through": "range"},
+]
+
+
+@pytest.fixture
+def publish(tmp_path):
+    made = runpy.run_path(str(ROOT / "experiments" / "publish.py"))
+    inside = made["page"].__globals__
+    kept, inside["RESULTS"] = inside["RESULTS"], tmp_path
+    yield made
+    inside["RESULTS"] = kept
+
+
+def cell(attack, defence, right, n=N, seconds=None):
+    predicted = tuple(i if i < right else (i + 1) % N for i in range(n))
+    genuine = tuple(0.8 if i < right else 0.1 for i in range(n))
+    return Cell(
+        attack=attack, quantisation="uint8", defence=defence, point="", predicted=predicted, genuine=genuine,
+        impostor=tuple(0.2 + 0.001 * i for i in range(n)), probability=None, seconds=seconds,
+    )  # fmt: skip
+
+
+def record(cells, *, hashes=None, asked=()):
+    shipped = prior_hash(embedded_prior_folder(PRESETS["robust"].prior)) if hashes is None else hashes
+    made = [
+        AttackRecord(
+            name=f"{name}, through robust", method="pgd", eps=float(name.split("eps ")[1].split("/")[0]), norm="linf",
+            iterations=40, sees="net", black_box=False, left_ball=0.0, still=0.0, seconds=1.0, view="gradient",
+        )
+        for name in dict.fromkeys(c.attack for c in cells if c.attack != NONE)
+    ]  # fmt: skip
+    robust = DefenceRecord(name="robust", family="robust", preset="robust", baseline=None, swept={}, draws_noise=True)
+    return Record(
+        experiment={"run": {"far": 0.01}, "defences": [], "attacks": list(asked), "recogniser": {"enrolled": "purified"}},
+        environment={"recogniser": "net", "prior_sha256": f"0000, {shipped}"}, people=tuple("p" * N), labels=LABELS,
+        closed_set=False, defences=(robust,), attacks=tuple(made), cells=tuple(cells), pictures={}, complete=False,
+    )  # fmt: skip
+
+
+def keep(folder, name, made):
+    (folder / f"evaluation-{name}.json").write_text(made.model_dump_json())
+
+
+CLEAN = [cell(NONE, NONE, N), cell(NONE, "robust", 117, seconds=0.0541)]
+
+
+def lines(publish):
+    return {cells[0]: cells[1:] for cells in publish["presets_in_short"]()}
+
+
+def test_nothing_was_measured(publish):
+    found = lines(publish)
+    assert set(found) == {"", "---", "no shield", *(f"`{name}`" for name in PRESETS)}
+    assert found["`robust`"] == ["not measured yet"] * 7
+    assert found["no shield"] == ["–", *["not measured yet"] * 5, "–"]
+    assert publish["presets_at_length"]() == []
+    assert {"clean-sface", "worst-dlib", "congress-sface", "transfer-facenet"} <= set(publish["unmeasured"]())
+
+
+def test_a_figure_is_shown_where_it_was_measured(publish, tmp_path):
+    keep(tmp_path, "clean-sface", record(CLEAN))
+    found = lines(publish)
+    assert found["`robust`"][:2] == ["2.5 / not measured yet", "2.5 / not measured yet"]
+    assert found["`robust`"][-1] == "54"
+    assert found["no shield"][1] == "0.0 / not measured yet"
+    assert set(found["`gentle`"]) == {"not measured yet"}
+    assert ["SFace, `clean`", "robust", "clean: points lost", "2.5 [0.0, 5.8]", "120"] in publish["presets_at_length"]()
+    assert "clean-sface" not in publish["unmeasured"]()
+
+
+def test_what_older_weights_did_is_not_measured(publish, tmp_path):
+    keep(tmp_path, "clean-sface", record(CLEAN, hashes="1111"))
+    assert lines(publish)["`robust`"] == ["not measured yet"] * 7
+    assert "clean-sface" in publish["unmeasured"]()
+
+
+def test_the_worst_case_is_a_bound_until_every_attacker_was_tried(publish, tmp_path):
+    eot, wide = cell("EOT, eps 2/255", "robust", 60), cell("EOT, eps 8/255", "robust", 12)
+    keep(tmp_path, "worst-sface", record([*CLEAN, eot], asked=ASKED))
+    keep(tmp_path, "worst-dlib", record([*CLEAN, eot, wide, cell("range, eps 2/255", "robust", 90)], asked=ASKED))
+    assert lines(publish)["`robust`"][4:6] == ["≤ 50.0 / 50.0", "not measured yet / 10.0"]
+
+
+def test_few_images_are_said_to_be_few(publish, tmp_path):
+    few = [cell("EOT, eps 2/255", "robust", 6, n=15), cell("range, eps 2/255", "robust", 3, n=15)]
+    keep(tmp_path, "worst-sface", record([*CLEAN, *few], asked=ASKED))
+    assert lines(publish)["`robust`"][4] == "20.0 (n = 15) / not measured yet"
+
+
+def test_the_readme_has_the_table_of_today():
+    made = runpy.run_path(str(ROOT / "experiments" / "publish.py"))
+    assert made["readme"]() == (ROOT / "README.md").read_text()
+    assert "<!-- presets: end -->" in made["readme"]()
