@@ -122,7 +122,7 @@ class Together:
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B,)."""
-        parts = self.scores(images).split(self.people, dim=1)
+        parts = torch.split(self.scores(images), self.people, dim=1)
         return torch.stack([self.objective(lambda _, part=part: part, self.labels)(images) for part in parts]).sum(0)  # type: ignore[misc]
 
 

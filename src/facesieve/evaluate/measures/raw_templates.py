@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from facesieve.errors import InputError
@@ -51,8 +52,8 @@ def raw_templates(run: Run) -> dict[str, Estimate]:
     return found
 
 
-def _hits(trial: Trial, run: Run) -> np.ndarray:
-    return np.array(trial.predicted) == run.labels[: len(trial.predicted)]
+def _hits(trial: Trial, run: Run) -> NDArray[np.float64]:
+    return (np.array(trial.predicted) == run.labels[: len(trial.predicted)]).astype(np.float64)
 
 
 MEASURES.register("raw_templates", raw_templates)
