@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from facesieve.report.checks import checks
 from facesieve.report.pages.html import html
 from facesieve.report.pages.markdown import markdown
 from facesieve.report.record import NONE, AttackRecord, Cell, DefenceRecord, Record
@@ -119,3 +120,15 @@ def test_a_run_that_was_stopped_is_said_to_be_and_records_the_targets_that_it_ca
     [target] = measured(made)
     assert (target.target, target.value, target.reached, target.area) == ("EOT, eps 2/255", 70, True, "worst case")
     assert target.command == "facesieve evaluate e.toml"
+
+
+def test_an_attack_that_sees_less_and_leaves_less_is_said_to_mislead_the_one_that_sees_all():
+    def said(*tried):
+        return [line for line in checks(tables_of(record([*CLEAN, *tried], SEEN))) if "misleads" in line]
+
+    ranged = cell("range, eps 2/255", tuple(range(5)))
+    [line] = said(TRIED[0], ranged)
+    assert line.startswith(
+        "range, eps 2/255 has less of robust than EOT, eps 2/255 and leaves less accuracy (50.0 % against 70.0 %)"
+    )
+    assert said(*TRIED) == []  # the range attack leaves more; BPDA was tried on fewer images, EOT at 8/255 is of another ball

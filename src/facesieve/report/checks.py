@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import permutations
 from typing import Any
 
-from facesieve.report.record import NONE, AttackRecord, Record
+from facesieve.report.record import NONE, THROUGH, AttackRecord, Record
 from facesieve.report.tables import Tables
 
 MORE = 0.01  # accuracy that an attack must take beyond another's to count as stronger
@@ -26,7 +26,7 @@ def checks(tables: Tables) -> list[str]:
         found += _alone(record, attack)
     for one, other in permutations(record.attacks, 2):
         found += _compared(tables, one, other)
-    return [*found, *_few(record)]
+    return [*found, *_misled(tables), *_few(record)]
 
 
 def _unfinished(record: Record) -> list[str]:
@@ -86,6 +86,23 @@ def _compared(tables: Tables, one: AttackRecord, other: AttackRecord) -> list[st
     if one.method == other.method and one.iterations < other.iterations:
         return [f"More iterations still help the attack: {one.name} has not converged ({gap} of {other.name})."]
     return []
+
+
+def _misled(tables: Tables) -> list[str]:
+    """Defences behind which an attack that sees less of them, on as many images, beats the one with the exact gradient."""
+    made = {(attack.attack, attack.name.partition(THROUGH)[2]): attack for attack in tables.record.attacks if attack.view}
+    rows = [(row, made[row.attack, row.defence]) for row in tables.rows if (row.attack, row.defence) in made]
+    found = []
+    for (row, attack), (other, less) in permutations(rows, 2):
+        ball = (row.defence, row.quantisation, row.accuracy.n, attack.eps, attack.norm, attack.sees)
+        same = ball == (other.defence, other.quantisation, other.accuracy.n, less.eps, less.norm, less.sees)
+        if same and attack.view == "gradient" != less.view and row.accuracy.value - other.accuracy.value >= MORE:
+            gap = f"{100 * other.accuracy.value:.1f} % against {100 * row.accuracy.value:.1f} %"
+            found.append(
+                f"{other.attack} has less of {row.defence} than {row.attack} and leaves less accuracy ({gap}): "
+                "the exact gradient misleads there. The worst case stands."
+            )
+    return found
 
 
 def _accuracy(tables: Tables, attack: str) -> float | None:
