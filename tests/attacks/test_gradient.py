@@ -250,3 +250,18 @@ def test_several_recognisers_are_attacked_by_the_sum_of_their_objectives():
     tables = [lambda x, w=w: x.flatten(1) @ w for w in weights]
     together = Together(Margin, lambda x: torch.cat([table(x) for table in tables], 1), labels, 4)
     assert_close(together(images), sum(Margin(table, labels)(images) for table in tables))
+
+
+def test_cosines_are_told_apart_whatever_the_network_computes_in():
+    """Two templates whose cosines differ by 1e-4 of one another: bf16 has one number for both."""
+
+    class Rows:
+        name, dimensions = "rows", 2
+
+        def embed(self, images):
+            return images.flatten(1)[:, :2].bfloat16()
+
+    templates = torch.tensor([[1.0, 0.0], [0.9999, 0.0141]])
+    with torch.autocast("cpu", torch.bfloat16):
+        first, second = similarities(Rows(), templates)(torch.tensor([1.0, 0.0, 0.0]).expand(1, 3).reshape(1, 3, 1, 1))[0]
+    assert first - second == pytest.approx(1e-4, rel=1e-2)

@@ -27,14 +27,20 @@ def similarities(embedder: TorchEmbedder, templates: Tensor, owners: Tensor | No
     once; None where row ``c`` is person ``c``'s. A ``scale`` of about 30 makes a softmax of cosines as
     decisive as that of a classifier.
     """
+
+    def cosines_of(images: Tensor) -> Tensor:
+        rows = embedder.embed(images)
+        with torch.autocast(images.device.type, enabled=False):  # bf16 would tie people whose cosines are close
+            return scale * rows.to(templates.dtype) @ templates.T  # (B, T)
+
     if owners is None:
-        return lambda images: scale * embedder.embed(images) @ templates.T
+        return cosines_of
     people = int(owners.max()) + 1
 
     def scores(images: Tensor) -> Tensor:
-        cosines = embedder.embed(images) @ templates.T  # (B, T)
+        cosines = cosines_of(images)
         best = cosines.new_full((len(cosines), people), -torch.inf)
-        return scale * best.scatter_reduce(1, owners.expand_as(cosines), cosines, "amax")
+        return best.scatter_reduce(1, owners.expand_as(cosines), cosines, "amax")
 
     return scores
 
