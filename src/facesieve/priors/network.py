@@ -51,9 +51,13 @@ class NetworkPrior(nn.Module):
 
     def forward(self, u: Tensor, sigma: Tensor | float) -> Tensor:
         """``u`` (B, 3, H, W); ``sigma`` a number or (B,), > 0. Returns x0, (B, 3, H, W)."""
-        level = torch.as_tensor(sigma, dtype=torch.float64).expand(len(u))
-        time = self.schedule.time(level.cpu()).to(u.device)
-        level = level.to(device=u.device, dtype=u.dtype)[:, None, None, None]
+        if isinstance(sigma, Tensor):
+            level = sigma.double().expand(len(u))
+            time = self.schedule.time(level).to(u.device)
+            level = level.to(device=u.device, dtype=u.dtype)[:, None, None, None]
+        else:  # a constant, in an exported graph as well
+            level = torch.tensor(sigma, dtype=u.dtype, device=u.device)
+            time = torch.full((u.shape[0],), float(self.schedule.time_at(sigma)), device=u.device)
         scale = (1 + level**2).rsqrt()  # sqrt(abar)
         output = self.output(u * scale, time)
         if self.prediction == "epsilon":

@@ -24,12 +24,14 @@ class Schedule:
         import torch
 
         self.alphas_bar = alphas_bar.double()
-        self.sigmas = torch.from_numpy(sigmas_at(self.alphas_bar.cpu().numpy()))
+        levels = sigmas_at(self.alphas_bar.cpu().numpy())
+        self.sigmas = torch.from_numpy(levels)
         if len(self.sigmas) < 2:
             raise PriorError("the noise levels do not rise: a schedule has two or more")
         rising = bool((self.sigmas.diff(prepend=self.sigmas.new_zeros(1)) > 0).all())
         if not rising or not bool(torch.isfinite(self.sigmas).all()):
             raise PriorError("the noise levels do not rise from 0 step by step; rescaled zero-SNR schedules are not supported")
+        self._log_sigmas = np.log(levels)
 
     @classmethod
     def linear(cls, start: float = 1e-4, end: float = 0.02, steps: int = 1000) -> Schedule:
@@ -39,16 +41,20 @@ class Schedule:
         return cls(torch.from_numpy(linear_alphas_bar(start, end, steps)))
 
     def time(self, sigma: Tensor) -> Tensor:
-        """The step number, fractional, at each ``sigma`` (any shape); clamped to the schedule's range."""
+        """The step number, fractional, at each ``sigma`` (any shape); clamped to the schedule's range. On the CPU."""
         import torch
 
-        log_sigmas, wanted = self.sigmas.log(), sigma.double().log()
-        above = torch.searchsorted(log_sigmas, wanted).clamp(1, len(log_sigmas) - 1)
+        return torch.from_numpy(self.time_at(sigma.detach().double().cpu().numpy()))
+
+    def time_at(self, sigma: NDArray[np.float64] | float) -> NDArray[np.float32]:
+        """``time`` in NumPy."""
+        log_sigmas, wanted = self._log_sigmas, np.log(np.asarray(sigma, np.float64))
+        above = np.searchsorted(log_sigmas, wanted).clip(1, len(log_sigmas) - 1)
         low, high = log_sigmas[above - 1], log_sigmas[above]
-        time: Tensor = (above - 1 + ((wanted - low) / (high - low)).clamp(0, 1)).to(torch.float32)
+        time = np.asarray(above - 1 + ((wanted - low) / (high - low)).clip(0, 1), np.float32)
         nearest = time.round()
         # An exact step of the schedule must not reach the network as 989.99994.
-        return torch.where((time - nearest).abs() < 1e-3, nearest, time)
+        return np.where(np.abs(time - nearest) < 1e-3, nearest, time)
 
 
 def linear_alphas_bar(start: float = 1e-4, end: float = 0.02, steps: int = 1000) -> NDArray[np.float64]:
