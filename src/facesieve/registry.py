@@ -12,6 +12,7 @@ import os
 import pkgutil
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Generic, TypeVar
 
 from facesieve.errors import SettingError, one_line
@@ -36,7 +37,14 @@ class Registry(Generic[T]):
         return thing
 
     def __getitem__(self, name: str) -> T:
-        """What is called ``name``. Raises ``SettingError`` for an unknown one."""
+        """What is called ``name``. Raises ``SettingError`` for an unknown one.
+
+        Where a file of the room has this name, it alone is imported: others may need libraries that are not there.
+        """
+        if not self._is_open and self._room is not None and name.isidentifier() and find_spec(f"{self._room}.{name}"):
+            import_module(f"{self._room}.{name}")
+            if name in self._things:
+                return self._things[name]
         self._open()
         try:
             return self._things[name]
