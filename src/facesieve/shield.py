@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,20 +30,23 @@ class Shield:
         """What the purifier is: preset, size, hashes, label."""
         return self.runtime.card
 
-    @property
+    @cached_property
     def torch_runtime(self) -> TorchRuntime:
-        """The runtime, if it is the one on PyTorch: it has gradients, and can take another preset. Raises ``SettingError``."""
+        """The purifier on PyTorch, where it has gradients and can take another preset: the runtime, or loaded beside it.
+
+        Raises ``SettingError`` for a runtime of yours that has none, ``MissingExtraError`` without PyTorch.
+        """
         from facesieve.runtime.torch import in_torch
 
         return in_torch(self.runtime)
 
     @property
     def purifier(self) -> Purifier:
-        """The purifier in torch, differentiable: ``shield.purifier(crops)``; only of a runtime on PyTorch."""
+        """The purifier in torch, differentiable: ``shield.purifier(crops)``. Raises as ``torch_runtime``."""
         return self.torch_runtime.purifier
 
     def with_preset(self, preset: Preset) -> Shield:
-        """This shield with another preset; only of a runtime on PyTorch. See ``TorchRuntime.with_preset``."""
+        """This shield with another preset, on PyTorch. See ``TorchRuntime.with_preset``; raises as ``torch_runtime``, too."""
         return replace(self, runtime=self.torch_runtime.with_preset(preset))
 
     def cut(self, photo: Photo, *, aligned: bool = False, sha256: str | None = None) -> FaceCrops:
@@ -75,7 +79,7 @@ def load_shield(
     prior: Path | str | None = None,
     device: str = "auto",
     precision: str = "auto",
-    runtime: str = "torch",
+    runtime: str = "auto",
 ) -> Shield:
     """A shield with the named or given preset (or a profile's) and the prior in the folder ``prior`` (the preset's own if None).
 

@@ -10,6 +10,7 @@ import typer
 from facesieve import __version__
 from facesieve.cli.data import data_app
 from facesieve.cli.evaluate import choose_scale, evaluate, report
+from facesieve.cli.export import export
 from facesieve.cli.gallery import gallery_app
 from facesieve.cli.identify import enrol, identify, verify
 from facesieve.cli.licences import licences
@@ -53,7 +54,7 @@ def _calibrate(**options: Any) -> None:
     choose_scale(**options)
 
 
-for command in (purify, presets, info, licences, enrol, identify, verify, choose_scale, evaluate, report, ui):
+for command in (purify, presets, info, licences, export, enrol, identify, verify, choose_scale, evaluate, report, ui):
     app.command()(command)
 app.command("calibrate", hidden=True)(_calibrate)
 for name, group in [

@@ -84,7 +84,7 @@ def calibrate(
     scale: Scale = None,
     embedder: Embedding = "sface",
     seed: Seed = None,
-    runtime: RuntimeName = "torch",
+    runtime: RuntimeName = "auto",
     prior: PriorFolder = None,
 ) -> None:
     """Choose the threshold under which a face is unknown, from photographs of known people."""

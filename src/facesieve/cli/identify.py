@@ -93,7 +93,7 @@ def enrol(
     shield: ShieldName = DEFAULT_PRESET,
     scale: Scale = None,
     seed: Seed = None,
-    runtime: RuntimeName = "torch",
+    runtime: RuntimeName = "auto",
     prior: PriorFolder = None,
 ) -> None:
     """Add people to a gallery. Photographs are not stored, only templates made from them."""
@@ -151,7 +151,7 @@ def identify(
     threshold: Threshold = None,
     count: Annotated[int, typer.Option(min=1, help="How many of the best matches to show.")] = 3,
     seed: Seed = None,
-    runtime: RuntimeName = "torch",
+    runtime: RuntimeName = "auto",
     prior: PriorFolder = None,
     json_: AsJson = False,
 ) -> None:
@@ -236,7 +236,7 @@ def verify(
     embedder: Embedding = "sface",
     threshold: Threshold = None,
     seed: Seed = None,
-    runtime: RuntimeName = "torch",
+    runtime: RuntimeName = "auto",
     prior: PriorFolder = None,
     json_: AsJson = False,
 ) -> None:

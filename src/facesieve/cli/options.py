@@ -86,13 +86,13 @@ Beyond = Annotated[
 
 
 def load_identifier(
-    embedder: str, shield: str, scale: int | None = None, runtime: str = "torch", prior: Path | None = None
+    embedder: str, shield: str, scale: int | None = None, runtime: str = "auto", prior: Path | None = None
 ) -> tuple[Identifier, Shield | None]:
     """The embedder's identifier, and the shield of that name that faces go through; ``none`` for no shield."""
     from facesieve.identification import Identifier
     from facesieve.recognition.embedders import load_embedder
 
-    loaded = load_embedder(embedder)
+    loaded = load_embedder(embedder, gradients=False)
     if shield == "none":
         return Identifier(loaded), None
     from facesieve.purify import chosen_preset

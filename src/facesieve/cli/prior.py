@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 from facesieve import __version__
 from facesieve.cli.options import AsJson
 from facesieve.cli.terminal import out
+from facesieve.specs import DEFAULT_PRESET, RUNTIME
 
 prior_app = typer.Typer(no_args_is_help=True, help="Face priors: import public checkpoints, look at one.")
 
@@ -66,12 +68,23 @@ def presets(json_: AsJson = False) -> None:
 
 def info() -> None:
     """Say what this machine offers, which hardware and runtimes can be used, and which priors ship with the package."""
-    from facesieve.hardware import summary
     from facesieve.priors.embedded import EMBEDDED, embedded_prior_folder
     from facesieve.priors.folder import read_card
-    from facesieve.runtime import RUNTIMES
+    from facesieve.purify import preset
+    from facesieve.runtime.auto import choose
 
     cards = [read_card(embedded_prior_folder(name)) for name in EMBEDDED]
     priors = [("prior", f"{card['name']}, sha256 {str(card['sha256'])[:16]}") for card in cards]
-    for name, value in [("facesieve", __version__), *summary().items(), ("runtime", ", ".join(RUNTIMES)), *priors]:
+    runtime = choose(preset(DEFAULT_PRESET))
+    chosen = f"{runtime.runtime}, of {RUNTIME} ({DEFAULT_PRESET}: {runtime.reason})"
+    for name, value in [("facesieve", __version__), *_machine(), ("runtime", chosen), *priors]:
         out.print(f"{name:10s} {value}")
+
+
+def _machine() -> list[tuple[str, str]]:
+    """What the machine offers to PyTorch, where it is installed."""
+    if find_spec("torch") is None:
+        return [("torch", "not installed: the quick presets alone; pip install 'facesieve[torch]' for the others")]
+    from facesieve.hardware import summary
+
+    return list(summary().items())

@@ -64,7 +64,7 @@ def purify(
     batch_size: BatchSize = 8,
     precision: Precision = "auto",
     device: Device = "auto",
-    runtime: RuntimeName = "torch",
+    runtime: RuntimeName = "auto",
     prior: PriorFolder = None,
     image_column: ImageColumn = None,
     on_failure: OnFailure = None,

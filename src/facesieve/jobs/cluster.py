@@ -41,7 +41,7 @@ class Recipe:
     prior: Path | None = None
     device: str = "auto"
     precision: str = "auto"
-    runtime: str = "torch"
+    runtime: str = "auto"
 
     def load(self) -> Shield:
         """The shield. Raises ``SettingError`` or ``PriorError``."""

@@ -7,7 +7,6 @@ FaceNet are PyTorch modules and can.
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,10 +20,13 @@ from facesieve.faces.crops import resized
 from facesieve.files import sha256_of
 from facesieve.recognition.embedder import BATCH, in_parts
 from facesieve.rows import Rows
+from facesieve.weights import AGAIN, check_graph, checked_hash, read_card, shipped
+from facesieve.weights.graphs import open_session
 
 Channels = Literal["rgb", "bgr"]
 
 SIDE = 112  # where the graph does not say
+SFACE = "sface-2021dec"
 
 _TYPES: dict[str, type[np.floating[Any]]] = {
     "tensor(float)": np.float32,
@@ -104,7 +106,26 @@ def load_onnx_embedder(
         data = path.read_bytes()
     except OSError as error:
         raise EmbedderError(f"cannot be read: {one_line(error)}", path) from error
-    graph = _open(path, data)
+    return _made(_open(path, data), path, data, mean, std, channels, name)
+
+
+def load_sface_graph() -> OnnxEmbedder:
+    """SFace with the weights that ship with the package, on ONNX Runtime: the same rows as ``load_sface`` gives, without PyTorch.
+
+    Raises ``EmbedderError`` for files that are damaged, ``MissingExtraError`` without ONNX Runtime.
+    """
+    weights = shipped(SFACE)
+    card, path = read_card(weights, EmbedderError), weights.with_suffix(".onnx")
+    checked_hash(weights, card, EmbedderError)
+    check_graph(path, card, EmbedderError)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise EmbedderError(f"cannot be read: {one_line(error)}", path, AGAIN) from error
+    return _made(_open(path, data, path.parent), path, data, 0, 1, "rgb", SFACE)
+
+
+def _made(graph: _Graph, path: Path, data: bytes, mean: float, std: float, channels: Channels, name: str | None) -> OnnxEmbedder:
     dimensions, together = _dimensions(graph)
     if name is None:
         settings = ["" if std == mean == 127.5 else f"-mean{mean:g}-std{std:g}", "" if channels == "rgb" else f"-{channels}"]
@@ -142,19 +163,12 @@ class _Graph:
         return vectors
 
 
-def _open(path: Path, data: bytes) -> _Graph:
+def _open(path: Path, data: bytes, beside: Path | None = None) -> _Graph:
     try:
-        import onnxruntime  # an optional dependency, and slow to import
-    except ImportError as error:
-        raise MissingExtraError("ONNX recognisers", "onnx") from error
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = _threads()
-    # Weights in a second file are refused: the hash in the name would not cover them. A file is no folder, so none is found.
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path))
-    options.log_severity_level = 3  # some files list their weights as inputs, which warns once for each
-    try:
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        # Weights in a second file are refused, unless it is ours: the hash in the name would not cover them.
+        session = open_session(data, feature="ONNX recognisers", beside=beside)
+    except MissingExtraError:
+        raise
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         if "xternal data" in str(error):
             raise EmbedderError("its weights lie in a second file", path, "save it as one, without external data") from error
@@ -183,9 +197,3 @@ def _dimensions(graph: _Graph) -> tuple[int, bool]:
         return dimensions, graph.run(blank).shape[1] == dimensions
     except EmbedderError:
         return dimensions, False
-
-
-def _threads() -> int:
-    """As many as torch has, where it is loaded; 0 leaves the choice to ONNX Runtime."""
-    torch = sys.modules.get("torch")
-    return 0 if torch is None else int(torch.get_num_threads())

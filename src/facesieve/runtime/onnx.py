@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facesieve.errors import MissingExtraError, PriorError, SettingError, one_line
+from facesieve.errors import PriorError, SettingError, one_line
 from facesieve.faces import Crops
 from facesieve.noise import derive_seed, seeded_draws
 from facesieve.priors.embedded import embedded_prior_folder
@@ -20,12 +19,13 @@ from facesieve.runtime.card import PurifierCard
 from facesieve.runtime.known_answer import CROPS, SEEDS, is_known, smooth_crops
 from facesieve.runtime.protocol import RUNTIMES
 from facesieve.runtime.trace import Trace, TraceStep
-from facesieve.weights import checked_hash, read_json
+from facesieve.weights import check_graph, checked_hash, read_json
+from facesieve.weights.graphs import CPU, METADATA, onnx_runtime, open_session
 
 if TYPE_CHECKING:
     from facesieve.purify import Preset
+    from facesieve.runtime.torch import TorchRuntime
 
-CPU = "CPUExecutionProvider"
 FASTEST_FIRST = ("TensorrtExecutionProvider", "CUDAExecutionProvider", CPU)
 
 
@@ -34,6 +34,8 @@ class OnnxRuntime:
     """A graph that is open. ``load`` makes one."""
 
     card: PurifierCard
+    preset: Preset
+    prior: Path | None  # the folder of another prior than the preset's own
     step: str  # the name of its one stage
     caption: str  # of what the stage starts from
     _session: Any = field(repr=False)
@@ -46,6 +48,12 @@ class OnnxRuntime:
         report(Progress(0, 1))
         noise = seeded_draws([derive_seed(seed, 0) for seed in seeds], (3, size, size))()
         return Trace((TraceStep(self.step, *_run(self._session, crops, noise), self.caption),))
+
+    def in_torch(self) -> TorchRuntime:
+        """The same purifier on PyTorch, where it has gradients. Raises ``MissingExtraError`` without PyTorch."""
+        from facesieve.runtime.torch import load_runtime
+
+        return load_runtime(self.preset, prior=self.prior)
 
 
 def _run(session: Any, crops: Crops, noise: Any) -> tuple[Crops, Crops]:
@@ -82,30 +90,27 @@ def load(preset: Preset, *, prior: Path | str | None, device: str, precision: st
         _check_prior(file, about)
     session, ran_on = _checked(session, providers, about, file)
     card = PurifierCard(preset.as_dict(), about["size"], about["prior_sha256"], "float32", ran_on)
-    return OnnxRuntime(card, about["step"], about["caption"], session)
+    folder = None if prior is None else file.parent if Path(prior).suffix == ".onnx" else Path(prior)
+    return OnnxRuntime(card, preset, folder, about["step"], about["caption"], session)
 
 
 def _opened(file: Path, device: str) -> tuple[Any, list[str]]:
-    try:
-        import onnxruntime
-    except ImportError as missing:
-        raise MissingExtraError("the runtime onnx", "onnx") from missing
-    there = onnxruntime.get_available_providers()
-    wanted = {"auto": FASTEST_FIRST, "cpu": (CPU,), "cuda": FASTEST_FIRST[:2]}.get(device.partition(":")[0])
-    providers = [name for name in wanted or () if name in there]
+    providers = providers_of(device)
     if not providers:
         raise SettingError(f"device {device!r} cannot be used by ONNX Runtime here", advice="'cpu' always can")
     return _session(file, providers), providers
 
 
-def _session(file: Path, providers: Sequence[str]) -> Any:
-    import onnxruntime
+def providers_of(device: str) -> list[str]:
+    """ONNX Runtime's execution providers for a device, the fastest first; none where it does not offer the device here."""
+    there = onnx_runtime("the runtime onnx").get_available_providers()
+    wanted = {"auto": FASTEST_FIRST, "cpu": (CPU,), "cuda": FASTEST_FIRST[:2]}.get(device.partition(":")[0], ())
+    return [name for name in wanted if name in there]
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
-    options.log_severity_level = 3
+
+def _session(file: Path, providers: Sequence[str]) -> Any:
     try:
-        return onnxruntime.InferenceSession(str(file), options, providers=list(providers))
+        return open_session(file.read_bytes(), providers, feature="the runtime onnx", beside=file.parent)
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         raise PriorError(f"ONNX Runtime cannot open it ({one_line(error)})", file, "export it again") from error
 
@@ -113,7 +118,7 @@ def _session(file: Path, providers: Sequence[str]) -> Any:
 def _about(session: Any, file: Path) -> dict[str, Any]:
     """The metadata that ``export_preset`` wrote."""
     try:
-        about = json.loads(session.get_modelmeta().custom_metadata_map["facesieve"])
+        about = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
         missing = {"preset", "size", "prior_sha256", "step", "caption", "answer"} - about.keys()
     except (KeyError, ValueError, AttributeError):
         missing = {"metadata"}
@@ -125,6 +130,7 @@ def _about(session: Any, file: Path) -> dict[str, Any]:
 def _check_prior(file: Path, about: dict[str, Any]) -> None:
     """The graph, and the weights that it may take from beside it, are those of the card."""
     card = read_json(file.parent / "card.json", PriorError, "card")
+    check_graph(file, card, PriorError)
     if card.get("sha256") != about["prior_sha256"]:
         raise PriorError("the graph is of another prior than the one beside it", file, "export it again")
     for weights in file.parent.glob("*.safetensors"):

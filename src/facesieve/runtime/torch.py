@@ -66,14 +66,21 @@ class TorchRuntime:
 
 
 def in_torch(runtime: Runtime) -> TorchRuntime:
-    """The runtime, if it is this one. Raises ``SettingError`` for one without gradients, which cannot take another preset."""
-    if not isinstance(runtime, TorchRuntime):
+    """The runtime, if it is this one, or the same purifier in it, where the runtime knows how.
+
+    Raises ``SettingError`` for one that does not, which has no gradients and cannot take another preset.
+    """
+    if isinstance(runtime, TorchRuntime):
+        return runtime
+    try:
+        same: TorchRuntime = runtime.in_torch()  # type: ignore[attr-defined]
+    except AttributeError:
         raise SettingError(
             f"its runtime, on {runtime.card.ran_on}, has no gradients and takes no other preset",
             f"shield {runtime.card.name}",
             "load it with the runtime torch",
-        )
-    return runtime
+        ) from None
+    return same
 
 
 @torch.inference_mode()

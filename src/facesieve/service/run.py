@@ -51,7 +51,7 @@ def shield_of(settings: Settings) -> Shield:
 
 def identifier_of(settings: Settings, card: PurifierCard) -> Identifier | None:
     """The recogniser behind the purifier; a proxy has none."""
-    return None if settings.upstream else Identifier(load_embedder(settings.embedder), card.label)
+    return None if settings.upstream else Identifier(load_embedder(settings.embedder, gradients=settings.page), card.label)
 
 
 def app_of(settings: Settings, handlers: Handlers) -> FastAPI:

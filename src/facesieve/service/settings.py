@@ -32,7 +32,7 @@ class Settings(BaseModel):
     prior: Path | None = Field(None, description="Folder of another prior.")
     device: str = Field("auto", description="auto, cpu or cuda.")
     precision: str = Field("auto", description="auto, fp32 or bf16.")
-    runtime: str = Field("torch", description=f"What runs the network: {RUNTIME}.")
+    runtime: str = Field("auto", description=f"What runs the network: {RUNTIME}.")
     embedder: str = Field("sface", description=f"The recogniser: {EMBEDDER}.")
     gallery: str | None = Field(
         None, description="A gallery's folder, made if there is none, or postgresql://user@host/database."

@@ -80,6 +80,13 @@ def checked_hash(path: Path, card: Mapping[str, Any], kind: Kind = InputError) -
     return digest
 
 
+def check_graph(path: Path, card: Mapping[str, Any], kind: Kind = InputError) -> None:
+    """Raises ``kind`` for a graph whose SHA-256 is not the one that ``card`` names; it need not name one."""
+    named = card.get("graphs", {}).get(path.name)
+    if named is not None and file_hash(path, kind) != named:
+        raise kind("not the graph that the card names by its SHA-256", path, "get graph and card again")
+
+
 # --- reading -----------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,39 @@
+"""The command `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from facesieve.cli.options import PresetName, PriorFolder
+from facesieve.cli.terminal import out
+from facesieve.errors import InputError
+from facesieve.specs import DEFAULT_PRESET
+
+
+def export(
+    target: Annotated[Path, typer.Argument(help="The graph, a new .onnx file.")],
+    preset: PresetName = DEFAULT_PRESET,
+    prior: PriorFolder = None,
+    embedder: Annotated[
+        str | None, typer.Option(help="Export a recogniser in place of a preset: sface or dlib, aligned pixels of 0..255 in.")
+    ] = None,
+) -> None:
+    """Write a quick preset, or a recogniser, as one ONNX graph for other programs and languages."""
+    if target.suffix != ".onnx":
+        raise InputError("a graph is an .onnx file", target, f"write {target.with_suffix('.onnx').name}")
+    if target.exists():
+        raise InputError("exists already", target, "choose another name, or move this one away")
+    if embedder is not None:
+        from facesieve.recognition.export import export_embedder
+
+        difference, sha256 = export_embedder(embedder, target)
+        out.print(f"{target}: {embedder}, at most {difference:.1e} from PyTorch, sha256 {sha256[:16]}")
+        return
+    from facesieve.purify import chosen_preset
+    from facesieve.runtime.export import export_preset
+
+    made = export_preset(chosen_preset(preset), target, prior=prior)
+    out.print(f"{target}: {preset}, at most {made.difference:.1e} from PyTorch, cosine {made.cosine:.6f}, sha256 {made.sha256[:16]}")

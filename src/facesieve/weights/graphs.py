@@ -1,0 +1,153 @@
+"""Networks as ONNX graphs: exported from PyTorch, their weights in fp16, in the file or left where they lie.
+
+A graph without its weights is linked to a safetensors file beside it, by the place of each tensor in that file, so that
+PyTorch and ONNX Runtime read the same bytes. What is computed is computed in fp32.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facesieve.errors import MissingExtraError, SettingError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CPU = "CPUExecutionProvider"
+OPSET = 18
+METADATA = "facesieve"  # the key of our metadata, a JSON object
+SMALL = 256  # numbers; a tensor of fewer stays in fp32
+
+
+def onnx_library() -> Any:
+    """The package ``onnx``. Raises ``MissingExtraError`` where it, ONNX Runtime or PyTorch's exporter is missing."""
+    try:
+        import onnx
+        import onnx.numpy_helper
+        import onnxruntime  # noqa: F401  to try what was exported
+        import onnxscript  # noqa: F401  the exporter's
+    except ImportError as missing:
+        raise MissingExtraError("the export of graphs", "export") from missing
+    return onnx
+
+
+def open_session(graph: bytes, providers: Sequence[str] = (CPU,), *, feature: str, beside: Path | None = None) -> Any:
+    """An ONNX Runtime session of a graph's bytes, which may take weights from files in the folder ``beside``, else from none.
+
+    With as many threads as PyTorch, where it is loaded, or ``OMP_NUM_THREADS``. Raises ``MissingExtraError`` for
+    ``feature``, and whatever ONNX Runtime raises, whose exceptions have no common base.
+    """
+    runtime = onnx_runtime(feature)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = _threads()
+    # A file is no folder: without ``beside`` a second file with weights is not found, whatever the graph says.
+    folder = os.devnull if beside is None else str(beside)
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    options.log_severity_level = 3  # some files list their weights as inputs, which warns once for each
+    return runtime.InferenceSession(graph, options, providers=list(providers))
+
+
+def onnx_runtime(feature: str) -> Any:
+    """The package ``onnxruntime``. Raises ``MissingExtraError``: ``feature`` needs it."""
+    try:
+        import onnxruntime  # slow to import
+    except ImportError as error:
+        raise MissingExtraError(feature, "onnx") from error
+    return onnxruntime
+
+
+def _threads() -> int:
+    """0 leaves the choice to ONNX Runtime."""
+    torch, asked = sys.modules.get("torch"), os.environ.get("OMP_NUM_THREADS", "")
+    if torch is not None:
+        return int(torch.get_num_threads())
+    return int(asked) if asked.isdecimal() else 0
+
+
+def traced(module: nn.Module, examples: dict[str, Tensor], outputs: Sequence[str], *, optimise: bool = True) -> Any:
+    """The module as an ONNX model, the first axis of its inputs left open; ``examples`` by the names of its arguments."""
+    import torch
+
+    program = torch.onnx.export(
+        module.eval(),
+        tuple(examples.values()),
+        input_names=list(examples),
+        output_names=list(outputs),
+        dynamic_shapes={name: {0: "faces"} for name in examples},
+        opset_version=OPSET,
+        dynamo=True,
+        optimize=optimise,
+        verbose=False,
+    )
+    assert program is not None
+    return program.model_proto
+
+
+def finished(model: Any, about: dict[str, Any], out: Path, weights: Path | None = None) -> bytes:
+    """The bytes of a model with ``about`` as its metadata and large tensors in fp16, each with a cast to fp32 after it.
+
+    Those that are in the safetensors file ``weights`` stay there; ``out``, where the bytes will be written, has to lie
+    beside it, else ``SettingError``.
+    """
+    if weights is not None and weights.parent.resolve() != out.parent.resolve():
+        raise SettingError("a linked graph lies beside its weights", out, f"write it into {weights.parent}")
+    _halve(onnx_library(), model, weights)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA, json.dumps(about, ensure_ascii=False)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def _halve(onnx: Any, model: Any, weights: Path | None) -> None:
+    places = {} if weights is None else _places(weights)
+    before = []
+    for tensor in model.graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor)
+        if value.dtype != np.float32 or value.size < SMALL:
+            continue
+        name, half = tensor.name, value.astype(np.float16)
+        steps = [("Cast", {"to": onnx.TensorProto.FLOAT})]
+        turned = half.T if half.ndim == 2 else half  # exporters turn matrices
+        if weights is not None and half.tobytes() in places:
+            tensor.CopyFrom(_linked(onnx, half.shape, weights.name, places[half.tobytes()]))
+        elif weights is not None and turned.tobytes() in places:
+            tensor.CopyFrom(_linked(onnx, turned.shape, weights.name, places[turned.tobytes()]))
+            steps.append(("Transpose", {"perm": [1, 0]}))
+        else:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(half))
+        tensor.name = source = f"{name}.fp16"
+        for kind, settings in steps:
+            target = name if kind == steps[-1][0] else f"{name}.{kind}"
+            before.append(onnx.helper.make_node(kind, [source], [target], **settings))
+            source = target
+    nodes = [*before, *model.graph.node]
+    for node in nodes:  # where in the exporter's program they come from
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del model.graph.node[:], model.graph.value_info[:], model.metadata_props[:]
+    model.graph.node.extend(nodes)
+
+
+def _places(weights: Path) -> dict[bytes, tuple[int, int]]:
+    """The fp16 tensors of a safetensors file by their bytes: where each begins, and its length, both in bytes."""
+    data = weights.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    first = 8 + length
+    entries = [entry for name, entry in json.loads(data[8:first]).items() if name != "__metadata__" and entry["dtype"] == "F16"]
+    ends = [(first + entry["data_offsets"][0], first + entry["data_offsets"][1]) for entry in entries]
+    return {data[begin:end]: (begin, end - begin) for begin, end in ends}
+
+
+def _linked(onnx: Any, shape: Sequence[int], location: str, place: tuple[int, int]) -> Any:
+    tensor = onnx.TensorProto(data_type=onnx.TensorProto.FLOAT16, dims=shape, data_location=onnx.TensorProto.EXTERNAL)
+    for key, value in (("location", location), ("offset", place[0]), ("length", place[1])):
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor

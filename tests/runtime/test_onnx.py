@@ -1,0 +1,261 @@
+"""The runtime on ONNX Runtime, held against PyTorch, and alone where there is no PyTorch."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from facesieve.errors import PriorError, SettingError
+from facesieve.noise import derive_seed, seeded_draws
+from facesieve.priors.embedded import embedded_prior_folder
+from facesieve.purify import PRESETS, preset
+from facesieve.recognition.onnx_embedder import load_sface_graph
+from facesieve.recognition.sface import load_sface
+from facesieve.runtime import RUNTIMES
+from facesieve.runtime.auto import choose
+from facesieve.runtime.known_answer import smooth_crops
+from facesieve.shield import load_shield
+
+QUICK = [name for name, chosen in PRESETS.items() if chosen.evaluations == 1]
+
+
+def load(name, **changed):
+    return RUNTIMES["onnx"](preset(name).changed(**changed), prior=None, device="cpu", precision="auto")
+
+
+@pytest.fixture(scope="module")
+def faces(sample_photo):
+    """Crops (N, 3, 128, 128) of a photograph and made-up ones, and a seed for each."""
+    crops = np.concatenate([load_shield("robust").cut(sample_photo).crops, smooth_crops(4, 128)])
+    return crops, [derive_seed(3, number) for number in range(len(crops))]
+
+
+# --- the same as PyTorch ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_it_gives_what_pytorch_gives(name, faces):
+    crops, seeds = faces
+    light, torch = load(name), load_shield(name, runtime="torch", precision="fp32").runtime
+    found, wanted = light.purify(crops, seeds), torch.purify(crops, seeds)
+    assert light.card.label == torch.card.label
+    assert light.card.made_from == torch.card.made_from
+    (step,), (as_torch,) = found.steps, wanted.steps
+    assert (step.name, step.caption) == (as_torch.name, as_torch.caption)
+    assert np.abs(step.crops - as_torch.crops).max() <= 1e-4
+    assert np.abs(step.observed - as_torch.observed).max() <= 1e-5
+    assert np.abs(step.crops - crops).max() > 0.01  # something was done
+
+
+def test_a_batch_gives_each_face_what_it_gets_alone(faces):
+    crops, seeds = faces
+    together = load("robust").purify(crops, seeds).crops
+    alone = load("robust").purify(crops[1:2], seeds[1:2]).crops
+    assert np.abs(together[1:2] - alone).max() <= 1e-5
+    other = load("robust").purify(crops[1:2], [7]).crops
+    assert np.abs(other - alone).max() > 1e-3
+
+
+def test_sface_gives_the_rows_that_pytorch_gives(sample_photo):
+    light, torch, before = load_sface_graph(), load_sface(), load_shield("robust").cut(sample_photo)
+    assert (light.name, light.dimensions) == (torch.name, torch.dimensions)
+    for size in (112, 128, 160):
+        crops = before.at(size).crops
+        assert np.abs(light.rows(crops) - torch.rows(crops)).max() <= 1e-5
+
+
+def test_the_purifier_in_torch_is_the_same_one(faces):
+    import torch
+
+    crops, seeds = faces
+    shield = load_shield("robust", runtime="onnx")
+    images = torch.from_numpy(crops).requires_grad_(True)
+    purified = shield.purifier(images, seeds=seeds)
+    purified.sum().backward()
+    assert float(images.grad.abs().max()) > 0
+    difference = np.abs(purified.detach().float().numpy() - shield.runtime.purify(crops, seeds).crops)
+    assert difference.mean() < 2 / 255  # bf16, where the processor is faster in it
+
+
+# --- which runtime ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "runtime", "reason"),
+    [
+        ("robust", {}, "onnx", "has a graph"),
+        ("gentle", {"device": "cpu", "precision": "fp32"}, "onnx", "has a graph"),
+        ("paper", {}, "torch", "asks its prior 200 times"),
+        ("robust", {"precision": "bf16"}, "torch", "does not offer bf16"),
+        ("robust", {"device": "cuda"}, "torch", "does not offer cuda"),
+        ("robust", {"prior": "elsewhere"}, "torch", "no graph of preset 'robust' with this prior"),
+    ],
+)
+def test_what_runs_is_chosen_by_what_is_asked_for(name, settings, runtime, reason):
+    choice = choose(preset(name), **settings)
+    assert choice.runtime == runtime
+    assert reason in choice.reason
+
+
+# --- what is refused --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the purifier's folder, to be damaged."""
+    return shutil.copytree(embedded_prior_folder("purifier-128"), tmp_path / "purifier")
+
+
+def load_copy(folder, **settings):
+    return RUNTIMES["onnx"](preset("robust"), prior=folder, device="cpu", precision="auto", **settings)
+
+
+def with_metadata(graph, **changed):
+    """The graph with other metadata, and no hash of it in the card."""
+    model = onnx.load(graph, load_external_data=False)
+    (entry,) = model.metadata_props
+    entry.value = json.dumps({**json.loads(entry.value), **changed})
+    graph.write_bytes(model.SerializeToString())
+    card = graph.parent / "card.json"
+    card.write_text(json.dumps({k: v for k, v in json.loads(card.read_text()).items() if k != "graphs"}))
+
+
+def test_a_copy_loads(copied, faces):
+    crops, seeds = faces
+    assert np.array_equal(load_copy(copied).purify(crops, seeds).crops, load("robust").purify(crops, seeds).crops)
+
+
+def test_a_graph_that_does_not_know_the_answer_is_refused(copied):
+    with_metadata(copied / "robust.onnx", answer=[0.5] * 384)
+    with pytest.raises(PriorError, match="wrong answer to a known question"):
+        load_copy(copied)
+
+
+def test_a_wrong_accelerator_is_left_for_the_processor(copied, monkeypatch, faces):
+    """The first session that is opened gives zeros, as broken drivers do."""
+    from facesieve.runtime import onnx as runtime
+
+    run, opened = runtime._run, []
+
+    def broken(session, crops, noise):
+        opened.append(session)
+        purified, observed = run(session, crops, noise)
+        return (0 * purified if session is opened[0] else purified), observed
+
+    monkeypatch.setattr(runtime, "_run", broken)
+    monkeypatch.setattr(runtime, "providers_of", lambda device: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(runtime, "_session", lambda file, providers, made=runtime._session: made(file, providers[-1:]))
+    light = load_copy(copied)
+    assert light.card.ran_on == "onnx CPU fp32 (CUDA gave a wrong answer to a known question)"
+    crops, seeds = faces
+    assert light.purify(crops, seeds).crops.max() > 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "robust.onnx").unlink(), "there is no graph of preset 'robust'"),
+        (lambda f: (f / "robust.onnx").write_bytes(b"no graph"), "cannot open it"),
+        (lambda f: with_metadata(f / "robust.onnx", prior_sha256="0" * 64), "of another prior than the one beside it"),
+        (lambda f: with_metadata(f / "robust.onnx", format=2), "of another version"),
+        (lambda f: (f / "robust.onnx").write_bytes((f / "robust.onnx").read_bytes() + b"\x00"), "cannot open it|not the graph"),
+        (lambda f: _flip(f / "diffusion_pytorch_model.safetensors"), "not the weights that the card names"),
+    ],
+    ids=["missing", "no graph", "another prior", "another version", "another byte", "another weight"],
+)
+def test_a_damaged_folder_is_refused(copied, damage, message):
+    damage(copied)
+    with pytest.raises(PriorError, match=message):
+        load_copy(copied)
+
+
+def _flip(file):
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+def test_settings_that_the_graph_does_not_have_are_refused():
+    with pytest.raises(SettingError, match="with other settings"):
+        load("robust", scale=4)
+    with pytest.raises(SettingError, match="no precision 'bf16'"):
+        RUNTIMES["onnx"](preset("robust"), prior=None, device="cpu", precision="bf16")
+    with pytest.raises(SettingError, match="device 'toaster'"):
+        RUNTIMES["onnx"](preset("robust"), prior=None, device="toaster", precision="auto")
+    with pytest.raises(SettingError, match="1 seeds for crops"):
+        load("robust").purify(smooth_crops(2, 128), [1])
+
+
+# --- the export -------------------------------------------------------------------------------------
+
+
+def test_an_exported_graph_is_the_preset(facesieve, tmp_path, faces):
+    file = tmp_path / "robust.onnx"
+    done = facesieve("export", file)
+    assert done.code == 0, done.err
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    about = json.loads(session.get_modelmeta().custom_metadata_map["facesieve"])
+    assert about["preset"] == preset("robust").as_dict()
+    assert about["terms"].startswith("Apache-2.0")
+    crops, seeds = faces
+    wanted = load("robust").purify(crops, seeds).crops
+    noise = seeded_draws([derive_seed(seed, 0) for seed in seeds], (3, 128, 128))().astype(np.float32)
+    for count in (1, 3, len(crops)):
+        (found,) = session.run(["purified"], {"crops": crops[:count], "noise": noise[:count]})
+        assert np.abs(found - wanted[:count]).max() <= 1e-5
+    assert 14e6 < file.stat().st_size < 16e6  # fp16, in one file
+    again = facesieve("export", file)
+    assert (again.code, "exists already" in again.err) == (2, True)
+
+
+def test_what_cannot_be_exported_leaves_no_file(facesieve, tmp_path):
+    for arguments, message in [
+        (("paper.onnx", "--preset", "paper"), "asks its prior 200 times"),
+        (("graph.bin",), "a graph is an .onnx file"),
+        (("x.onnx", "--embedder", "arcface"), "sface and dlib can"),
+    ]:
+        done = facesieve("export", tmp_path / arguments[0], *arguments[1:])
+        assert done.code == 2
+        assert message in done.err
+        assert len(done.err.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+# --- without PyTorch --------------------------------------------------------------------------------
+
+BLOCKED = """
+import sys
+for name in ("torch", "diffusers", "scipy", "onnx"):
+    sys.modules[name] = None
+from facesieve.cli import main
+sys.argv = ["facesieve", *sys.argv[1:]]
+main()
+"""
+
+
+def without_torch(*arguments):
+    return subprocess.run([sys.executable, "-c", BLOCKED, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def test_a_photograph_is_purified_and_named_without_pytorch(sample_paths, tmp_path):
+    done = without_torch("purify", sample_paths[0], "-o", tmp_path / "out", "--seed", 1)
+    assert done.returncode == 0, done.stderr
+    assert "robust on onnx CPU fp32" in done.stdout
+    assert list((tmp_path / "out").glob("*.png"))
+    assert without_torch("enrol", "Ada", sample_paths[0], "--gallery", tmp_path / "people").returncode == 0
+    done = without_torch("identify", sample_paths[0], "--gallery", tmp_path / "people", "--json")
+    assert done.returncode == 0, done.stderr
+    ((found,),) = json.loads(done.stdout).values()
+    assert found["matches"][0]["person"] == "Ada"
+
+
+def test_what_needs_pytorch_says_so_in_one_line(sample_paths, tmp_path):
+    done = without_torch("purify", sample_paths[0], "-o", tmp_path / "out", "--preset", "paper")
+    assert done.returncode == 2
+    assert "pip install 'facesieve[torch]'" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
