@@ -85,6 +85,13 @@ def test_the_purifier_in_torch_is_the_same_one(faces):
 # --- which runtime ----------------------------------------------------------------------------------
 
 
+def test_other_settings_than_the_graphs_run_on_pytorch():
+    changed = preset("robust").changed(scale=4)
+    assert choose(changed).runtime == "torch"
+    assert load_shield(changed).card.ran_on.startswith("cpu")
+    assert choose(preset("robust").changed(scale=2)).runtime == "onnx"  # as it was
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "runtime", "reason"),
     [
@@ -148,7 +155,7 @@ def test_a_wrong_accelerator_is_left_for_the_processor(copied, monkeypatch, face
         return (0 * purified if session is opened[0] else purified), observed
 
     monkeypatch.setattr(runtime, "_run", broken)
-    monkeypatch.setattr(runtime, "providers_of", lambda device: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(runtime, "providers_of", lambda _: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     monkeypatch.setattr(runtime, "_session", lambda file, providers, made=runtime._session: made(file, providers[-1:]))
     light = load_copy(copied)
     assert light.card.ran_on == "onnx CPU fp32 (CUDA gave a wrong answer to a known question)"

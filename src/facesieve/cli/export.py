@@ -36,4 +36,6 @@ def export(
     from facesieve.runtime.export import export_preset
 
     made = export_preset(chosen_preset(preset), target, prior=prior)
-    out.print(f"{target}: {preset}, at most {made.difference:.1e} from PyTorch, cosine {made.cosine:.6f}, sha256 {made.sha256[:16]}")
+    out.print(
+        f"{target}: {preset}, at most {made.difference:.1e} from PyTorch, cosine {made.cosine:.6f}, sha256 {made.sha256[:16]}"
+    )

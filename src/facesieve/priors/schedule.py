@@ -59,8 +59,7 @@ class Schedule:
 
 def linear_alphas_bar(start: float = 1e-4, end: float = 0.02, steps: int = 1000) -> NDArray[np.float64]:
     """``abar`` (steps,) of DDPM's schedule: beta linear from ``start`` to ``end``."""
-    alphas_bar: NDArray[np.float64] = np.cumprod(1 - np.linspace(start, end, steps))
-    return alphas_bar
+    return np.cumprod(1 - np.linspace(start, end, steps)).astype(np.float64)
 
 
 def sigmas_at(alphas_bar: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from facesieve.errors import MissingExtraError
+from facesieve.purify import PRESETS, Preset
 from facesieve.runtime.onnx import graph_of, providers_of
 from facesieve.runtime.protocol import RUNTIMES, Runtime
-
-if TYPE_CHECKING:
-    from facesieve.purify import Preset
 
 
 @dataclass(frozen=True)
@@ -29,10 +26,12 @@ def choose(preset: Preset, *, prior: Path | str | None = None, device: str = "au
         return Choice("torch", "ONNX Runtime is not installed")
     if preset.evaluations != 1:
         return Choice("torch", f"preset {preset.name!r} asks its prior {preset.evaluations} times, a graph does it once")
-    if not graph_of(preset, prior).is_file():
+    if preset.name not in PRESETS or not graph_of(preset, prior).is_file():
         return Choice("torch", f"there is no graph of preset {preset.name!r} with this prior")
-    if precision == "bf16" or not providers_of(device):
-        return Choice("torch", f"ONNX Runtime does not offer {'bf16' if precision == 'bf16' else device} here")
+    if preset.restorations != PRESETS[preset.name].restorations:
+        return Choice("torch", f"the graph of preset {preset.name!r} has other settings")
+    if precision not in ("auto", "fp32") or not providers_of(device):
+        return Choice("torch", f"ONNX Runtime does not offer {device if precision in ('auto', 'fp32') else precision} here")
     return Choice("onnx", "it starts quickly, and has a graph of the preset")
 
 

@@ -41,4 +41,5 @@ def is_known(purified: Crops, answer: list[float]) -> bool:
 def _means(images: Crops) -> NDArray[np.float64]:
     count, channels, size, _ = images.shape
     block = size // GRID
-    return images.astype(np.float64).reshape(count, channels, GRID, block, GRID, block).mean((3, 5))
+    means: NDArray[np.float64] = images.astype(np.float64).reshape(count, channels, GRID, block, GRID, block).mean((3, 5))
+    return means

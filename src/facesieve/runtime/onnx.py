@@ -85,7 +85,9 @@ def load(preset: Preset, *, prior: Path | str | None, device: str, precision: st
     session, providers = _opened(file, device)
     about = _about(session, file)
     if about["preset"]["restorations"] != preset.as_dict()["restorations"]:
-        raise SettingError(f"the graph does {preset.name!r} with other settings", file, "export it anew, or take the runtime torch")
+        raise SettingError(
+            f"the graph does {preset.name!r} with other settings", file, "export it anew, or take the runtime torch"
+        )
     if (file.parent / "card.json").is_file():
         _check_prior(file, about)
     session, ran_on = _checked(session, providers, about, file)
@@ -153,7 +155,10 @@ def _checked(session: Any, providers: Sequence[str], about: dict[str, Any], file
     if providers[0] != CPU:
         plain = _session(file, [CPU])
         if knows(plain):
-            return plain, f"onnx CPU fp32 ({providers[0].removesuffix('ExecutionProvider')} gave a wrong answer to a known question)"
+            return (
+                plain,
+                f"onnx CPU fp32 ({providers[0].removesuffix('ExecutionProvider')} gave a wrong answer to a known question)",
+            )
     raise PriorError("gives a wrong answer to a known question: the file is damaged, or ONNX Runtime is", file, "export it again")
 
 
