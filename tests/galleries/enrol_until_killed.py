@@ -26,7 +26,7 @@ def say(text):
 def enrol(location, prefix):
     from facesieve.galleries import open_gallery  # after the fork: LanceDB has threads
 
-    if "://" not in location:
+    if location.startswith("lancedb://"):
         from facesieve.galleries import lance as gallery_lance
 
         gallery_lance.FILES = 3  # merged often, so that the kill meets that as well

@@ -1,4 +1,4 @@
-"""Galleries: one list of tests, both back ends. The oracle of a search is a matrix product over all templates."""
+"""Galleries: one list of tests, all back ends. The oracle of a search is a matrix product over all templates."""
 
 import json
 import os
@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from facesieve.errors import FacesieveError, GalleryError, InputError, MissingExtraError
-from facesieve.galleries import create_gallery, open_gallery
+from facesieve.galleries import copy_gallery, create_gallery, open_gallery
 from facesieve.galleries import lance as gallery_lance
 from facesieve.galleries.base import RAW, Calibration, Entry
+from facesieve.galleries.folder import FolderGallery
 
 DIMENSIONS = 16
 NAMES = (
@@ -41,11 +42,19 @@ NAMES = (
 numbers = count()
 
 
-@pytest.fixture(params=["lance", pytest.param("postgres", marks=pytest.mark.postgres)])
+BACK_ENDS = ["folder", "lance", pytest.param("postgres", marks=pytest.mark.postgres)]
+
+
+@pytest.fixture(params=BACK_ENDS)
 def location(request, tmp_path):
-    if request.param == "lance":
-        return str(tmp_path / "gallery")
-    return f"{request.getfixturevalue('server')}&gallery=t{next(numbers)}"
+    return place(request, tmp_path / "gallery", f"t{next(numbers)}")
+
+
+def place(request, folder, name):
+    """A new gallery's location, of the back end that is asked for."""
+    if request.param == "postgres":
+        return f"{request.getfixturevalue('server')}&gallery={name}"
+    return {"folder": str(folder), "lance": f"lancedb://{folder}"}[request.param]
 
 
 @pytest.fixture
@@ -123,7 +132,8 @@ def test_with_an_index_new_templates_are_found_and_removed_ones_are_not(gallery,
     people = random_people(rng, 400)
     gallery.enrol_all(people)
     assert not gallery.build_index()  # ten thousand are too few by far
-    assert gallery.build_index(at_least=1 if indexed else 10**6) == indexed
+    has_index = not isinstance(gallery, FolderGallery)
+    assert gallery.build_index(at_least=1 if indexed else 10**6) == (indexed and has_index)
     assert_exact(gallery, people, random_rows(rng, 10), RAW, 5)
     late = random_people(rng, 3)
     for name, templates in late.items():
@@ -143,7 +153,7 @@ def test_settings_that_search_little_still_find_everyone_who_is_asked_for(galler
     people = random_people(rng, 300)
     if isinstance(gallery, gallery_lance.LanceGallery):
         gallery.settings = replace(gallery.settings, nprobes=1)
-    else:
+    elif not isinstance(gallery, FolderGallery):  # which has none
         gallery.settings = replace(gallery.settings, probes=0.01, rows_per_list=20)
     gallery.enrol_all(people)
     gallery.build_index(at_least=1)
@@ -241,12 +251,10 @@ def test_a_name_is_a_name_and_nothing_else(names_gallery, name):
     gallery.enrol(name, {RAW: rows[NAMES.index(name)][None]})
 
 
-@pytest.fixture(scope="module", params=["lance", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.fixture(scope="module", params=BACK_ENDS)
 def names_gallery(request, tmp_path_factory):
     """One gallery of all the names, which each test leaves as it was."""
-    here = str(tmp_path_factory.mktemp("names") / "gallery")
-    if request.param == "postgres":
-        here = f"{request.getfixturevalue('server')}&gallery=names"
+    here = place(request, tmp_path_factory.mktemp("names") / "gallery", "names")
     gallery, rows = create_gallery(here, embedder="toy", dimensions=DIMENSIONS), np.eye(DIMENSIONS, dtype=np.float32)
     gallery.enrol_all({name: {RAW: rows[index][None]} for index, name in enumerate(NAMES)})
     yield gallery, rows
@@ -435,29 +443,36 @@ def test_killed_at_any_moment_each_enrolment_is_whole_or_not_there(gallery, loca
 # --- the folder ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("leftover", ["nothing", "lock", "table of other dimensions"])
-def test_a_creation_that_was_killed_is_made_again(tmp_path, leftover):
+@pytest.fixture(params=["", "lancedb://"], ids=["folder", "lance"])
+def scheme(request):
+    return request.param
+
+
+@pytest.mark.parametrize("leftover", ["nothing", "lock", "draft", "table of other dimensions"])
+def test_a_creation_that_was_killed_is_made_again(tmp_path, scheme, leftover):
     folder = tmp_path / "gallery"
-    if leftover == "lock":
+    if leftover in {"lock", "draft"}:
         folder.mkdir()
-        (folder / "lock").touch()
+        (folder / {"lock": "lock", "draft": ".gallery.json.0.part"}[leftover]).touch()
     if leftover == "table of other dimensions":
-        create_gallery(str(folder), embedder="toy", dimensions=3)
+        create_gallery(scheme + str(folder), embedder="toy", dimensions=3)
         (folder / "gallery.json").unlink()
-    gallery = create_gallery(str(folder), embedder="toy", dimensions=DIMENSIONS)
+    gallery = create_gallery(scheme + str(folder), embedder="toy", dimensions=DIMENSIONS)
     gallery.enrol("Ada", {RAW: np.eye(1, DIMENSIONS, dtype=np.float32)})
     (folder / "gallery.json").unlink()
-    with pytest.raises(GalleryError, match="gallery.json is missing"):  # templates are not thrown away
+    with pytest.raises(GalleryError, match=r"gallery.json is missing"):  # templates are not thrown away
+        create_gallery(scheme + str(folder), embedder="toy", dimensions=DIMENSIONS)
+    with pytest.raises(GalleryError, match=r"gallery.json is missing"):  # a plain path is told apart by what is there
         create_gallery(str(folder), embedder="toy", dimensions=DIMENSIONS)
 
 
-def test_a_folder_of_other_things_is_left_alone(tmp_path):
+def test_a_folder_of_other_things_is_left_alone(tmp_path, scheme):
     (tmp_path / "photo.jpg").touch()
     for act in (open_gallery, create_gallery):
         with pytest.raises(GalleryError):
-            act(str(tmp_path), embedder="toy", dimensions=DIMENSIONS)
+            act(scheme + str(tmp_path), embedder="toy", dimensions=DIMENSIONS)
         with pytest.raises(GalleryError):
-            act(str(tmp_path / "photo.jpg"), embedder="toy", dimensions=DIMENSIONS)
+            act(scheme + str(tmp_path / "photo.jpg"), embedder="toy", dimensions=DIMENSIONS)
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
 
 
@@ -466,14 +481,15 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
     [
         ("{", "damaged"),
         ("[]", "damaged"),
-        ('{"format": 1}', "damaged"),
-        ('{"format": 2, "embedder": "toy", "dimensions": 3}', "format 2"),
+        ('{"format": FORMAT}', "damaged"),
+        ('{"format": 3, "embedder": "toy", "dimensions": 3}', "format 3"),
+        ('{"format": 3}', "update facesieve"),
     ],
 )
-def test_a_damaged_folder_is_one_line(tmp_path, content, words):
+def test_a_damaged_folder_is_one_line(tmp_path, scheme, content, words):
     folder = tmp_path / "gallery"
-    create_gallery(str(folder), embedder="toy", dimensions=DIMENSIONS)
-    (folder / "gallery.json").write_text(content)
+    create_gallery(scheme + str(folder), embedder="toy", dimensions=DIMENSIONS)
+    (folder / "gallery.json").write_text(content.replace("FORMAT", "1" if scheme else "2"))
     with pytest.raises(GalleryError, match=words) as caught:
         open_gallery(str(folder))
     assert one_line(caught)
@@ -481,16 +497,30 @@ def test_a_damaged_folder_is_one_line(tmp_path, content, words):
 
 def test_a_folder_without_its_table_is_one_line(tmp_path):
     folder = tmp_path / "gallery"
-    create_gallery(str(folder), embedder="toy", dimensions=DIMENSIONS).close()
+    create_gallery(f"lancedb://{folder}", embedder="toy", dimensions=DIMENSIONS).close()
     (folder / "templates.lance").rename(tmp_path / "elsewhere")
-    with pytest.raises(GalleryError) as caught:
-        open_gallery(str(folder))
-    assert one_line(caught)
+    for location in (str(folder), f"lancedb://{folder}"):
+        with pytest.raises(GalleryError) as caught:
+            open_gallery(location)
+        assert one_line(caught)
+    with pytest.raises(GalleryError, match=r"templates.lance is missing"):
+        create_gallery(str(folder), embedder="toy", dimensions=DIMENSIONS)
+
+
+def test_a_plain_folder_is_none_of_lancedb_and_the_other_way_round(tmp_path):
+    create_gallery(str(tmp_path / "plain"), embedder="toy", dimensions=DIMENSIONS).close()
+    for act in (open_gallery, create_gallery):
+        with pytest.raises(GalleryError, match="format 2, not 1; it is not LanceDB's: give the folder without lancedb://"):
+            act(f"lancedb://{tmp_path / 'plain'}", embedder="toy", dimensions=DIMENSIONS)
+    create_gallery(f"lancedb://{tmp_path / 'lance'}", embedder="toy", dimensions=DIMENSIONS).close()
+    for act in (open_gallery, create_gallery):
+        opened = act(str(tmp_path / "lance"), embedder="toy", dimensions=DIMENSIONS)
+        assert isinstance(opened, gallery_lance.LanceGallery)
 
 
 def test_small_files_are_merged(tmp_path, monkeypatch):
     monkeypatch.setattr(gallery_lance, "FILES", 3)
-    gallery = create_gallery(str(tmp_path), embedder="toy", dimensions=DIMENSIONS)
+    gallery = create_gallery(f"lancedb://{tmp_path}", embedder="toy", dimensions=DIMENSIONS)
     rng = np.random.default_rng(3)
     people = random_people(rng, 12)
     for person, templates in people.items():
@@ -549,6 +579,18 @@ def test_no_place_for_a_gallery(location, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_the_lancedb_extra(monkeypatch, tmp_path):
+    create_gallery(f"lancedb://{tmp_path / 'old'}", embedder="toy", dimensions=DIMENSIONS).close()
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    for act in (open_gallery, create_gallery):
+        for location in (str(tmp_path / "old"), f"lancedb://{tmp_path / 'old'}"):
+            with pytest.raises(MissingExtraError, match=r"facesieve\[lancedb\]"):
+                act(location, embedder="toy", dimensions=DIMENSIONS)
+    with pytest.raises(MissingExtraError, match=r"facesieve\[lancedb\]"):
+        create_gallery(f"lancedb://{tmp_path / 'new'}", embedder="toy", dimensions=DIMENSIONS)
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
 def test_without_the_postgres_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     monkeypatch.delitem(sys.modules, "facesieve.galleries.postgres", raising=False)
@@ -560,3 +602,31 @@ def test_back_ends_are_imported_when_they_are_used():
     code = "from facesieve.galleries import open_gallery, GALLERIES; import sys; len(GALLERIES); "
     code += "print({'lancedb', 'psycopg', 'pyarrow', 'torch'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+# --- from one to another --------------------------------------------------------------------------
+
+
+def test_a_gallery_is_copied_to_another_back_end(gallery, location, tmp_path):
+    rng = np.random.default_rng(5)
+    people, calibration = random_people(rng, 20, some=("paper",)), Calibration(0.3, 1e-3, RAW, 1000)
+    gallery.enrol_all(people)
+    gallery.calibrate(calibration)
+    copies = [f"lancedb://{tmp_path / 'lance'}", str(tmp_path / "plain")]
+    for source, target in zip([location, *copies], copies, strict=False):
+        assert copy_gallery(source, target) == sum(len(rows) for templates in people.values() for rows in templates.values())
+        copy = open_gallery(target, embedder="toy", dimensions=DIMENSIONS)
+        assert (copy.people(), copy.calibrations()) == (gallery.people(), [calibration])
+        for person, templates in people.items():
+            for label, rows in templates.items():
+                np.testing.assert_array_equal(copy.templates_of(person, kind=label), rows)
+        with pytest.raises(GalleryError, match="people are enrolled here already"):
+            copy_gallery(source, target)
+        assert copy.people() == gallery.people()
+
+
+def test_a_gallery_is_not_copied_over_one_of_another_embedder(gallery, location, tmp_path):
+    create_gallery(str(tmp_path / "other"), embedder="other", dimensions=DIMENSIONS).close()
+    with pytest.raises(GalleryError, match="made with other"):
+        copy_gallery(location, str(tmp_path / "other"))
+    assert copy_gallery(location, str(tmp_path / "nobody")) == 0

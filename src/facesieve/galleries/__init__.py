@@ -1,15 +1,23 @@
-"""Galleries of known people, by location: a folder, or ``postgresql://...``.
+"""Galleries of known people, by location: a folder, ``lancedb://FOLDER``, or ``postgresql://...``.
 
 A back end is one file with a ``Gallery`` and ``GALLERIES.register(scheme, ...)``, where the scheme is the part
-of a location before ``://``; a folder's is the empty string. Slow imports wait until a gallery is opened.
+of a location before ``://``; a folder's is the empty string. A folder that holds a table of LanceDB is opened by LanceDB.
+Slow imports wait until a gallery is opened.
 """
 
 from __future__ import annotations
 
-from facesieve.errors import InputError
+from contextlib import closing
+
+import numpy as np
+
+from facesieve.errors import GalleryError, InputError
 from facesieve.galleries.base import GALLERIES, Gallery
 from facesieve.galleries.checks import checked_name
+from facesieve.galleries.folder_files import folder_of, is_lance
+from facesieve.rows import Rows
 
+FOLDER = ("", "file")  # schemes
 KNOWN = "give a folder or postgresql://USER@HOST/DATABASE"
 
 
@@ -34,6 +42,33 @@ def create_gallery(location: str, *, embedder: str, dimensions: int) -> Gallery:
     return _checked(_back_end(location).create(location, embedder, dimensions), embedder, dimensions)
 
 
+def copy_gallery(source: str, target: str) -> int:
+    """Copy all templates and calibrations to another gallery, made if there is none; returns the number of templates.
+
+    All people are copied or none. Raises ``GalleryError`` where somebody is enrolled in the target, or it is of another embedder.
+    """
+    people: dict[str, dict[str, list[Rows]]] = {}
+    with closing(open_gallery(source)) as old, closing(_copy_target(target, old)) as new:
+        for template in old.export():
+            people.setdefault(template.person, {}).setdefault(template.purifier, []).append(template.row)
+        for calibration in old.calibrations():
+            new.calibrate(calibration)
+        if people:
+            new.enrol_all({name: {label: np.stack(rows) for label, rows in kinds.items()} for name, kinds in people.items()})
+    return sum(len(rows) for kinds in people.values() for rows in kinds.values())
+
+
+def _copy_target(location: str, old: Gallery) -> Gallery:
+    new = create_gallery(location, embedder=old.embedder, dimensions=old.dimensions)
+    try:
+        if new.label_sets():
+            raise GalleryError("people are enrolled here already", new.where, "copy to a new gallery")
+    except BaseException:
+        new.close()
+        raise
+    return new
+
+
 def _back_end(location: str) -> type[Gallery]:
     """Raises ``InputError`` for a URL of another kind, before a folder of that name is made, and for nothing at all."""
     if not location.strip():
@@ -41,6 +76,8 @@ def _back_end(location: str) -> type[Gallery]:
     scheme = location.partition("://")[0] if "://" in location else ""
     if scheme not in GALLERIES:
         raise InputError(f"a gallery at {scheme}:// is not known", advice=KNOWN)
+    if scheme in FOLDER and is_lance(folder_of(location)):
+        scheme = "lancedb"
     return GALLERIES[scheme]
 
 
@@ -53,4 +90,4 @@ def _checked(gallery: Gallery, embedder: str | None, dimensions: int | None) -> 
     return gallery
 
 
-__all__ = ["GALLERIES", "Gallery", "create_gallery", "open_gallery"]
+__all__ = ["GALLERIES", "Gallery", "copy_gallery", "create_gallery", "open_gallery"]

@@ -1,4 +1,4 @@
-"""A gallery in a folder, by LanceDB.
+"""A gallery in a folder, by LanceDB: any folder that holds its table, and new ones at ``lancedb://FOLDER``.
 
     FOLDER/gallery.json       embedder, dimensions, calibrations; without it the folder is no gallery
     FOLDER/templates.lance    one table, one row per template
@@ -12,17 +12,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import unquote
 
 import numpy as np
 
-from facesieve.errors import GalleryError, GalleryFailedError, one_line
+from facesieve.errors import GalleryError, GalleryFailedError, MissingExtraError, one_line
 from facesieve.galleries.base import GALLERIES, Calibration, Gallery, Nearest, Template, Templates, label_set
-from facesieve.galleries.lance_files import ABOUT, LOCK, locked, read_about, write_about
+from facesieve.galleries.folder_files import (
+    ABOUT,
+    LANCE,
+    LANCE_FORMAT,
+    calibrate,
+    calibrations_in,
+    claimed,
+    folder_of,
+    locked,
+    read_about,
+    write_about,
+)
 from facesieve.rows import Rows
 
 TABLE = "templates"
@@ -45,7 +55,7 @@ class LanceGallery(Gallery):
 
     def __init__(self, folder: Path) -> None:
         self._folder, self.where, self.settings = folder, str(folder), LanceSettings()
-        about = read_about(folder)
+        about = read_about(folder, LANCE_FORMAT)
         self.embedder, self.dimensions = about["embedder"], about["dimensions"]
         self._seen: tuple[int, dict[str, str]] | None = None  # version of the table, label set -> a person who has it
         with _reported(folder, "the table of templates does not work"):
@@ -54,19 +64,13 @@ class LanceGallery(Gallery):
     @classmethod
     def open(cls, location: str) -> Self:
         """The gallery in the folder ``location``."""
-        return cls(_folder(location))
+        return cls(folder_of(location))
 
     @classmethod
     def create(cls, location: str, embedder: str, dimensions: int) -> Self:
         """The gallery in the folder ``location``, made if there is none. Raises ``GalleryError`` where something else is."""
-        folder = _folder(location)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            others = [p.name for p in folder.iterdir() if p.name not in {ABOUT, LOCK, f"{TABLE}.lance"}]
-        except OSError as error:
-            raise GalleryError(f"no gallery can be made here ({one_line(error)})", folder, "choose another folder") from error
-        if others and not (folder / ABOUT).exists() and not all(name.endswith(".part") for name in others):
-            raise GalleryError("holds other files and no gallery", folder, "choose an empty or a new folder")
+        _lancedb()  # said before a folder is made
+        folder = claimed(folder_of(location), LANCE)
         with locked(folder):
             if not (folder / ABOUT).exists():
                 _make(folder, embedder, dimensions)
@@ -111,9 +115,7 @@ class LanceGallery(Gallery):
         return count
 
     def _calibrate(self, calibration: Calibration) -> None:
-        about = read_about(self._folder)
-        kept = [entry for entry in about["calibrations"] if Calibration(**entry).key != calibration.key]
-        write_about(self._folder, {**about, "calibrations": [*kept, asdict(calibration)]})
+        calibrate(self._folder, LANCE_FORMAT, calibration)
 
     def _index(self, at_least: int) -> bool:
         """The index is IVF-SQ: 8 bits per dimension, and parts of about 8,192 rows."""
@@ -181,24 +183,24 @@ class LanceGallery(Gallery):
                 yield from map(Template, *columns)
 
     def _calibrations(self) -> Sequence[Calibration]:
-        return [Calibration(**entry) for entry in read_about(self._folder)["calibrations"]]
+        return calibrations_in(self._folder, read_about(self._folder, LANCE_FORMAT))
 
 
-for _scheme in ("", "file"):
-    GALLERIES.register(_scheme, LanceGallery)
+GALLERIES.register("lancedb", LanceGallery)
 
 
-def _folder(location: str) -> Path:
-    """``people``, or ``file:///srv/people``."""
-    scheme, _, path = location.rpartition("://")
-    return Path(unquote(path) if scheme else path)
+def _lancedb() -> Any:
+    """The library, slow to import; it comes with an extra."""
+    try:
+        import lancedb
+    except ImportError as missing:
+        raise MissingExtraError("a gallery of LanceDB", "lancedb") from missing
+    return lancedb
 
 
 def _connected(folder: Path) -> Any:
-    import lancedb  # slow to import
-
     # Each read looks whether another process has written.
-    return lancedb.connect(str(folder), read_consistency_interval=timedelta(0))
+    return _lancedb().connect(str(folder), read_consistency_interval=timedelta(0))
 
 
 @contextmanager
@@ -214,12 +216,12 @@ def _make(folder: Path, embedder: str, dimensions: int) -> None:
     """An empty table, then gallery.json, with which the folder becomes a gallery."""
     with _reported(folder, "no gallery can be made here"):
         database = _connected(folder)
-        there = (folder / f"{TABLE}.lance" / "_versions").exists()
+        there = (folder / LANCE / "_versions").exists()
         if there and database.open_table(TABLE).count_rows():
             raise GalleryError(f"holds templates, but {ABOUT} is missing", folder, "restore it from a copy")
         # What is there and empty was left by a creation that was killed.
         database.create_table(TABLE, schema=_schema(dimensions), mode="overwrite" if there else "create")
-    write_about(folder, {"embedder": embedder, "dimensions": dimensions, "calibrations": []})
+    write_about(folder, LANCE_FORMAT, {"embedder": embedder, "dimensions": dimensions, "calibrations": []})
 
 
 def _schema(dimensions: int) -> Any:
