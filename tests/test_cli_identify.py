@@ -160,6 +160,16 @@ def test_one_seed_and_one_photograph_give_one_restoration_whatever_the_command(f
     assert json.loads(done.out)["score"] == pytest.approx(1, abs=1e-5)
 
 
+def test_a_gallery_is_copied_to_lancedb_and_back(facesieve, gallery, tmp_path, probe):
+    there, back = f"lancedb://{tmp_path / 'there'}", tmp_path / "back"
+    assert facesieve("gallery", "copy", gallery, there).out == "5 templates copied\n"
+    assert facesieve("gallery", "copy", tmp_path / "there", back).out == "5 templates copied\n"
+    listed = [facesieve("gallery", "list", "--gallery", place, "--json").out for place in (gallery, tmp_path / "there", back)]
+    assert listed[0] == listed[1] == listed[2]
+    assert "people are enrolled here already; copy to a new gallery" in one_line(facesieve("gallery", "copy", gallery, back))
+    assert facesieve("verify", probe, "--person", "obama", "--gallery", back, "--shield", "none", "--threshold", 0.4).code == 0
+
+
 @pytest.mark.postgres
 def test_a_gallery_on_a_server(facesieve, people, probe, server):
     url = f"{server}&gallery=cli"

@@ -176,6 +176,20 @@ def test_a_damaged_parquet_file_is_a_failure(tmp_path, shield):
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_a_parquet_file_without_its_extra_is_a_failure(tmp_path, shield, monkeypatch):
+    source = write_parquet(tmp_path / "a.parquet", [noise(1)])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    [failure] = run(source, tmp_path / "out", shield).failures
+    assert "pip install 'facesieve[parquet]'" in failure.reason
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_without_parquet_files_pyarrow_is_not_imported():
+    code = "import sys; from facesieve.jobs.formats import FORMATS; assert '.parquet' in FORMATS; print('pyarrow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
 # --- failures ----------------------------------------------------------------------------------
 
 

@@ -28,7 +28,7 @@ from facesieve.specs import DEFAULT_PRESET
 if TYPE_CHECKING:
     from facesieve.rows import Rows
 
-gallery_app = typer.Typer(no_args_is_help=True, help="Galleries of known people: list, remove, export, calibrate, index.")
+gallery_app = typer.Typer(no_args_is_help=True, help="Galleries of known people: list, remove, export, copy, calibrate, index.")
 
 
 @gallery_app.command("list")
@@ -73,6 +73,17 @@ def export(
         ]
     write_atomic(target, "".join(line + "\n" for line in lines).encode())
     out.print(f"{many(len(lines), 'template')} written to {target}")
+
+
+@gallery_app.command()
+def copy(
+    source: Annotated[str, typer.Argument(help="A gallery: a folder, or postgresql://user@host/database.")],
+    target: Annotated[str, typer.Argument(help="A new one: a folder, lancedb://FOLDER, or postgresql://user@host/database.")],
+) -> None:
+    """Copy everyone, and the thresholds, to a new gallery of any kind."""
+    from facesieve.galleries import copy_gallery
+
+    out.print(f"{many(copy_gallery(source, target), 'template')} copied")  # no addresses: they may hold a password
 
 
 @gallery_app.command()
@@ -135,5 +146,5 @@ def _probe_rows(front: Front, everyone: dict[str, list[Path]]) -> tuple[Rows, li
 def index(gallery: Location = "gallery") -> None:
     """Make searches of a large gallery faster; people enrolled later are found as well."""
     with opened(gallery) as store:
-        indexed = store.build_index()
-    out.print(f"{gallery}: indexed" if indexed else f"{gallery}: too small to need an index; tidied up")
+        indexed, where = store.build_index(), store.where
+    out.print(f"{where}: indexed" if indexed else f"{where}: too small to need an index; tidied up")

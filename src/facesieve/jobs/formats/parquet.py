@@ -13,10 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow as pa
-from pyarrow import parquet
-
-from facesieve.errors import AmbiguousImageError, InputError, one_line
+from facesieve.errors import AmbiguousImageError, InputError, MissingExtraError, one_line
 from facesieve.jobs.formats import FORMATS, Sample, ShardFormat, Writer
 
 RECORD = "facesieve"
@@ -26,8 +23,10 @@ ROWS, BYTES = 1000, 2**26  # of a row group that is written; it is held in memor
 def read(source: Path, column: str | None) -> Iterator[Sample]:
     """The rows of a Parquet file, by number from 0; ``column`` holds the images.
 
-    Raises ``InputError`` for a damaged file, and where it is not clear which column holds the images.
+    Raises ``InputError`` for a damaged file, and where it is not clear which column holds the images;
+    ``MissingExtraError`` without pyarrow.
     """
+    pa = _arrow()
     with _opened(source) as file:
         name = _image_column(source, file.schema_arrow, column)
         number = 0
@@ -40,6 +39,15 @@ def read(source: Path, column: str | None) -> Iterator[Sample]:
             raise InputError(f"damaged after {number:,} rows ({one_line(error)})", source, "copy it again") from error
 
 
+def _arrow() -> Any:
+    """pyarrow with its Parquet: slow to import, and it comes with an extra."""
+    try:
+        import pyarrow.parquet
+    except ImportError as missing:
+        raise MissingExtraError("a Parquet shard", "parquet") from missing
+    return pyarrow
+
+
 def _sample(number: int, row: Any, name: str) -> Sample:
     value = row.column(name)[0].as_py()
     image = value["bytes"] if isinstance(value, dict) else value
@@ -49,9 +57,10 @@ def _sample(number: int, row: Any, name: str) -> Sample:
 
 @contextmanager
 def _opened(source: Path) -> Iterator[Any]:
+    pa = _arrow()
     try:
         # A row group may be larger than memory: its pages are read as they are needed.
-        file = parquet.ParquetFile(source, buffer_size=2**20, pre_buffer=False)
+        file = pa.parquet.ParquetFile(source, buffer_size=2**20, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"not a Parquet file, or a damaged one ({one_line(error)})", source, "copy it again") from error
     with file:
@@ -74,6 +83,7 @@ def _image_column(source: Path, schema: Any, column: str | None) -> str:
 
 
 def _holds_bytes(kind: Any) -> bool:
+    pa = _arrow()
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
@@ -82,9 +92,10 @@ def _holds_bytes(kind: Any) -> bool:
 @contextmanager
 def writer(file: BinaryIO, source: Path, column: str | None) -> Iterator[Writer]:
     """A writer of a Parquet file with the columns of ``source`` into ``file``."""
+    pa = _arrow()
     with _opened(source) as like:
         schema, name = like.schema_arrow, _image_column(source, like.schema_arrow, column)
-    with parquet.ParquetWriter(file, schema.append(pa.field(RECORD, pa.string()))) as inner:
+    with pa.parquet.ParquetWriter(file, schema.append(pa.field(RECORD, pa.string()))) as inner:
         rows = _ParquetWriter(inner, schema, name)
         yield rows
         rows.flush()
@@ -107,7 +118,7 @@ class _ParquetWriter:
 
     def _replaced(self, row: Any, png: bytes) -> Any:
         index = self._schema.get_field_index(self._name)
-        kind = self._schema.field(index).type
+        pa, kind = _arrow(), self._schema.field(index).type
         value = {**row.column(index)[0].as_py(), "bytes": png} if pa.types.is_struct(kind) else png
         columns = [pa.array([value], kind) if n == index else row.column(n) for n in range(row.num_columns)]
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
@@ -115,6 +126,7 @@ class _ParquetWriter:
     def flush(self) -> None:
         """Write the waiting rows as a row group."""
         if self._rows:
+            pa = _arrow()
             table = pa.Table.from_batches(self._rows, schema=self._schema)
             table = table.append_column(pa.field(RECORD, pa.string()), pa.array(self._records, pa.string()))
             self._inner.write_table(table.cast(self._inner.schema), row_group_size=len(self._rows))
