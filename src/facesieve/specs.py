@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from facesieve.errors import SettingError
 
 EMBEDDER = "sface, dlib, a FaceNet folder or .pt file, an .onnx recogniser, or package.module:object"
-RUNTIME = "auto, onnx, torch, or package.module:object"
+RUNTIME = "auto, onnx, openvino, torch, or package.module:object"
 
 DEFAULT_PRESET = "robust"  # of the command line, the service, the page and the library
 

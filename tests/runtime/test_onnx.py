@@ -82,6 +82,18 @@ def test_the_purifier_in_torch_is_the_same_one(faces):
     assert difference.mean() < 2 / 255  # bf16, where the processor is faster in it
 
 
+@pytest.mark.parametrize(("precision", "mean", "most"), [("fp32", 1e-5, 1e-4), ("bf16", 1 / 510, 0.05)])
+def test_openvino_gives_it_too(precision, mean, most, faces):
+    pytest.importorskip("openvino")
+    crops, seeds = faces
+    light = RUNTIMES["openvino"](preset("robust"), prior=None, device="auto", precision=precision)
+    difference = np.abs(light.purify(crops, seeds).crops - load("robust").purify(crops, seeds).crops)
+    assert (difference.mean() <= mean, difference.max() <= most) == (True, True)
+    assert light.card.ran_on == f"openvino CPU {precision}"
+    alone = light.purify(crops[1:2], seeds[1:2]).crops
+    assert np.abs(alone - light.purify(crops, seeds).crops[1:2]).max() <= most
+
+
 # --- which runtime ----------------------------------------------------------------------------------
 
 
@@ -143,22 +155,24 @@ def test_a_graph_that_does_not_know_the_answer_is_refused(copied):
         load_copy(copied)
 
 
-def test_a_wrong_accelerator_is_left_for_the_processor(copied, monkeypatch, faces):
-    """The first session that is opened gives zeros, as broken drivers do."""
+def test_a_wrong_accelerator_is_left_for_the_processor(monkeypatch, faces):
+    """CUDA's session gives zeros, as broken drivers do; TensorRT's does not open at all."""
     from facesieve.runtime import onnx as runtime
 
-    run, opened = runtime._run, []
+    opened, cpu = runtime._opened, runtime.CPU
 
-    def broken(session, crops, noise):
-        opened.append(session)
-        purified, observed = run(session, crops, noise)
-        return (0 * purified if session is opened[0] else purified), observed
+    def broken(file, provider):
+        if provider.startswith("Tensorrt"):
+            raise RuntimeError("no kernel image is available")
+        run = opened(file, cpu)
+        return run if provider == cpu else lambda crops, _: (0 * crops, crops)
 
-    monkeypatch.setattr(runtime, "_run", broken)
-    monkeypatch.setattr(runtime, "providers_of", lambda _: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr(runtime, "_session", lambda file, providers, made=runtime._session: made(file, providers[-1:]))
-    light = load_copy(copied)
-    assert light.card.ran_on == "onnx CPU fp32 (CUDA gave a wrong answer to a known question)"
+    monkeypatch.setattr(runtime, "_opened", broken)
+    monkeypatch.setattr(runtime, "providers_of", lambda _: list(runtime.FASTEST_FIRST))
+    light = load("robust")
+    assert light.card.ran_on == (
+        "onnx CPU fp32 (onnx Tensorrt failed: no kernel image is available; onnx CUDA gave a wrong answer to a known question)"
+    )
     crops, seeds = faces
     assert light.purify(crops, seeds).crops.max() > 0
 

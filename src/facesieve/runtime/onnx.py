@@ -1,9 +1,9 @@
-"""The runtime on ONNX Runtime: a quick preset as one graph, with NumPy around it. It needs no PyTorch."""
+"""The runtimes of graphs: a quick preset on ONNX Runtime, with NumPy around it. They need no PyTorch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 
 FASTEST_FIRST = ("TensorrtExecutionProvider", "CUDAExecutionProvider", CPU)
 
+Run = Callable[[Crops, Crops], tuple[Crops, Crops]]  # crops and unit noise to purified and observed crops
+Engine = tuple[str, str, Callable[[], Run]]  # where it runs, its number format, and what opens the graph there
+
 
 @dataclass(frozen=True, eq=False)
-class OnnxRuntime:
+class GraphRuntime:
     """A graph that is open. ``load`` makes one."""
 
     card: PurifierCard
@@ -38,7 +41,7 @@ class OnnxRuntime:
     prior: Path | None  # the folder of another prior than the preset's own
     step: str  # the name of its one stage
     caption: str  # of what the stage starts from
-    _session: Any = field(repr=False)
+    _run: Run = field(repr=False)
 
     def purify(self, crops: Crops, seeds: Sequence[int], report: Report = silent) -> Trace:
         """As ``Runtime.purify``. Raises ``SettingError`` for crops of another shape, or not a seed for each."""
@@ -46,8 +49,8 @@ class OnnxRuntime:
         if crops.shape[1:] != (3, size, size) or len(seeds) != len(crops):
             raise SettingError(f"{len(seeds)} seeds for crops of shape {crops.shape}: one a (3, {size}, {size}) crop is needed")
         report(Progress(0, 1))
-        noise = seeded_draws([derive_seed(seed, 0) for seed in seeds], (3, size, size))()
-        return Trace((TraceStep(self.step, *_run(self._session, crops, noise), self.caption),))
+        purified, observed = self._run(*_inputs(crops, [derive_seed(seed, 0) for seed in seeds]))
+        return Trace((TraceStep(self.step, purified, observed, self.caption),))
 
     def in_torch(self) -> TorchRuntime:
         """The same purifier on PyTorch, where it has gradients. Raises ``MissingExtraError`` without PyTorch."""
@@ -56,10 +59,9 @@ class OnnxRuntime:
         return load_runtime(self.preset, prior=self.prior)
 
 
-def _run(session: Any, crops: Crops, noise: Any) -> tuple[Crops, Crops]:
-    feed = {"crops": np.ascontiguousarray(crops, np.float32), "noise": noise.astype(np.float32)}
-    purified, observed = session.run(["purified", "observed"], feed)
-    return purified, observed
+def _inputs(crops: Crops, seeds: Sequence[int]) -> tuple[Crops, Crops]:
+    noise = seeded_draws(seeds, crops.shape[1:])().astype(np.float32) if len(crops) else crops
+    return np.ascontiguousarray(crops, np.float32), noise
 
 
 def graph_of(preset: Preset, prior: Path | str | None) -> Path:
@@ -69,67 +71,48 @@ def graph_of(preset: Preset, prior: Path | str | None) -> Path:
     return (embedded_prior_folder(preset.prior) if prior is None else Path(prior)) / f"{preset.name}.onnx"
 
 
-def load(preset: Preset, *, prior: Path | str | None, device: str, precision: str) -> OnnxRuntime:
-    """The graph of a preset, checked against its metadata, its prior's card and its known answer.
+def graph_runtime(preset: Preset, prior: Path | str | None, engines: Callable[[Path], Sequence[Engine]]) -> GraphRuntime:
+    """The graph of a preset, checked against its metadata and its prior's card, on the first engine that knows its answer.
 
-    Raises ``PriorError`` for a graph that is missing, damaged or of another prior, ``SettingError`` for one of other
-    settings and for a device or precision that this runtime does not have.
+    Raises ``PriorError`` for a graph that is missing, damaged or of another prior, ``SettingError`` for one of other settings.
     """
-    if precision not in ("auto", "fp32"):
-        raise SettingError(f"the runtime onnx has no precision {precision!r}", advice="'fp32' and 'auto' it has")
     file = graph_of(preset, prior)
     if not file.is_file():
         raise PriorError(
             f"there is no graph of preset {preset.name!r}", file, "export it (`facesieve export`), or take the runtime torch"
         )
-    session, providers = _opened(file, device)
-    about = _about(session, file)
+    about = _about(file)
     if about["preset"]["restorations"] != preset.as_dict()["restorations"]:
         raise SettingError(
             f"the graph does {preset.name!r} with other settings", file, "export it anew, or take the runtime torch"
         )
     if (file.parent / "card.json").is_file():
         _check_prior(file, about)
-    session, ran_on = _checked(session, providers, about, file)
-    card = PurifierCard(preset.as_dict(), about["size"], about["prior_sha256"], "float32", ran_on)
-    folder = None if prior is None else file.parent if Path(prior).suffix == ".onnx" else Path(prior)
-    return OnnxRuntime(card, preset, folder, about["step"], about["caption"], session)
+    run, dtype, ran_on = _checked(file, engines(file), about)
+    card = PurifierCard(preset.as_dict(), about["size"], about["prior_sha256"], dtype, ran_on)
+    folder = None if prior is None else file.parent
+    return GraphRuntime(card, preset, folder, about["step"], about["caption"], run)
 
 
-def _opened(file: Path, device: str) -> tuple[Any, list[str]]:
-    providers = providers_of(device)
-    if not providers:
-        raise SettingError(f"device {device!r} cannot be used by ONNX Runtime here", advice="'cpu' always can")
-    return _session(file, providers), providers
-
-
-def providers_of(device: str) -> list[str]:
-    """ONNX Runtime's execution providers for a device, the fastest first; none where it does not offer the device here."""
-    there = onnx_runtime("the runtime onnx").get_available_providers()
-    wanted = {"auto": FASTEST_FIRST, "cpu": (CPU,), "cuda": FASTEST_FIRST[:2]}.get(device.partition(":")[0], ())
-    return [name for name in wanted if name in there]
-
-
-def _session(file: Path, providers: Sequence[str]) -> Any:
-    try:
-        return open_session(file.read_bytes(), providers, feature="the runtime onnx", beside=file.parent)
-    except Exception as error:  # ONNX Runtime's exceptions have no common base
-        raise PriorError(f"ONNX Runtime cannot open it ({one_line(error)})", file, "export it again") from error
-
-
-def _about(session: Any, file: Path) -> dict[str, Any]:
+def _about(file: Path) -> Mapping[str, Any]:
     """The metadata that ``export_preset`` wrote."""
     try:
-        about = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
+        session = open_session(file.read_bytes(), feature="a graph", beside=file.parent, optimise=False)
+    except OSError as error:
+        raise PriorError(f"cannot be read ({one_line(error)})", file) from error
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        raise PriorError(f"ONNX Runtime cannot open it ({one_line(error)})", file, "export it again") from error
+    try:
+        about: dict[str, Any] = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
         missing = {"preset", "size", "prior_sha256", "step", "caption", "answer"} - about.keys()
     except (KeyError, ValueError, AttributeError):
-        missing = {"metadata"}
+        about, missing = {}, {"metadata"}
     if missing or about.get("format") != 1:
         raise PriorError("not a graph of a preset, or one of another version", file, "export it with this version")
-    return dict(about)
+    return about
 
 
-def _check_prior(file: Path, about: dict[str, Any]) -> None:
+def _check_prior(file: Path, about: Mapping[str, Any]) -> None:
     """The graph, and the weights that it may take from beside it, are those of the card."""
     card = read_json(file.parent / "card.json", PriorError, "card")
     check_graph(file, card, PriorError)
@@ -139,27 +122,55 @@ def _check_prior(file: Path, about: dict[str, Any]) -> None:
         checked_hash(weights, card, PriorError)
 
 
-def _checked(session: Any, providers: Sequence[str], about: dict[str, Any], file: Path) -> tuple[Any, str]:
-    """A session that knows the answer, and in words where it runs: this one, or one on the processor where this one is wrong."""
-    size = about["size"]
-    question = smooth_crops(CROPS, size), seeded_draws(SEEDS, (3, size, size))()
-
-    def knows(session: Any) -> bool:
+def _checked(file: Path, engines: Sequence[Engine], about: Mapping[str, Any]) -> tuple[Run, str, str]:
+    """The first engine that knows the graph's answer, its number format, and where it runs, in words."""
+    question, wrong = _inputs(smooth_crops(CROPS, about["size"]), SEEDS), []
+    for place, dtype, opened in engines:
         try:
-            return is_known(_run(session, *question)[0], about["answer"])
-        except Exception:  # an accelerator that cannot run it at all
-            return False
+            run = opened()
+            knows = is_known(run(*question)[0], about["answer"])
+        except Exception as error:  # an accelerator that cannot run it; their exceptions have no common base
+            wrong.append(f"{place} failed: {one_line(error, limit=80)}")
+            continue
+        if knows:
+            short = {"float32": "fp32", "bfloat16": "bf16"}[dtype]
+            return run, dtype, f"{place} {short}" + (f" ({'; '.join(wrong)})" if wrong else "")
+        wrong.append(f"{place} gave a wrong answer to a known question")
+    raise PriorError(f"cannot be used: {'; '.join(wrong)}", file, "export it again, or take the runtime torch")
 
-    if knows(session):
-        return session, f"onnx {session.get_providers()[0].removesuffix('ExecutionProvider')} fp32"
-    if providers[0] != CPU:
-        plain = _session(file, [CPU])
-        if knows(plain):
-            return (
-                plain,
-                f"onnx CPU fp32 ({providers[0].removesuffix('ExecutionProvider')} gave a wrong answer to a known question)",
-            )
-    raise PriorError("gives a wrong answer to a known question: the file is damaged, or ONNX Runtime is", file, "export it again")
+
+# --- ONNX Runtime -----------------------------------------------------------------------------------
+
+
+def load(preset: Preset, *, prior: Path | str | None, device: str, precision: str) -> GraphRuntime:
+    """As ``graph_runtime``, on ONNX Runtime. Raises ``SettingError``, too, for what ONNX Runtime does not offer here."""
+    if precision not in ("auto", "fp32"):
+        raise SettingError(f"the runtime onnx has no precision {precision!r}", advice="'fp32' and 'auto' it has")
+    providers = providers_of(device)
+    if not providers:
+        raise SettingError(f"device {device!r} cannot be used by ONNX Runtime here", advice="'cpu' always can")
+
+    def engine(file: Path, provider: str) -> Engine:
+        return f"onnx {provider.removesuffix('ExecutionProvider')}", "float32", lambda: _opened(file, provider)
+
+    return graph_runtime(preset, prior, lambda file: [engine(file, provider) for provider in providers])
+
+
+def providers_of(device: str) -> list[str]:
+    """ONNX Runtime's execution providers for a device, the fastest first; none where it does not offer the device here."""
+    there = onnx_runtime("the runtime onnx").get_available_providers()
+    wanted = {"auto": FASTEST_FIRST, "cpu": (CPU,), "cuda": FASTEST_FIRST[:2]}.get(device.partition(":")[0], ())
+    return [name for name in wanted if name in there]
+
+
+def _opened(file: Path, provider: str) -> Run:
+    session = open_session(file.read_bytes(), [provider], feature="the runtime onnx", beside=file.parent)
+
+    def run(crops: Crops, noise: Crops) -> tuple[Crops, Crops]:
+        purified, observed = session.run(["purified", "observed"], {"crops": crops, "noise": noise})
+        return purified, observed
+
+    return run
 
 
 RUNTIMES.register("onnx", load)

@@ -39,7 +39,9 @@ def onnx_library() -> Any:
     return onnx
 
 
-def open_session(graph: bytes, providers: Sequence[str] = (CPU,), *, feature: str, beside: Path | None = None) -> Any:
+def open_session(
+    graph: bytes, providers: Sequence[str] = (CPU,), *, feature: str, beside: Path | None = None, optimise: bool = True
+) -> Any:
     """An ONNX Runtime session of a graph's bytes, which may take weights from files in the folder ``beside``, else from none.
 
     With as many threads as PyTorch, where it is loaded, or ``OMP_NUM_THREADS``. Raises ``MissingExtraError`` for
@@ -47,7 +49,9 @@ def open_session(graph: bytes, providers: Sequence[str] = (CPU,), *, feature: st
     """
     runtime = onnx_runtime(feature)
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = _threads()
+    options.intra_op_num_threads = threads()
+    if not optimise:  # where its metadata alone are wanted
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     # A file is no folder: without ``beside`` a second file with weights is not found, whatever the graph says.
     folder = os.devnull if beside is None else str(beside)
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
@@ -64,8 +68,8 @@ def onnx_runtime(feature: str) -> Any:
     return onnxruntime
 
 
-def _threads() -> int:
-    """0 leaves the choice to ONNX Runtime."""
+def threads() -> int:
+    """How many a runtime shall use; 0 leaves the choice to it."""
     torch, asked = sys.modules.get("torch"), os.environ.get("OMP_NUM_THREADS", "")
     if torch is not None:
         return int(torch.get_num_threads())

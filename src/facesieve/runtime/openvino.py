@@ -1,0 +1,56 @@
+"""The runtime on OpenVINO, for Intel's and AMD's processors: the graph of a quick preset, in bf16 where the processor has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from facesieve.errors import MissingExtraError, SettingError
+from facesieve.faces import Crops
+from facesieve.runtime.onnx import Engine, GraphRuntime, Run, graph_runtime
+from facesieve.runtime.protocol import RUNTIMES
+from facesieve.weights.graphs import threads
+
+if TYPE_CHECKING:
+    from facesieve.purify import Preset
+
+FORMATS = {"fp32": ("f32", "float32"), "bf16": ("bf16", "bfloat16")}
+
+
+def load(preset: Preset, *, prior: Path | str | None, device: str, precision: str) -> GraphRuntime:
+    """As ``graph_runtime``, on the processor; ``auto`` takes bf16 where the processor multiplies it.
+
+    Raises ``SettingError`` for another device or precision, ``MissingExtraError`` without OpenVINO.
+    """
+    if device not in ("auto", "cpu"):
+        raise SettingError(f"the runtime openvino has no device {device!r}", advice="'cpu' and 'auto' it has")
+    try:
+        import openvino
+    except ImportError as missing:
+        raise MissingExtraError("the runtime openvino", "openvino") from missing
+    fast = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    wanted = {"auto": ["bf16", "fp32"] if fast else ["fp32"]}.get(precision, [precision])
+    if not FORMATS.keys() >= set(wanted):
+        raise SettingError(f"precision {precision!r} is not one of auto, fp32, bf16")
+
+    def engine(file: Path, name: str) -> Engine:
+        hint, dtype = FORMATS[name]
+        return "openvino CPU", dtype, lambda: _opened(file, hint)
+
+    return graph_runtime(preset, prior, lambda file: [engine(file, name) for name in wanted])
+
+
+def _opened(file: Path, hint: str) -> Run:
+    import openvino
+
+    settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads(), "PERFORMANCE_HINT": "LATENCY"}
+    compiled = openvino.Core().compile_model(str(file), "CPU", settings)
+
+    def run(crops: Crops, noise: Crops) -> tuple[Crops, Crops]:
+        found = compiled.create_infer_request().infer({"crops": crops, "noise": noise})  # a request serves one thread
+        return found["purified"].copy(), found["observed"].copy()
+
+    return run
+
+
+RUNTIMES.register("openvino", load)
