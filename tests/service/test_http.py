@@ -182,17 +182,22 @@ def test_every_face_is_cut_twice_for_the_purifier_and_for_the_raw_template(clien
     assert sorted(sizes) == [128, 128, CROP, CROP]
 
 
-def test_a_gallery_that_fails_does_not_say_where_it_is(tmp_path, collins, caplog):
+@pytest.mark.parametrize(
+    ("scheme", "without_threshold"), [("", "does not work now"), ("lancedb://", "^there is no gallery here; ")]
+)
+def test_a_gallery_that_fails_does_not_say_where_it_is(tmp_path, collins, caplog, scheme, without_threshold):
     folder = tmp_path / "hidden"
-    with service(handlers_of(gallery=str(folder))) as url, Client(url) as client:
+    with service(handlers_of(gallery=f"{scheme}{folder}")) as url, Client(url) as client:
         client.enrol("Collins", [collins])
         shutil.rmtree(folder)
-        with pytest.raises(ConflictError, match="does not work now"):
+        with pytest.raises(ConflictError, match="does not work now") as caught:
             client.identify(collins, threshold=0.5)
-        with pytest.raises(ConflictError, match="^there is no gallery here; "):
+        assert "hidden" not in str(caught.value)
+        with pytest.raises(ConflictError, match=without_threshold):
             client.identify(collins)  # its threshold is looked for first
-    [line] = [JsonLines().format(record) for record in caplog.records if record.getMessage() == "defect"]
-    assert json.loads(line)["error"] == "GalleryFailedError"
+    lines = [JsonLines().format(record) for record in caplog.records if record.getMessage() == "defect"]
+    assert len(lines) == (1 if scheme else 2)
+    assert {json.loads(line)["error"] for line in lines} == {"GalleryFailedError"}
 
 
 def test_two_photographs_are_compared(obama, collins, tmp_path):

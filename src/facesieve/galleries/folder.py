@@ -81,7 +81,10 @@ class FolderGallery(Gallery):
 
     def _refresh(self) -> None:
         """Take up what others have written."""
-        self._about = about = _read(self._folder)
+        try:
+            self._about = about = _read(self._folder)
+        except GalleryError as error:  # it was a gallery when it was opened
+            raise GalleryFailedError(error.what, error.where, error.advice) from error
         if (about["embedder"], about["dimensions"]) != (self.embedder, self.dimensions):
             raise GalleryError("another gallery has taken the place of this one", self.where, "open it again")
         try:
