@@ -57,9 +57,9 @@ FEWEST = 3  # attackers of a worst case: the exact gradient, a substitute for it
 ENOUGH = 100  # images; a figure of fewer has their number beside it
 
 GALLERY = {
-    "back_end": "back end", "templates": "templates", "search": "search", "recall_at_1": "recall at 1", "recall_at_10": "recall at 10",
-    "ms_p50": "ms, median", "ms_p95": "ms, 95 %", "process_MiB": "process MiB", "server_MiB": "server MiB",
-    "index_seconds": "index s",
+    "back_end": "back end", "templates": "templates", "search": "search", "recall_at_1": "recall at 1",
+    "recall_at_10": "recall at 10", "ms_p50": "ms, median", "ms_p95": "ms, 95 %",
+    "process_MiB": "process MiB", "server_MiB": "server MiB", "index_seconds": "index s",
 }  # fmt: skip
 
 
