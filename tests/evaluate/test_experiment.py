@@ -1,11 +1,14 @@
 """Experiment files: what they may say, and what one is told who says something else."""
 
+import runpy
 from pathlib import Path
 
 import pytest
 
+from facesieve.data.manifest import load_manifest
 from facesieve.errors import InputError, SettingError
 from facesieve.evaluate.experiment import read_experiment
+from facesieve.purify import preset
 
 DATA = "[data]\npeople = 3\nminimum = 4\ntrain = 2\ntest = 2\n"
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
@@ -102,3 +105,18 @@ def test_the_targets_of_those_that_ship_are_of_measures_that_they_take(path):
         assert target.measure in experiment.run.measures
         if target.measure == "accuracy":
             assert target.figure.split(", ")[1] in names
+
+
+def test_the_probes_that_gentle_is_chosen_by_are_enrolled_nowhere_and_in_no_test():
+    folder = EXPERIMENTS[0].parent
+    chosen, tests = (load_manifest(folder / f"{name}-105.json") for name in ("tuning", "identities"))
+    made = runpy.run_path(str(folder / "choosing_gentle.py"))["with_more_probes"](chosen)
+    assert [sum(image.role == role for image in made.images) for role in ("train", "test")] == [10 * 105, 5 * 105]
+    assert len({image.sha256 for image in made.images}) == 15 * 105
+    assert not {image.sha256 for image in made.images} & {image.sha256 for image in tests.images if image.role == "test"}
+
+
+def test_every_preset_that_an_experiment_names_can_be_had():
+    for path in EXPERIMENTS:
+        for defence in read_experiment(path).all_defences():
+            assert defence.preset is None or preset(defence.preset).changed(**defence.settings)
