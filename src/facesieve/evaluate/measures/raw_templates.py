@@ -53,7 +53,8 @@ def raw_templates(run: Run) -> dict[str, Estimate]:
 
 
 def _hits(trial: Trial, run: Run) -> NDArray[np.float64]:
-    return (np.array(trial.predicted) == run.labels[: len(trial.predicted)]).astype(np.float64)
+    hits: NDArray[np.float64] = (np.array(trial.predicted) == run.labels[: len(trial.predicted)]).astype(np.float64)
+    return hits
 
 
 MEASURES.register("raw_templates", raw_templates)
