@@ -20,7 +20,9 @@ from facesieve.cli.serve import serve_app
 from facesieve.cli.terminal import errors, fail, out
 from facesieve.cli.train import train_app
 from facesieve.cli.ui import ui
-from facesieve.errors import FacesieveError
+from facesieve.errors import FacesieveError, MissingExtraError
+
+TORCH = {"torch", "diffusers", "safetensors"}  # what the extra of this name installs
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -31,6 +33,10 @@ def main() -> None:
         app()
     except FacesieveError as error:
         fail(error)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in TORCH:
+            raise
+        fail(MissingExtraError("this command", "torch"))
 
 
 def _version(wanted: bool) -> None:

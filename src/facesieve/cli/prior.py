@@ -12,6 +12,7 @@ import typer
 from facesieve import __version__
 from facesieve.cli.options import AsJson
 from facesieve.cli.terminal import out
+from facesieve.errors import PriorError
 from facesieve.specs import DEFAULT_PRESET, RUNTIME
 
 prior_app = typer.Typer(no_args_is_help=True, help="Face priors: import public checkpoints, look at one.")
@@ -69,11 +70,11 @@ def presets(json_: AsJson = False) -> None:
 def info() -> None:
     """Say what this machine offers, which hardware and runtimes can be used, and which priors ship with the package."""
     from facesieve.priors.embedded import EMBEDDED, embedded_prior_folder
-    from facesieve.priors.folder import read_card
     from facesieve.purify import preset
     from facesieve.runtime.auto import choose
+    from facesieve.weights import read_json
 
-    cards = [read_card(embedded_prior_folder(name)) for name in EMBEDDED]
+    cards = [read_json(embedded_prior_folder(name) / "card.json", PriorError, "card") for name in EMBEDDED]
     priors = [("prior", f"{card['name']}, sha256 {str(card['sha256'])[:16]}") for card in cards]
     runtime = choose(preset(DEFAULT_PRESET))
     chosen = f"{runtime.runtime}, of {RUNTIME} ({DEFAULT_PRESET}: {runtime.reason})"

@@ -38,7 +38,7 @@ def convert(onnx_file: bytes) -> dict[str, Tensor]:
     try:
         import onnx  # an optional dependency, for this command only
     except ImportError as error:
-        raise MissingExtraError("converting an ONNX file", "onnx") from error
+        raise MissingExtraError("converting an ONNX file", "export") from error
 
     graph = onnx.load_model_from_string(onnx_file).graph
     found = {value.name: torch.from_numpy(onnx.numpy_helper.to_array(value).copy()) for value in graph.initializer}

@@ -7,9 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from facesieve.errors import MissingExtraError
-from facesieve.purify import PRESETS, Preset
+from facesieve.purify import Preset
 from facesieve.runtime.onnx import graph_of, providers_of
 from facesieve.runtime.protocol import RUNTIMES, Runtime
+from facesieve.weights.graphs import metadata_of
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,10 @@ def choose(preset: Preset, *, prior: Path | str | None = None, device: str = "au
         return Choice("torch", "ONNX Runtime is not installed")
     if preset.evaluations != 1:
         return Choice("torch", f"preset {preset.name!r} asks its prior {preset.evaluations} times, a graph does it once")
-    if preset.name not in PRESETS or not graph_of(preset, prior).is_file():
+    graph = graph_of(preset, prior)
+    if not graph.is_file():
         return Choice("torch", f"there is no graph of preset {preset.name!r} with this prior")
-    if preset.restorations != PRESETS[preset.name].restorations:
+    if metadata_of(graph.read_bytes()).get("preset", {}).get("restorations") != preset.as_dict()["restorations"]:
         return Choice("torch", f"the graph of preset {preset.name!r} has other settings")
     if precision not in ("auto", "fp32") or not providers_of(device):
         return Choice("torch", f"ONNX Runtime does not offer {device if precision in ('auto', 'fp32') else precision} here")

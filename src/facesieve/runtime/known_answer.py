@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from facesieve.faces import Crops
 
-CROPS = 2
+CROPS = 1
 SEEDS = tuple(range(CROPS))
 GRID = 8  # the answer is the mean of blocks, GRID to a side
 TOLERANCE = 1 / 255

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from facesieve.runtime.known_answer import CROPS, SEEDS, is_known, smooth_crops
 from facesieve.runtime.protocol import RUNTIMES
 from facesieve.runtime.trace import Trace, TraceStep
 from facesieve.weights import check_graph, checked_hash, read_json
-from facesieve.weights.graphs import CPU, METADATA, onnx_runtime, open_session
+from facesieve.weights.graphs import CPU, metadata_of, onnx_runtime, open_session
 
 if TYPE_CHECKING:
     from facesieve.purify import Preset
@@ -97,16 +96,10 @@ def graph_runtime(preset: Preset, prior: Path | str | None, engines: Callable[[P
 def _about(file: Path) -> Mapping[str, Any]:
     """The metadata that ``export_preset`` wrote."""
     try:
-        session = open_session(file.read_bytes(), feature="a graph", beside=file.parent, optimise=False)
+        about = metadata_of(file.read_bytes())
     except OSError as error:
         raise PriorError(f"cannot be read ({one_line(error)})", file) from error
-    except Exception as error:  # ONNX Runtime's exceptions have no common base
-        raise PriorError(f"ONNX Runtime cannot open it ({one_line(error)})", file, "export it again") from error
-    try:
-        about: dict[str, Any] = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
-        missing = {"preset", "size", "prior_sha256", "step", "caption", "answer"} - about.keys()
-    except (KeyError, ValueError, AttributeError):
-        about, missing = {}, {"metadata"}
+    missing = {"preset", "size", "prior_sha256", "step", "caption", "answer"} - about.keys()
     if missing or about.get("format") != 1:
         raise PriorError("not a graph of a preset, or one of another version", file, "export it with this version")
     return about

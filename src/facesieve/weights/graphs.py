@@ -10,13 +10,13 @@ import json
 import os
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facesieve.errors import MissingExtraError, SettingError
+from facesieve.errors import MissingExtraError, SettingError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,19 +39,15 @@ def onnx_library() -> Any:
     return onnx
 
 
-def open_session(
-    graph: bytes, providers: Sequence[str] = (CPU,), *, feature: str, beside: Path | None = None, optimise: bool = True
-) -> Any:
+def open_session(graph: bytes, providers: Sequence[str] = (CPU,), *, feature: str, beside: Path | None = None) -> Any:
     """An ONNX Runtime session of a graph's bytes, which may take weights from files in the folder ``beside``, else from none.
 
-    With as many threads as PyTorch, where it is loaded, or ``OMP_NUM_THREADS``. Raises ``MissingExtraError`` for
+    With as many threads as PyTorch, where it is loaded, or ``OMP_NUM_THREADS``. Raises ``SettingError`` for
     ``feature``, and whatever ONNX Runtime raises, whose exceptions have no common base.
     """
     runtime = onnx_runtime(feature)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads()
-    if not optimise:  # where its metadata alone are wanted
-        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     # A file is no folder: without ``beside`` a second file with weights is not found, whatever the graph says.
     folder = os.devnull if beside is None else str(beside)
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
@@ -60,12 +56,54 @@ def open_session(
 
 
 def onnx_runtime(feature: str) -> Any:
-    """The package ``onnxruntime``. Raises ``MissingExtraError``: ``feature`` needs it."""
+    """The package ``onnxruntime``. Raises ``SettingError`` where it cannot be loaded: ``feature`` needs it."""
     try:
         import onnxruntime  # slow to import
-    except ImportError as error:
-        raise MissingExtraError(feature, "onnx") from error
+    except ImportError as error:  # a dependency, but not built for every machine
+        raise SettingError(f"{feature} needs ONNX Runtime, which cannot be loaded ({one_line(error)})") from error
     return onnxruntime
+
+
+def metadata_of(graph: bytes) -> dict[str, Any]:
+    """Our metadata in a graph, without opening it, which takes long; empty for a file that has none or is no graph.
+
+    An ONNX file is a message of protocol buffers: fields of a number, a kind and a value. Its field 14 holds entries of
+    a key (field 1) and a value (field 2).
+    """
+    try:
+        for number, value in _fields(graph):
+            entry = dict(_fields(value)) if number == 14 else {}
+            if entry.get(1) == METADATA.encode():
+                return dict(json.loads(entry[2]))
+    except (ValueError, KeyError, IndexError, TypeError):
+        pass
+    return {}
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """The number and bytes of each field of bytes in a message; those of other kinds are passed over."""
+    at = 0
+    while at < len(message):
+        tag, at = _number(message, at)
+        kind = tag & 7
+        if kind == 0:
+            _, at = _number(message, at)
+        elif kind == 2:
+            length, at = _number(message, at)
+            yield tag >> 3, message[at : at + length]
+            at += length
+        else:
+            at += {1: 8, 5: 4}[kind]
+
+
+def _number(message: bytes, at: int) -> tuple[int, int]:
+    """A number of seven bits a byte, the lowest first, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = message[at]
+        value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
+        if byte < 128:
+            return value, at
 
 
 def threads() -> int:
