@@ -20,7 +20,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 RECOGNISERS = ("sface", "dlib")
-WEIGHTS = ("__init__.py", "sface*", "dlib*", "yunet*")
+WEIGHTS = ("*.py", "sface*", "dlib*", "yunet*")
 STARTS = ("prior-128", "purifier-128")
 FACES, LANDMARKS, CROPS = "faces", "landmarks.npz", "unlabelled-wide.npy"
 QUALITIES = ((256, 95), (256, 90), (224, 90), (192, 90), (192, 85), (192, 75), (192, 60))  # side in pixels, of JPEG

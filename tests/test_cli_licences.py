@@ -3,6 +3,7 @@
 import json
 from email.message import Message
 from importlib.resources import files
+from pathlib import Path
 
 from facesieve.cli.licences import licence_of, package_terms, weight_terms
 
@@ -13,7 +14,10 @@ def test_every_weight_file_that_ships_is_listed_with_terms():
     shipped = {path.name for path in WEIGHTS.rglob("*") if path.suffix in {".safetensors", ".onnx"}}
     cards = [json.loads(path.read_text()) for path in [*WEIGHTS.glob("*.card.json"), *WEIGHTS.glob("*/card.json")]]
     found = list(weight_terms())
-    assert len(found) == len(cards) == sum(1 for path in WEIGHTS.rglob("*") if path.suffix in {".safetensors", ".onnx"})
+    assert len(found) == len(cards)
+    listed = sorted(file for terms in found for file in terms.files)
+    wanted = (path for path in WEIGHTS.rglob("*") if path.suffix in {".safetensors", ".onnx"})
+    assert listed == sorted(str(path.relative_to(WEIGHTS)) for path in wanted)  # each once
     assert shipped
     assert all(terms.terms != "not stated" for terms in found)
     attributed = next(terms for terms in found if "free photographs" in terms.name)
@@ -21,7 +25,7 @@ def test_every_weight_file_that_ships_is_listed_with_terms():
 
 
 def test_each_is_named_with_its_file():
-    files = {terms.file for terms in weight_terms()}
+    files = {file for terms in weight_terms() for file in terms.files}
     assert {"sface-2021dec.safetensors", "prior-128/diffusion_pytorch_model.safetensors"} <= files
     assert all((WEIGHTS / file).is_file() for file in files)
 
@@ -34,7 +38,7 @@ def test_weights_elsewhere_are_listed_from_their_cards(facesieve, tmp_path):
             place = (tmp_path / name).parent
             (place.parent if place.name == "unet" else place).joinpath("card.json").write_text(card)
     (tmp_path / "b.card.json").write_text('{"name": "B", "licence": "MIT", "attribution": ["Bea"]}')
-    found = {terms.file.removeprefix(f"{tmp_path}/"): (terms.name, terms.terms) for terms in weight_terms(tmp_path)}
+    found = {str(Path(terms.files[0]).relative_to(tmp_path)): (terms.name, terms.terms) for terms in weight_terms(tmp_path)}
     wanted = {"a/w.safetensors": ("A", "research only"), "b.onnx": ("B", "MIT"), "c/unet/d.bin": ("d.bin", "not stated")}
     assert found == wanted
     listed = json.loads(facesieve("licences", "--json", tmp_path / "a", tmp_path / "b.onnx").out)

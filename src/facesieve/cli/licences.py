@@ -27,7 +27,7 @@ class Terms:
     kind: str  # "weights" or "package"
     name: str
     terms: str
-    file: str | None = None  # of weights
+    files: tuple[str, ...] = ()  # of weights: all that one card is about
     attribution: tuple[str, ...] = ()  # who has to be named where it is used
 
 
@@ -46,10 +46,12 @@ def licences(
 
     table = Table("kind", Column("name", overflow="fold"), "terms")
     for terms in found:
-        where = [] if terms.file is None else [terms.file]
         named = [f"to be named: {line}" for line in terms.attribution]
         table.add_row(
-            terms.kind, "\n".join([terms.name, *where]), "\n".join([terms.terms, *named]), end_section=terms.kind == "weights"
+            terms.kind,
+            "\n".join([terms.name, *terms.files]),
+            "\n".join([terms.terms, *named]),
+            end_section=terms.kind == "weights",
         )
     out.print(table)
 
@@ -59,12 +61,15 @@ def weight_terms(where: Path = FOLDER) -> Iterator[Terms]:
     files = [where] if where.is_file() else sorted(path for path in where.rglob("*") if path.suffix in SUFFIXES)
     if not files:
         raise InputError("no weights there" if where.exists() else "no such file or folder", where)
+    about: dict[Path, list[Path]] = {}
     for file in files:
         places = [card_path(file), file.parent / "card.json", file.parent.parent / "card.json"]  # the last of a pipeline's folder
-        card = next((read_json(place, what="card") for place in places if place.is_file()), {})
-        shown = file.relative_to(FOLDER) if file.is_relative_to(FOLDER) else file
+        about.setdefault(next((place for place in places if place.is_file()), file), []).append(file)
+    for place, covered in about.items():
+        card = {} if place in covered else read_json(place, what="card")
+        shown = tuple(str(file.relative_to(FOLDER) if file.is_relative_to(FOLDER) else file) for file in covered)
         terms = str(card.get("licence") or card.get("terms") or "not stated")
-        yield Terms("weights", str(card.get("name", file.name)), terms, str(shown), tuple(card.get("attribution", ())))
+        yield Terms("weights", str(card.get("name", covered[0].name)), terms, shown, tuple(card.get("attribution", ())))
 
 
 def package_terms(root: str = "facesieve") -> Iterator[Terms]:
