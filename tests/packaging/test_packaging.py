@@ -25,19 +25,6 @@ DEPLOY = ROOT / "docs" / "deploy"
 FREE = {"cncf", "us-government", "canada", "ropensci", "asyncapi", "interfaces"}  # the parts of the photographs
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """A wheel and an sdist of a copy of the repository, so that nothing is written into it."""
-    folder = tmp_path_factory.mktemp("build")
-    copy = folder / "source"
-    unwanted = shutil.ignore_patterns(".git", ".venv", "out", "dist", "models", "__pycache__", ".*_cache")
-    shutil.copytree(ROOT, copy, ignore=unwanted)
-    words = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder / "dist"), str(copy)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return folder / "dist"
-
-
 def test_the_wheel_has_what_it_needs_and_no_more(built):
     (wheel,) = built.glob("*.whl")
     assert wheel.stat().st_size < 100e6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import wraps
 from typing import Annotated, Any
 
@@ -23,6 +24,11 @@ from facesieve.cli.ui import ui
 from facesieve.errors import FacesieveError, MissingExtraError
 
 TORCH = {"torch", "diffusers", "safetensors"}  # what the extra of this name installs
+LARGER = {
+    "export": "export",
+    "evaluate": "evaluate",
+    "ui": "page",
+}  # commands that need more, and their extras
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -36,7 +42,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in TORCH:
             raise
-        fail(MissingExtraError("this command", "torch"))
+        fail(MissingExtraError("this command", LARGER.get(sys.argv[1], "torch")))
 
 
 def _version(wanted: bool) -> None:
