@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 
 from facesieve.errors import PriorError, SettingError
+from facesieve.images import read_photo, write_photo
 from facesieve.noise import derive_seed, seeded_draws
 from facesieve.priors.embedded import embedded_prior_folder
 from facesieve.purify import PRESETS, preset
@@ -245,6 +246,37 @@ def test_what_cannot_be_exported_leaves_no_file(facesieve, tmp_path):
         assert message in done.err
         assert len(done.err.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def portraits(tmp_path_factory, sample_paths):
+    """Sixteen photographs with a face: the samples, and some of them mirrored."""
+    folder = tmp_path_factory.mktemp("portraits")
+    for number in range(16):
+        photo = read_photo(sample_paths[number % len(sample_paths)])
+        write_photo(folder / f"{number:02d}.png", photo[:, :: -1 if number >= len(sample_paths) else 1].copy())
+    return folder
+
+
+def test_a_graph_in_8_bits_is_near_and_can_be_used(facesieve, tmp_path, portraits, faces, sample_paths):
+    file = tmp_path / "small.onnx"
+    done = facesieve("export", file, "--quantise", portraits)
+    assert done.code == 0, done.err
+    assert file.stat().st_size < 12e6
+    light, exact = RUNTIMES["onnx"](preset("robust"), prior=file, device="cpu", precision="auto"), load("robust")
+    assert (light.card.dtype, light.card.ran_on, light.card.label) == ("int8", "onnx CPU int8", exact.card.label)
+    crops, seeds = faces
+    difference = np.abs(light.purify(crops, seeds).crops - exact.purify(crops, seeds).crops)
+    assert 0 < difference.mean() < 4 / 255
+    done = facesieve("purify", sample_paths[0], "-o", tmp_path / "out", "--prior", file)
+    assert (done.code, "robust on onnx CPU int8" in done.out) == (0, True)
+
+
+def test_too_few_faces_for_8_bits_are_said(facesieve, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = facesieve("export", tmp_path / "small.onnx", "--quantise", tmp_path / "empty")
+    assert (done.code, "holds 0 photographs with a face, and 16 or more are needed" in done.err) == (2, True)
+    assert not (tmp_path / "small.onnx").exists()
 
 
 # --- without PyTorch --------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ class PurifierCard:
     preset: dict[str, Any]  # ``Preset.as_dict()``
     size: int  # side of the crops, pixels
     prior_sha256: str
-    dtype: str  # number format of the network: float32, bfloat16
+    dtype: str  # number format of the network: float32, bfloat16, int8
     ran_on: str  # device and number format, and why, in words
 
     @property

@@ -43,7 +43,7 @@ def export_preset(preset: Preset, out: Path, *, prior: Path | None = None, linke
 
     Weights are in fp16, computed with in fp32. With ``linked`` they stay in the prior's own safetensors file, beside
     which ``out`` then has to lie. Raises ``SettingError`` for a preset of more than one evaluation and for a graph that
-    differs from PyTorch, ``PriorError``, ``MissingExtraError`` without the extra ``onnx``.
+    differs from PyTorch, ``PriorError``, ``MissingExtraError`` without the extra ``export``.
     """
     onnx_library()
     if preset.evaluations != 1 or len(preset.restorations) != 1:

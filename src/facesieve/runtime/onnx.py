@@ -126,8 +126,9 @@ def _checked(file: Path, engines: Sequence[Engine], about: Mapping[str, Any]) ->
             wrong.append(f"{place} failed: {one_line(error, limit=80)}")
             continue
         if knows:
-            short = {"float32": "fp32", "bfloat16": "bf16"}[dtype]
-            return run, dtype, f"{place} {short}" + (f" ({'; '.join(wrong)})" if wrong else "")
+            inside = about.get("arithmetic", dtype)
+            short = {"float32": "fp32", "bfloat16": "bf16"}.get(inside, inside)
+            return run, inside, f"{place} {short}" + (f" ({'; '.join(wrong)})" if wrong else "")
         wrong.append(f"{place} gave a wrong answer to a known question")
     raise PriorError(f"cannot be used: {'; '.join(wrong)}", file, "export it again, or take the runtime torch")
 
