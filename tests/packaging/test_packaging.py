@@ -107,7 +107,7 @@ def test_it_installs_into_an_empty_environment_and_the_demo_runs_from_there(buil
     python = tmp_path / "empty" / "bin" / "python"
     constraints = ROOT / "constraints.txt"
     install = [python, "-m", "pip", "install", "--quiet", "--constraint", constraints]
-    for words in (["torch==2.13.0"], [package]):  # torch first, as in the Makefile: a plain one may be of gigabytes
+    for words in (["torch==2.13.0"], [f"{package}[torch]"]):  # torch first, as in the Makefile: a plain one may be of gigabytes
         done = subprocess.run([*install, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
     (sdist,) = built.glob("*.tar.gz")
