@@ -1,36 +1,81 @@
-"""The command line: thin commands over the library. Heavy imports wait until a command needs them."""
+"""The command line: thin commands over the library. Each command's module is imported when it is called, as are heavy ones."""
 
 from __future__ import annotations
 
 import sys
-from functools import wraps
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from facesieve import __version__
-from facesieve.cli.data import data_app
-from facesieve.cli.evaluate import choose_scale, evaluate, report
-from facesieve.cli.export import export
-from facesieve.cli.gallery import gallery_app
-from facesieve.cli.identify import enrol, identify, verify
-from facesieve.cli.licences import licences
-from facesieve.cli.prior import info, presets, prior_app
-from facesieve.cli.purify import purify
-from facesieve.cli.serve import serve_app
-from facesieve.cli.terminal import errors, fail, out
-from facesieve.cli.train import train_app
-from facesieve.cli.ui import ui
+from facesieve.cli.terminal import fail, out
 from facesieve.errors import FacesieveError, MissingExtraError
 
+COMMANDS = {  # where each is in facesieve.cli, in the order of the help
+    "purify": "purify:purify",
+    "presets": "prior:presets",
+    "info": "prior:info",
+    "licences": "licences:licences",
+    "export": "export:export",
+    "enrol": "identify:enrol",
+    "identify": "identify:identify",
+    "verify": "identify:verify",
+    "choose-scale": "evaluate:choose_scale",
+    "evaluate": "evaluate:evaluate",
+    "report": "evaluate:report",
+    "ui": "ui:ui",
+    "calibrate": "evaluate:calibrate",
+    "prior": "prior:prior_app",
+    "gallery": "gallery:gallery_app",
+    "data": "data:data_app",
+    "train": "train:train_app",
+    "serve": "serve:serve_app",
+}
+HIDDEN = {"calibrate"}
 TORCH = {"torch", "diffusers", "safetensors"}  # what the extra of this name installs
-LARGER = {
-    "export": "export",
-    "evaluate": "evaluate",
-    "ui": "page",
-}  # commands that need more, and their extras
+LARGER = {"export": "export", "evaluate": "evaluate", "ui": "page"}  # commands that need more, and their extras
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+class _Commands(Mapping[str, Any]):
+    """The commands by name, each imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        return _command(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+@cache
+def _command(name: str) -> Any:
+    module, _, attribute = COMMANDS[name].partition(":")
+    found = getattr(import_module(f"facesieve.cli.{module}"), attribute)
+    alone = typer.Typer(rich_markup_mode="markdown")
+    if isinstance(found, typer.Typer):
+        alone.add_typer(found, name=name)
+    else:
+        alone.command(name, hidden=name in HIDDEN)(found)
+    return typer.main.get_group(alone).commands[name]
+
+
+class _Group(TyperGroup):
+    """The root of the commands."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{**settings, "commands": None})
+        self.commands = _Commands()  # type: ignore[assignment]  # nothing is added later
+
+
+app = typer.Typer(
+    cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
 
 
 def main() -> None:
@@ -58,18 +103,3 @@ def _root(
     ] = False,
 ) -> None:
     """Remove adversarial perturbations from face photographs before they are identified."""
-
-
-@wraps(choose_scale)
-def _calibrate(**options: Any) -> None:
-    errors.print("`facesieve calibrate` is called `facesieve choose-scale` now; the old name works in this release")
-    choose_scale(**options)
-
-
-for command in (purify, presets, info, licences, export, enrol, identify, verify, choose_scale, evaluate, report, ui):
-    app.command()(command)
-app.command("calibrate", hidden=True)(_calibrate)
-for name, group in [
-    ("prior", prior_app), ("gallery", gallery_app), ("data", data_app), ("train", train_app), ("serve", serve_app),
-]:  # fmt: skip
-    app.add_typer(group, name=name)

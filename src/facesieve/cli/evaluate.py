@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -97,6 +98,13 @@ def choose_scale(
     out.print(f"recommended: {choice.reason}")
     out.print(f"look at {', '.join(path.name for path in paths[2:])} in {output} before you take it")
     out.print(f"profile in {paths[0]}: facesieve purify PHOTO -o OUT --preset {paths[0]}")
+
+
+@wraps(choose_scale)
+def calibrate(**options: Any) -> None:
+    """The former name of `choose-scale`."""
+    errors.print("`facesieve calibrate` is called `facesieve choose-scale` now; the old name works in this release")
+    choose_scale(**options)
 
 
 @contextmanager
