@@ -172,7 +172,7 @@ def test_the_containerfile_passes_its_linter():
     assert broken.returncode != 0  # the linter does find what is wrong
 
 
-@pytest.mark.parametrize("target", ["cpu", "cuda"])
+@pytest.mark.parametrize("target", ["light", "cpu", "cuda"])
 def test_each_image_is_unprivileged_and_says_how_it_is(target):
     stages = re.split(r"^FROM ", (ROOT / "Containerfile").read_text(), flags=re.M)
     named = {match[1]: stage for stage in stages if (match := re.match(r"\S+ AS (\S+)", stage))}
@@ -183,6 +183,13 @@ def test_each_image_is_unprivileged_and_says_how_it_is(target):
     assert "HEALTHCHECK" in named["runtime"]
     assert "/healthz" in named["runtime"]
     assert (ROOT / ".containerignore").read_text().splitlines()[0] == "*"
+
+
+def test_the_image_that_is_made_by_default_has_no_pytorch():
+    stages = re.split(r"^FROM ", (ROOT / "Containerfile").read_text(), flags=re.M)
+    assert stages[-1].startswith("runtime AS light")
+    (packages,) = [stage for stage in stages if re.match(r"\S+ AS light-packages", stage)]
+    assert "torch" not in packages
 
 
 @pytest.mark.parametrize(
