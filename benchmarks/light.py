@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from purify import peak_rate
 from results import origin
 from torch.utils.flop_counter import FlopCounterMode
@@ -44,9 +45,6 @@ TARGETS = ROOT / "docs" / "results" / "targets.json"
 TOOLS = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence")  # no part of what is installed
 PHOTO, SIDE = ROOT / "samples" / "obama-1.jpg", 400
 BATCH, RESTED = 8, 0.2  # seconds between two runtimes, whose threads wait busily for a while
-
-
-# --- the install ------------------------------------------------------------------------------------
 
 
 def make_environment(folder: Path) -> tuple[Path, float]:
@@ -90,20 +88,26 @@ def environment(python: Path) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH" or str(python) == sys.executable}
 
 
+# A process begins with the peak memory of the one that started it; this process, with PyTorch, is too large for that.
+WATCH = """
+import os, sys, time
+quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+begun = time.perf_counter()
+_, status, used = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet), 0)
+print(used.ru_utime + used.ru_stime, time.perf_counter() - begun, used.ru_maxrss / 1024)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def whole_process(python: Path, photo: Path, runs: int, *options: str) -> Process:
     """`facesieve purify` of one photograph, ``runs`` times, after one that is not counted."""
     found = []
     for _ in range(runs + 1):
         with tempfile.TemporaryDirectory() as folder:
             words = [python, "-m", "facesieve.cli", "purify", photo, "-o", folder, *options]
-            begun = time.perf_counter()
-            process = subprocess.Popen(words, cwd=folder, env=environment(python), stdout=subprocess.DEVNULL)
-            _, status, used = os.wait4(process.pid, 0)
-            wall = time.perf_counter() - begun
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode:
-                raise SystemExit(f"facesieve purify failed with exit code {process.returncode}")
-            found.append((used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1024))
+            watched = [sys.executable, "-S", "-c", WATCH, *words]
+            done = subprocess.run(watched, cwd=folder, env=environment(python), stdout=subprocess.PIPE, check=True)
+            found.append(tuple(map(float, done.stdout.split())))
     return Process(*(statistics.median(column) for column in zip(*found[1:], strict=True)))
 
 
@@ -197,8 +201,6 @@ def sample_crops() -> Crops:
     return np.concatenate([shield.cut(read_photo(path)).crops for path in sorted((ROOT / "samples").glob("*.jpg"))])
 
 
-# --- the table --------------------------------------------------------------------------------------
-
 Figures = dict[str, tuple[str, float, int]]  # by name: what is wanted, the value, observations
 
 
@@ -224,8 +226,6 @@ def of_processes(python: Path, size: float | None, args: argparse.Namespace, fol
 
 def small_photo(folder: Path) -> Path:
     """A sample with a longer side of 400 pixels, in the folder."""
-    from PIL import Image
-
     image = Image.open(PHOTO)
     image.thumbnail((SIDE, SIDE))
     image.save(folder / "photo.jpg", quality=92)
@@ -286,14 +286,9 @@ def main() -> None:
         made = make_environment(folder) if args.python is None else (args.python, None)
         found = {**told(of_processes(*made, args, folder)), **told(of_runtimes(args))}
     if args.targets:
-        about = origin("light.py", {str(args.python): "PYTHON"})
-        keep_targets(
-            TARGETS,
-            [
-                Target(area="light", target=name, wanted=wanted, value=float(f"{value:.4g}"), n=n, **about)
-                for name, (wanted, value, n) in found.items()
-            ],
-        )
+        about = {"area": "light", **origin("light.py", {str(args.python): "PYTHON"})}
+        rounded = {name: (wanted, float(f"{value:.4g}"), n) for name, (wanted, value, n) in found.items()}
+        keep_targets(TARGETS, [Target(target=t, wanted=w, value=value, n=n, **about) for t, (w, value, n) in rounded.items()])
 
 
 if __name__ == "__main__":
