@@ -211,16 +211,16 @@ def of_processes(python: Path, size: float | None, args: argparse.Namespace, fol
     heavy = whole_process(Path(sys.executable), photo, 3, "--runtime", "torch")
     found: Figures = {} if size is None else {"size of the small install, MB": ("<= 350", size / 1e6, 1)}
     found |= {
-        "facesieve purify of one photograph of 400 px, processor time, s": ("<= 1.0", light.processor, args.runs),
-        "the same, wall time, s": ("<= 1.2", light.wall, args.runs),
-        "the same, peak memory, MiB": ("<= 250", light.memory, args.runs),
-        "the same on PyTorch, processor time, s": ("none set", heavy.processor, 3),
-        "the same on PyTorch, peak memory, MiB": ("none set", heavy.memory, 3),
+        "facesieve purify, one photograph of 400 px: processor time, s": ("<= 1.0", light.processor, args.runs),
+        "facesieve purify, one photograph of 400 px: wall time, s": ("<= 1.2", light.wall, args.runs),
+        "facesieve purify, one photograph of 400 px: peak memory, MiB": ("<= 250", light.memory, args.runs),
+        "facesieve purify, one photograph of 400 px, on PyTorch: processor time, s": ("none set", heavy.processor, 3),
+        "facesieve purify, one photograph of 400 px, on PyTorch: peak memory, MiB": ("none set", heavy.memory, 3),
     }
     if args.requests:
         peak, growth = service_memory(python, photo, args.requests)
-        found[f"peak memory of the service after {args.requests:,} requests, MiB"] = ("<= 350", peak, args.requests)
-        found["its growth over the last nine tenths of them, MiB"] = ("none set", growth, args.requests)
+        found[f"service, {args.requests:,} requests: peak memory, MiB"] = ("<= 350", peak, args.requests)
+        found[f"service, {args.requests:,} requests: growth over the last nine tenths, MiB"] = ("none set", growth, args.requests)
     return found
 
 
