@@ -14,14 +14,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from facesieve.errors import EmbedderError, MissingExtraError, SettingError, one_line
+from facesieve.errors import EmbedderError, SettingError, one_line
 from facesieve.faces import Crops
 from facesieve.faces.crops import resized
 from facesieve.files import sha256_of
 from facesieve.recognition.embedder import BATCH, in_parts
 from facesieve.rows import Rows
 from facesieve.weights import AGAIN, check_graph, checked_hash, read_card, shipped
-from facesieve.weights.graphs import open_session
+from facesieve.weights.graphs import onnx_runtime, open_session
 
 Channels = Literal["rgb", "bgr"]
 
@@ -95,7 +95,7 @@ def load_onnx_embedder(
     digits of its SHA-256 and the settings that differ from the defaults: they make it another embedder.
 
     Raises ``EmbedderError`` for a file that is no such graph, ``SettingError`` for invalid settings,
-    ``MissingExtraError`` without ONNX Runtime.
+    and without ONNX Runtime.
     """
     if not math.isfinite(mean) or not math.isfinite(std) or std <= 0:
         raise SettingError(f"mean {mean} and std {std}: both are finite, std above 0")
@@ -112,7 +112,7 @@ def load_onnx_embedder(
 def load_sface_graph() -> OnnxEmbedder:
     """SFace with the weights that ship with the package, on ONNX Runtime: the same rows as ``load_sface`` gives, without PyTorch.
 
-    Raises ``EmbedderError`` for files that are damaged, ``MissingExtraError`` without ONNX Runtime.
+    Raises ``EmbedderError`` for files that are damaged, ``SettingError`` without ONNX Runtime.
     """
     weights = shipped(SFACE)
     card, path = read_card(weights, EmbedderError), weights.with_suffix(".onnx")
@@ -164,11 +164,10 @@ class _Graph:
 
 
 def _open(path: Path, data: bytes, beside: Path | None = None) -> _Graph:
+    onnx_runtime(feature := "a recogniser in an ONNX file")
     try:
         # Weights in a second file are refused, unless it is ours: the hash in the name would not cover them.
-        session = open_session(data, feature="ONNX recognisers", beside=beside)
-    except MissingExtraError:
-        raise
+        session = open_session(data, feature=feature, beside=beside)
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         if "xternal data" in str(error):
             raise EmbedderError("its weights lie in a second file", path, "save it as one, without external data") from error
