@@ -16,7 +16,7 @@ from facesieve.purify import PRESETS
 from facesieve.recognition.export import export_embedder
 from facesieve.recognition.sface import SFace
 from facesieve.runtime.export import export_preset
-from facesieve.weights import card_path, json_text, shipped
+from facesieve.weights import CARD, card_path, json_text, shipped
 
 
 def name_in(card: Path, graph: Path) -> None:
@@ -30,7 +30,7 @@ def main() -> None:
         if preset.evaluations == 1:
             folder = embedded_prior_folder(preset.prior)
             exported = export_preset(preset, folder / f"{preset.name}.onnx", linked=True)
-            name_in(folder / "card.json", exported.file)
+            name_in(folder / CARD, exported.file)
             print(exported)
     weights = shipped(SFace.name)
     graph = weights.with_suffix(".onnx")

@@ -81,6 +81,17 @@ def test_the_purifier_in_torch_is_the_same_one(faces):
     assert float(images.grad.abs().max()) > 0
     difference = np.abs(purified.detach().float().numpy() - shield.runtime.purify(crops, seeds).crops)
     assert difference.mean() < 2 / 255  # bf16, where the processor is faster in it
+    exact = load_shield("robust", runtime="onnx", precision="fp32")  # what was asked of the graph holds for PyTorch
+    with torch.inference_mode():
+        purified = exact.purifier(torch.from_numpy(crops), seeds=seeds).numpy()
+    assert np.abs(purified - exact.runtime.purify(crops, seeds).crops).max() <= 1e-4
+
+
+def test_a_fault_inside_a_runtime_is_not_taken_for_one_that_it_lacks(monkeypatch):
+    shield = load_shield("robust", runtime="onnx")
+    monkeypatch.setattr(type(shield.runtime), "in_torch", lambda _: None.nothing)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = shield.purifier
 
 
 @pytest.mark.parametrize(("precision", "mean", "most"), [("fp32", 1e-5, 1e-4), ("bf16", 1 / 510, 0.05)])

@@ -14,7 +14,7 @@ import typer
 
 from facesieve.cli.terminal import out
 from facesieve.errors import InputError
-from facesieve.weights import FOLDER, card_path, read_json
+from facesieve.weights import CARD, FOLDER, card_path, read_json
 
 SUFFIXES = frozenset({".safetensors", ".onnx", ".bin", ".pt", ".pth", ".ckpt"})  # of weights
 LONGEST = 100  # characters of a licence; some packages put the whole text where its name belongs
@@ -63,7 +63,7 @@ def weight_terms(where: Path = FOLDER) -> Iterator[Terms]:
         raise InputError("no weights there" if where.exists() else "no such file or folder", where)
     about: dict[Path, list[Path]] = {}
     for file in files:
-        places = [card_path(file), file.parent / "card.json", file.parent.parent / "card.json"]  # the last of a pipeline's folder
+        places = [card_path(file), file.parent / CARD, file.parent.parent / CARD]  # the last of a pipeline's folder
         about.setdefault(next((place for place in places if place.is_file()), file), []).append(file)
     for place, covered in about.items():
         card = {} if place in covered else read_json(place, what="card")

@@ -72,9 +72,9 @@ def info() -> None:
     from facesieve.priors.embedded import EMBEDDED, embedded_prior_folder
     from facesieve.purify import preset
     from facesieve.runtime.auto import choose
-    from facesieve.weights import read_json
+    from facesieve.weights import CARD, read_json
 
-    cards = [read_json(embedded_prior_folder(name) / "card.json", PriorError, "card") for name in EMBEDDED]
+    cards = [read_json(embedded_prior_folder(name) / CARD, PriorError, "card") for name in EMBEDDED]
     priors = [("prior", f"{card['name']}, sha256 {str(card['sha256'])[:16]}") for card in cards]
     runtime = choose(preset(DEFAULT_PRESET))
     chosen = f"{runtime.runtime}, of {RUNTIME} ({DEFAULT_PRESET}: {runtime.reason})"

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from facesieve.errors import PriorError, one_line
 from facesieve.priors.network import NetworkPrior, Prediction
 from facesieve.priors.schedule import Schedule
-from facesieve.weights import checked_hash, empty, file_hash, fill, json_text, read_json, read_state, state_to_write
+from facesieve.weights import CARD, checked_hash, empty, file_hash, fill, json_text, read_json, read_state, state_to_write
 
-CONFIG, SCHEDULER, CARD = "config.json", "scheduler_config.json", "card.json"
+CONFIG, SCHEDULER = "config.json", "scheduler_config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"
 

@@ -19,7 +19,7 @@ from facesieve.errors import EmbedderError
 from facesieve.files import sha256_of
 from facesieve.recognition.facenet import FaceNet
 
-WEIGHTS, CARD = "facenet.safetensors", "card.json"
+WEIGHTS = "facenet.safetensors"
 
 
 def load_facenet(path: Path | str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> FaceNet:
@@ -44,12 +44,12 @@ def load_facenet(path: Path | str, *, device: torch.device | str = "cpu", dtype:
 
 def save_facenet(network: FaceNet, folder: Path, card: Mapping[str, Any]) -> None:
     """Write weights (fp16) and card; of the card ``people``, ``file``, ``sha256`` and ``parameters`` are filled in."""
-    weights.save_weights(network, folder / WEIGHTS, {**card, "people": list(network.people)}, card_file=folder / CARD)
+    weights.save_weights(network, folder / WEIGHTS, {**card, "people": list(network.people)}, card_file=folder / weights.CARD)
 
 
 def read_card(folder: Path) -> dict[str, Any]:
     """What ``card.json`` says. Raises ``EmbedderError`` if it cannot be read."""
-    return weights.read_json(folder / CARD, EmbedderError, "card")
+    return weights.read_json(folder / weights.CARD, EmbedderError, "card")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

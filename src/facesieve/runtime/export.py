@@ -20,7 +20,7 @@ from facesieve.noise import seeded_draws
 from facesieve.priors.embedded import embedded_prior_folder
 from facesieve.priors.folder import load_prior, read_card, weights_file
 from facesieve.purify import Preset, Stage
-from facesieve.runtime.known_answer import CROPS, SEEDS, known_answer, smooth_crops
+from facesieve.runtime.known_answer import known_answer, question, smooth_crops
 from facesieve.weights.graphs import OPSET, finished, onnx_library, open_session, traced
 
 TRIED = (1, 3, 8)  # batches that every graph is tried with before it is written
@@ -87,8 +87,8 @@ class _Whole(nn.Module):
 
 @torch.inference_mode()
 def _by_torch(stage: Stage, size: int) -> np.ndarray[Any, Any]:
-    noise = torch.from_numpy(seeded_draws(SEEDS, (3, size, size))().astype(np.float32))
-    return stage(torch.from_numpy(smooth_crops(CROPS, size)), lambda: noise).numpy()
+    crops, noise = map(torch.from_numpy, question(size))
+    return stage(crops, lambda: noise).numpy()
 
 
 def _compared(data: bytes, out: Path, stage: Stage, size: int) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facesieve.faces import Crops
+from facesieve.noise import seeded_draws
 
 CROPS = 1
 SEEDS = tuple(range(CROPS))
@@ -25,6 +26,11 @@ def smooth_crops(count: int, size: int) -> Crops:
         x, y, phase, height = (draws[:, :, wave, k, None, None] for k in range(4))
         images += height * np.sin(2 * np.pi * (4 * x * across + 4 * y * down + phase))
     return (0.5 + images / 6).clip(0, 1).astype(np.float32)
+
+
+def question(size: int) -> tuple[Crops, Crops]:
+    """The made-up crops that a graph is asked about, and the unit noise (CROPS, 3, size, size) that goes with them."""
+    return smooth_crops(CROPS, size), seeded_draws(SEEDS, (3, size, size))().astype(np.float32)
 
 
 def known_answer(purified: Crops) -> list[float]:

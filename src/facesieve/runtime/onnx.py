@@ -15,10 +15,10 @@ from facesieve.noise import derive_seed, seeded_draws
 from facesieve.priors.embedded import embedded_prior_folder
 from facesieve.progress import Progress, Report, silent
 from facesieve.runtime.card import PurifierCard
-from facesieve.runtime.known_answer import CROPS, SEEDS, is_known, smooth_crops
+from facesieve.runtime.known_answer import is_known, question
 from facesieve.runtime.protocol import RUNTIMES
 from facesieve.runtime.trace import Trace, TraceStep
-from facesieve.weights import check_graph, checked_hash, read_json
+from facesieve.weights import CARD, check_graph, checked_hash, read_json
 from facesieve.weights.graphs import CPU, metadata_of, onnx_runtime, open_session
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class GraphRuntime:
     card: PurifierCard
     preset: Preset
     prior: Path | None  # the folder of another prior than the preset's own
+    device: str  # as it was asked for, and the precision: what the same purifier on PyTorch gets
+    precision: str
     step: str  # the name of its one stage
     caption: str  # of what the stage starts from
     _run: Run = field(repr=False)
@@ -53,9 +55,9 @@ class GraphRuntime:
 
     def in_torch(self) -> TorchRuntime:
         """The same purifier on PyTorch, where it has gradients. Raises ``MissingExtraError`` without PyTorch."""
-        from facesieve.runtime.torch import load_runtime
+        from facesieve.runtime.torch import load
 
-        return load_runtime(self.preset, prior=self.prior)
+        return load(self.preset, prior=self.prior, device=self.device, precision=self.precision)
 
 
 def _inputs(crops: Crops, seeds: Sequence[int]) -> tuple[Crops, Crops]:
@@ -70,7 +72,9 @@ def graph_of(preset: Preset, prior: Path | str | None) -> Path:
     return (embedded_prior_folder(preset.prior) if prior is None else Path(prior)) / f"{preset.name}.onnx"
 
 
-def graph_runtime(preset: Preset, prior: Path | str | None, engines: Callable[[Path], Sequence[Engine]]) -> GraphRuntime:
+def graph_runtime(
+    preset: Preset, engines: Callable[[Path], Sequence[Engine]], *, prior: Path | str | None, device: str, precision: str
+) -> GraphRuntime:
     """The graph of a preset, checked against its metadata and its prior's card, on the first engine that knows its answer.
 
     Raises ``PriorError`` for a graph that is missing, damaged or of another prior, ``SettingError`` for one of other settings.
@@ -85,12 +89,12 @@ def graph_runtime(preset: Preset, prior: Path | str | None, engines: Callable[[P
         raise SettingError(
             f"the graph does {preset.name!r} with other settings", file, "export it anew, or take the runtime torch"
         )
-    if (file.parent / "card.json").is_file():
+    if (file.parent / CARD).is_file():
         _check_prior(file, about)
     run, dtype, ran_on = _checked(file, engines(file), about)
     card = PurifierCard(preset.as_dict(), about["size"], about["prior_sha256"], dtype, ran_on)
     folder = None if prior is None else file.parent
-    return GraphRuntime(card, preset, folder, about["step"], about["caption"], run)
+    return GraphRuntime(card, preset, folder, device, precision, about["step"], about["caption"], run)
 
 
 def _about(file: Path) -> Mapping[str, Any]:
@@ -107,7 +111,7 @@ def _about(file: Path) -> Mapping[str, Any]:
 
 def _check_prior(file: Path, about: Mapping[str, Any]) -> None:
     """The graph, and the weights that it may take from beside it, are those of the card."""
-    card = read_json(file.parent / "card.json", PriorError, "card")
+    card = read_json(file.parent / CARD, PriorError, "card")
     check_graph(file, card, PriorError)
     if card.get("sha256") != about["prior_sha256"]:
         raise PriorError("the graph is of another prior than the one beside it", file, "export it again")
@@ -117,11 +121,11 @@ def _check_prior(file: Path, about: Mapping[str, Any]) -> None:
 
 def _checked(file: Path, engines: Sequence[Engine], about: Mapping[str, Any]) -> tuple[Run, str, str]:
     """The first engine that knows the graph's answer, its number format, and where it runs, in words."""
-    question, wrong = _inputs(smooth_crops(CROPS, about["size"]), SEEDS), []
+    asked, wrong = question(about["size"]), []
     for place, dtype, opened in engines:
         try:
             run = opened()
-            knows = is_known(run(*question)[0], about["answer"])
+            knows = is_known(run(*asked)[0], about["answer"])
         except Exception as error:  # an accelerator that cannot run it; their exceptions have no common base
             wrong.append(f"{place} failed: {one_line(error, limit=80)}")
             continue
@@ -147,7 +151,9 @@ def load(preset: Preset, *, prior: Path | str | None, device: str, precision: st
     def engine(file: Path, provider: str) -> Engine:
         return f"onnx {provider.removesuffix('ExecutionProvider')}", "float32", lambda: _opened(file, provider)
 
-    return graph_runtime(preset, prior, lambda file: [engine(file, provider) for provider in providers])
+    return graph_runtime(
+        preset, lambda file: [engine(file, each) for each in providers], prior=prior, device=device, precision=precision
+    )
 
 
 def providers_of(device: str) -> list[str]:

@@ -37,7 +37,9 @@ def load(preset: Preset, *, prior: Path | str | None, device: str, precision: st
         hint, dtype = FORMATS[name]
         return "openvino CPU", dtype, lambda: _opened(file, hint)
 
-    return graph_runtime(preset, prior, lambda file: [engine(file, name) for name in wanted])
+    return graph_runtime(
+        preset, lambda file: [engine(file, name) for name in wanted], prior=prior, device=device, precision=precision
+    )
 
 
 def _opened(file: Path, hint: str) -> Run:

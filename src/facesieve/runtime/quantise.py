@@ -6,11 +6,9 @@ Static quantisation: the ranges of what flows between layers are those seen on f
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +20,7 @@ from facesieve.noise import seeded_draws
 from facesieve.purify import Preset
 from facesieve.recognition.onnx_embedder import load_sface_graph
 from facesieve.runtime.export import Exported, export_preset
-from facesieve.runtime.known_answer import CROPS, SEEDS, known_answer, smooth_crops
+from facesieve.runtime.known_answer import known_answer, question
 from facesieve.weights.graphs import METADATA, metadata_of, onnx_library, open_session
 
 FACES = 64  # that are looked at: half set the ranges, half judge
@@ -50,7 +48,8 @@ def export_in_8_bits(preset: Preset, out: Path, photographs: Path, *, prior: Pat
         if not cosine >= COSINE:
             raise SettingError(f"the graph in 8 bits loses the face: cosine {cosine:.4f} to fp32; it is not written", out)
         model = onnx.load(small)
-    (purified,) = open_session(model.SerializeToString(), feature="8 bits").run(["purified"], _question(about["size"]))
+    crops, noise = question(about["size"])
+    (purified,) = open_session(model.SerializeToString(), feature="8 bits").run(["purified"], {"crops": crops, "noise": noise})
     about = {**about, "arithmetic": "int8", "answer": known_answer(purified)}
     del model.metadata_props[:]
     model.metadata_props.add(key=METADATA, value=json.dumps(about, ensure_ascii=False))
@@ -87,7 +86,6 @@ def _quantise(exact: Path, halfway: Path, small: Path, batches: list[dict[str, C
         def get_next(self) -> dict[str, Crops] | None:
             return next(self.left, None)
 
-    logging.getLogger().addFilter(lambda record: "pre-process" not in record.getMessage())
     quant_pre_process(str(exact), str(halfway), skip_symbolic_shape=True)
     quantization.quantize_static(
         str(halfway),
@@ -105,10 +103,6 @@ def _compared(exact: Path, small: Path, feed: dict[str, Crops]) -> tuple[float, 
     sface = load_sface_graph()
     wanted, found = (open_session(p.read_bytes(), feature="8 bits").run(["purified"], feed)[0] for p in (exact, small))
     return float(np.abs(found - wanted).max()), float((sface.rows(found) * sface.rows(wanted)).sum(1).min())
-
-
-def _question(size: int) -> dict[str, Any]:
-    return {"crops": smooth_crops(CROPS, size), "noise": seeded_draws(SEEDS, (3, size, size))().astype(np.float32)}
 
 
 def _parts(values: Crops) -> list[Crops]:

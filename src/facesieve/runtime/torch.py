@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -72,15 +72,14 @@ def in_torch(runtime: Runtime) -> TorchRuntime:
     """
     if isinstance(runtime, TorchRuntime):
         return runtime
-    try:
-        same: TorchRuntime = runtime.in_torch()  # type: ignore[attr-defined]
-    except AttributeError:
+    convert: Callable[[], TorchRuntime] | None = getattr(runtime, "in_torch", None)
+    if convert is None:
         raise SettingError(
             f"its runtime, on {runtime.card.ran_on}, has no gradients and takes no other preset",
             f"shield {runtime.card.name}",
             "load it with the runtime torch",
-        ) from None
-    return same
+        )
+    return convert()
 
 
 @torch.inference_mode()

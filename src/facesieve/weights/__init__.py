@@ -26,6 +26,7 @@ Network = TypeVar("Network", bound="nn.Module")
 
 FOLDER = Path(__file__).parent  # what ships with the package
 AGAIN = "get it again"
+CARD = "card.json"  # in a folder that holds one network
 
 
 def shipped(name: str) -> Path:
