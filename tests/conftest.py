@@ -201,7 +201,13 @@ def folder(people, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def chosen(people, tmp_path_factory):
-    root = tmp_path_factory.mktemp("chosen") / "folder"
+def source(people, tmp_path_factory):
+    """The people's photographs, a folder each; nobody writes there."""
+    root = tmp_path_factory.mktemp("people") / "source"
     write_folders(root, people)
-    return root, select(open_source(root), FEW)
+    return root
+
+
+@pytest.fixture(scope="session")
+def chosen(source):
+    return source, select(open_source(source), FEW)

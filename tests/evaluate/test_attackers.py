@@ -13,7 +13,6 @@ from facesieve.evaluate.recogniser import side_by_side
 from facesieve.evaluate.run import Run, evaluate
 from facesieve.report.record import NONE
 from facesieve.report.tables import figures, tables_of
-from make_people import write_folders
 
 SEEN = {"objective": "margin", "quantisation": ["uint8"], "iterations": 3, "relative_steps": [0.3, 0.1], "eps": 8}
 DLIB = {"embedder": "dlib", "templates": 2, "enrolled": "purified"}
@@ -30,13 +29,6 @@ SETTINGS = {
     "defences": [{"preset": "robust"}],
     "run": {"batch": 3, "probes": 4, "precision": "fp32", "gradients": "bf16", "measures": ["accuracy", "raw_templates"]},
 }
-
-
-@pytest.fixture(scope="module")
-def source(people, tmp_path_factory):
-    root = tmp_path_factory.mktemp("attackers") / "source"
-    write_folders(root, people)
-    return root
 
 
 @pytest.fixture(scope="module")

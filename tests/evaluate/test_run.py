@@ -61,13 +61,6 @@ ATTACK = "pgd, eps 8/255"
 
 
 @pytest.fixture(scope="module")
-def source(people, tmp_path_factory):
-    root = tmp_path_factory.mktemp("people") / "source"
-    write_folders(root, people)
-    return root
-
-
-@pytest.fixture(scope="module")
 def experiment(tmp_path_factory, sample_paths):
     path = tmp_path_factory.mktemp("experiment") / "e.toml"
     path.write_text(TEXT.replace("SAMPLES", str(sample_paths[0].parent)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -51,10 +53,12 @@ def train_prior_command(
     from facesieve.train.settings import PriorTraining
 
     chosen = _chosen(PriorTraining, _limited(settings, minutes))
-    times = {"checkpoint_minutes": checkpoint_minutes, "stop_after_minutes": stop_after_minutes}
-    told = _Teller()
-    folder = train_prior(data, output, chosen, start=start, data_card=data_card, report=told, **times)
-    out.print(f"{told.state} prior in {folder}")
+    _run(
+        "prior",
+        partial(train_prior, data, output, chosen, start=start, data_card=data_card),
+        checkpoint_minutes,
+        stop_after_minutes,
+    )
 
 
 @train_app.command("distil")
@@ -129,10 +133,7 @@ def ddsa_command(
     from facesieve.train.settings import DdsaTraining
 
     chosen = _chosen(DdsaTraining, settings)
-    times = {"checkpoint_minutes": checkpoint_minutes, "stop_after_minutes": stop_after_minutes}
-    told = _Teller()
-    weights = train_ddsa(data, output, chosen, data_card=data_card, report=told, **times)
-    out.print(f"{told.state} weights in {weights}")
+    _run("weights", partial(train_ddsa, data, output, chosen, data_card=data_card), checkpoint_minutes, stop_after_minutes)
 
 
 @train_app.command("faceguard")
@@ -149,10 +150,7 @@ def faceguard_command(
     from facesieve.train.settings import FaceGuardTraining
 
     chosen = _chosen(FaceGuardTraining, settings)
-    times = {"checkpoint_minutes": checkpoint_minutes, "stop_after_minutes": stop_after_minutes}
-    told = _Teller()
-    weights = train_faceguard(data, output, chosen, data_card=data_card, report=told, **times)
-    out.print(f"{told.state} weights in {weights}")
+    _run("weights", partial(train_faceguard, data, output, chosen, data_card=data_card), checkpoint_minutes, stop_after_minutes)
 
 
 @train_app.command("purifier")
@@ -174,19 +172,10 @@ def purifier_command(
     from facesieve.train.purifier import train_purifier
     from facesieve.train.settings import PurifierTraining
 
-    told = _Teller()
-    folder = train_purifier(
-        data,
-        output,
-        _chosen(PurifierTraining, _limited(settings, minutes)),
-        start=start or embedded_prior_folder(),
-        recognisers=recogniser or ["sface", "dlib"],
-        data_card=data_card,
-        report=told,
-        checkpoint_minutes=checkpoint_minutes,
-        stop_after_minutes=stop_after_minutes,
-    )
-    out.print(f"{told.state} purifier in {folder}")
+    chosen = _chosen(PurifierTraining, _limited(settings, minutes))
+    begun, names = start or embedded_prior_folder(), recogniser or ["sface", "dlib"]
+    train = partial(train_purifier, data, output, chosen, start=begun, recognisers=names, data_card=data_card)
+    _run("purifier", train, checkpoint_minutes, stop_after_minutes)
 
 
 @train_app.command("tuned-prior", hidden=True)
@@ -201,6 +190,13 @@ def tuned_prior_command(
     """The name that `train purifier` had before."""
     errors.print("`facesieve train tuned-prior` is called `facesieve train purifier` now, and trains that; the old name goes")
     purifier_command(data, output, start, recogniser, settings=settings, checkpoint_minutes=checkpoint_minutes)
+
+
+def _run(what: str, train: Callable[..., Path], checkpoint_minutes: float, stop_after_minutes: float) -> None:
+    """Train, and say whether that ended and where the result is."""
+    told = _Teller()
+    written = train(report=told, checkpoint_minutes=checkpoint_minutes, stop_after_minutes=stop_after_minutes)
+    out.print(f"{told.state} {what} in {written}")
 
 
 def _limited(pairs: list[str] | None, minutes: float | None) -> list[str]:

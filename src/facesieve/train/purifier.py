@@ -106,10 +106,8 @@ class PurifierTask(Task):
             prior.network.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
         )
         self.average = MovingAverage(prior.network, settings.ema_decay)
-        self.measured_at, self.measuring = (
-            -math.inf,
-            0.0,
-        )  # seconds: when the last held-out figures were ready, and what they took
+        self.measured_at = -math.inf  # seconds: when the last held-out figures were ready
+        self.measuring = 0.0  # seconds that they took
 
     def rate(self, step: int) -> float:
         """A linear warm-up, times a half cosine to 0."""
