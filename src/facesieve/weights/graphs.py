@@ -7,10 +7,13 @@ PyTorch and ONNX Runtime read the same bytes. What is computed is computed in fp
 from __future__ import annotations
 
 import json
+import logging
 import os
 import struct
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,19 +123,33 @@ def traced(module: nn.Module, examples: dict[str, Tensor], outputs: Sequence[str
     """The module as an ONNX model, the first axis of its inputs left open; ``examples`` by the names of its arguments."""
     import torch
 
-    program = torch.onnx.export(
-        module.eval(),
-        tuple(examples.values()),
-        input_names=list(examples),
-        output_names=list(outputs),
-        dynamic_shapes={name: {0: "faces"} for name in examples},
-        opset_version=OPSET,
-        dynamo=True,
-        optimize=optimise,
-        verbose=False,
-    )
+    with _quiet():
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(examples.values()),
+            input_names=list(examples),
+            output_names=list(outputs),
+            dynamic_shapes={name: {0: "faces"} for name in examples},
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=optimise,
+            verbose=False,
+        )
     assert program is not None
     return program.model_proto
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter says of its own parts and of libraries that it looked for: nothing that a user could act on."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def finished(model: Any, about: dict[str, Any], out: Path, weights: Path | None = None) -> bytes:
