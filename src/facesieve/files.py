@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydantic import ValidationError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+# Of pictures that are read; a file's bytes decide what it is, its suffix only whether it is looked at.
+IMAGE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif",
+    ".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf",
+})  # fmt: skip
+# Of photographs that are not read: what looks like one is named with its reason, never passed over.
+UNREAD_SUFFIXES = frozenset({
+    ".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw",
+    ".srf", ".sr2", ".raf", ".orf", ".rw2", ".pef", ".srw", ".x3f", ".iiq", ".3fr", ".erf", ".kdc", ".dcr", ".mrw",
+    ".psd", ".psb", ".xcf", ".tga", ".pcx", ".ppm", ".pgm", ".pbm", ".pnm", ".exr", ".hdr", ".jxl", ".jxr", ".wdp", ".hdp",
+})  # fmt: skip
 
 
 # --- writing -----------------------------------------------------------------------------------------

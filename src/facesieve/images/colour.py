@@ -1,0 +1,79 @@
+"""Pixels of every mode as 8-bit sRGB over white."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
+
+from facesieve.errors import ImageError
+
+
+def eight_bit(image: Image.Image, where: str) -> Image.Image:
+    """``image`` with 8-bit samples; 16-bit colour comes from Pillow as 8-bit already (the high byte), 16-bit grey does not."""
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        raise ImageError("float, signed or 32-bit samples have no agreed black and white", where, "save it with 8 bits")
+    if not image.mode.startswith("I"):  # I;16, I;16B; older Pillow reads a 16-bit PNG as I
+        return image
+    tags: Any = getattr(image, "tag_v2", {})
+    top = 2 ** tags.get(BITSPERSAMPLE, (16,))[0] - 1  # a TIFF may have 12 bits
+    values = np.asarray(image).astype(np.uint32)
+    grey = (values * 255 + top // 2) // top
+    if tags.get(PHOTOMETRIC_INTERPRETATION) == 0:  # white is zero; Pillow inverts this in 8 bits, not in 16
+        grey = 255 - grey
+    small = Image.fromarray(grey.astype(np.uint8))
+    if (clear := image.info.get("transparency")) is not None:
+        small.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return small
+
+
+def srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """``image``, of any mode with 8-bit samples, as mode RGB: in sRGB, over white."""
+    grey = image.mode in {"1", "L", "LA", "La"}
+    alpha = None
+    if image.has_transparency_data:
+        straight = image.convert("LA") if image.mode == "La" else image
+        rgba = straight.convert("RGBA")
+        alpha, image = rgba.getchannel("A"), rgba.convert("RGB")
+    elif image.mode not in {"CMYK", "LAB"}:
+        image = image.convert("RGB")
+    colours = _by_profile(image, grey, profile) if profile else None
+    if colours is None:
+        colours = image.convert("RGB")
+    if alpha is None:
+        return colours
+    white = Image.new("RGB", colours.size, "white")
+    white.paste(colours, mask=alpha)
+    return white
+
+
+def _by_profile(image: Image.Image, grey: bool, profile: bytes) -> Image.Image | None:
+    """``image`` in sRGB by its ICC profile; ``None`` if the profile is broken, or for other kinds of pixel."""
+    try:
+        device = ImageCms.ImageCmsProfile(BytesIO(profile))
+        space = device.profile.xcolor_space.strip()
+        if space == "GRAY" and grey:
+            image = image.getchannel(0)
+        elif space != image.mode:
+            return None
+        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+        # Of grey, the table that LittleCMS precomputes is up to 10 levels wrong in the dark.
+        flags = ImageCms.Flags.NOOPTIMIZE if image.mode == "L" else ImageCms.Flags.NONE
+        transform = ImageCms.ImageCmsTransform(device, srgb, image.mode, "RGB", flags=flags)
+        return image.convert("RGB") if _changes_nothing(transform, image.mode) else transform.apply(image)
+    except Exception:  # as with pixels, a hostile profile may raise anything; the photograph is still usable without it
+        return None
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    """Whether a transform to sRGB changes nothing but rounding: then pixels are kept to the bit."""
+    if mode not in {"RGB", "L"}:
+        return False
+    levels = np.arange(0, 256, 15, dtype=np.uint8)
+    cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(len(levels), -1, 3)  # (18, 324, 3)
+    probe = Image.fromarray(cube) if mode == "RGB" else Image.fromarray(cube).getchannel(0)
+    before, after = np.asarray(probe.convert("RGB"), np.int16), np.asarray(transform.apply(probe), np.int16)
+    return bool(np.abs(after - before).max() <= 1)
