@@ -158,13 +158,15 @@ def test_what_the_operator_cannot_see_cannot_change_one_bit(start_sigma, white_p
     assert torch.equal(*results)
 
 
-def test_the_part_of_a_perturbation_that_the_operator_sees_survives(white_prior):
+def test_the_part_of_a_perturbation_that_the_operator_sees_survives():
     """The limit of the method: a grey low-resolution perturbation passes both stages in full."""
+    from white_prior import WhitePrior
+
     images = torch.full((1, 3, 16, 16), 0.5, dtype=torch.float64)
     perturbation = torch.zeros_like(images)
     perturbation[..., :8, :] = 0.05
     clipped_never = Preset("", "", (Restoration("sr", MeanPool(2), steps=6, eta=0.0), Restoration("c", Grey(), steps=6, eta=0.0)))
-    stages = clipped_never.with_prior(white_prior)
+    stages = clipped_never.with_prior(WhitePrior(16))
     seen = grey_mean_pool(2)
     clean, attacked = (stages(x, seeds=[1]) for x in (images, images + perturbation))
     assert float(clean.min()) > 0

@@ -26,7 +26,7 @@ def seeded_draws(seeds: Sequence[int], shape: tuple[int, ...]) -> Callable[[], N
     states = [np.random.RandomState(np.random.MT19937(seed)) for seed in seeds]
 
     def draw() -> NDArray[np.float64]:
-        return np.stack([state.standard_normal(shape) for state in states])
+        return np.stack([state.standard_normal(shape) for state in states]) if states else np.empty((0, *shape))
 
     return draw
 

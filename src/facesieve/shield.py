@@ -25,6 +25,10 @@ class Shield:
     runtime: Runtime
     detector: Detector = field(default_factory=Detector)
 
+    def __repr__(self) -> str:
+        """One line: what it does, at which size, on what."""
+        return f"<Shield {self.card.label}: {self.card.size} x {self.card.size} pixels, on {self.card.ran_on}>"
+
     @property
     def card(self) -> PurifierCard:
         """What the purifier is: preset, size, hashes, label."""

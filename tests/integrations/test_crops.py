@@ -74,8 +74,35 @@ def test_crops_of_insightface_keep_their_person(shield, people):
     assert np.abs(alone.astype(int) - purified[0].astype(int)).max() <= 1  # one crop as well as many
 
 
+@pytest.mark.parametrize("size", [112, 128, 224, 256, 512])
+def test_norm_crop_is_known_at_multiples_of_112_and_of_128(shield, people, size):
+    """What the recogniser reads, found again in the crop by ``norm_crop``'s own rule, is the person, and nothing else came in."""
+    from insightface.utils import face_align
+
+    photo, face = people["collins-1"]
+    bgr = face_align.norm_crop(np.ascontiguousarray(photo[..., ::-1]), face.landmarks.astype(np.float32), size)
+    made = insightface_crops(shield, seed=1)(bgr)
+    assert made.shape == bgr.shape
+    # A crop of 112 out of the crop: by where norm_crop puts the landmarks in one of ``size``, and in one of 112 pixels.
+    here = face_align.estimate_norm(face.landmarks.astype(np.float32), size)
+    placed = face.landmarks @ here[:, :2].T + here[:, 2]
+    seen = [face_align.norm_crop(each, placed.astype(np.float32), 112) for each in (bgr, made)]
+    rows = load_sface().rows(np.stack([crop[..., ::-1].transpose(2, 0, 1) for crop in seen]).astype(np.float32) / 255)
+    assert rows[0] @ rows[1] > 0.75
+    if size % 112:  # then nothing of the border, which is no part of the template's square, reaches the result
+        changed = bgr.copy()
+        changed[:, -size // 32 :] = 255 - changed[:, -size // 32 :]
+        assert np.array_equal(insightface_crops(shield, seed=1)(changed), made)
+
+
+@pytest.mark.parametrize("shape", [(100, 100, 3), (112, 128, 3), (160, 160, 3), (2, 120, 120, 3)])
+def test_other_sizes_of_insightface_are_refused(quick, shape):
+    with pytest.raises(InputError, match="112 or 128"):
+        insightface_crops(quick)(np.zeros(shape, np.uint8))
+
+
 def test_colours_of_insightface_stay_in_their_channels(quick):
-    bgr = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), dtype=np.uint8)
+    bgr = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
     rgb = torch.from_numpy(bgr[..., [2, 1, 0]].transpose(0, 3, 1, 2).copy()).float() / 255
     wanted = np.stack([to_photo(crop) for crop in AlignedCrops(quick, seed=3)(rgb)])
     made = insightface_crops(quick, seed=3)(bgr)

@@ -1,5 +1,6 @@
 """The page in a real headless Chromium: drop, look, attack, and see the name change and come back."""
 
+import json
 import os
 import re
 import shutil
@@ -231,6 +232,45 @@ def test_with_a_password_nothing_is_answered_without_it(sample_paths):
             assert client.get(f"gradio_api/file={Path(__file__)}").status_code == 403  # a sample, and no other file
         with pytest.raises(InputError, match="cannot listen"), launched(actions, [], host="127.0.0.1", port=port, password=None):
             pass
+
+
+def asked_to_purify(client, photo):
+    """What the page answers to a request that a program wrote: the message, and the pictures."""
+    dependencies = client.get("config").json()["dependencies"]
+    (number,) = [one["id"] for one in dependencies if len(one["inputs"]) == 4]
+    session = os.urandom(8).hex()
+    data = {"data": [photo, "robust", "the preset's", "1"], "fn_index": number, "session_hash": session}
+    client.post("gradio_api/queue/join", json=data).raise_for_status()
+    with client.stream("GET", f"gradio_api/queue/data?session_hash={session}", timeout=60) as events:
+        for line in events.iter_lines():
+            event = json.loads(line.removeprefix("data: ")) if line.startswith("data: ") else {}
+            if event.get("msg") == "process_completed":
+                return event["output"]["data"]
+    raise AssertionError("no answer")
+
+
+def test_the_page_reads_no_other_file_of_the_server(sample_paths, tmp_path):
+    """Gradio checks the place of a photograph in its own form of a request, and lets any other form through."""
+    chosen = preset("robust")
+    shield = Shield(TorchRuntime(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32")))
+    private = shutil.copy(sample_paths[1], tmp_path / "private.jpg")
+    with (
+        own_folder() as folder,
+        launched(Actions(load_sface(), shield, None), sample_paths[:1], host="127.0.0.1", port=free_port(), password=None) as url,
+        httpx.Client(base_url=url) as client,
+    ):
+        (folder / "link.jpg").symlink_to(private)
+        up = os.path.relpath(private, folder)
+        for place in (private, folder / up, folder / "link.jpg", sample_paths[1], sample_paths[0].parent / "../README.md"):
+            said, *pictures = asked_to_purify(client, {"path": str(place)})
+            assert "not a photograph that was given to this page" in said, place
+            assert not any(pictures)
+        with sample_paths[0].open("rb") as file:
+            (uploaded,) = client.post("gradio_api/upload", files={"files": file}).json()
+        for photo in ({"path": str(sample_paths[0])}, {"path": uploaded, "meta": {"_type": "gradio.FileData"}}):
+            said, *pictures = asked_to_purify(client, photo)
+            assert said.startswith("Purified")
+            assert pictures[0]
 
 
 def test_others_need_a_password(tmp_path, sample_paths):

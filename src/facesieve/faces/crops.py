@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from facesieve.errors import NoFaceError, NotSquareError, SettingError
+from facesieve.errors import InputError, NoFaceError, NotSquareError, SettingError
 from facesieve.faces.align import Face, align, paste
 from facesieve.files import sha256_of_pixels
 from facesieve.images import Floats, Photo, to_floats, to_photo
@@ -16,6 +17,7 @@ from facesieve.noise import derive_seed, fresh_seeds
 
 Crops = Floats  # (N, 3, S, S), in [0, 1]
 
+ROUNDING = 1e-3  # by which a value may lie outside of [0, 1]
 SQUARE = 0.02  # share of the longer side by which the sides of an aligned crop may differ
 
 
@@ -101,6 +103,33 @@ class FaceCrops:
             return fresh_seeds(len(self))
         digest = self.digest
         return [derive_seed(seed, digest, number) for number in range(len(self))]
+
+
+def check_crops(crops: Any, size: int | None = None) -> None:
+    """Raises ``InputError`` for anything but crops (B, 3, S, S), S being ``size`` if given, floating point, in [0, 1].
+
+    ``crops`` may be an array or a tensor, on any device; the check is no part of a graph of gradients.
+    """
+    shape, dtype = tuple(getattr(crops, "shape", ())), getattr(crops, "dtype", None)
+    floating = getattr(dtype, "is_floating_point", None)  # of PyTorch's types; NumPy's have a kind
+    if len(shape) != 4 or shape[1] != 3 or not (getattr(dtype, "kind", "") == "f" if floating is None else floating):
+        raise InputError(f"crops are floating point, of shape (B, 3, H, W), not {described(crops)}")
+    if size is not None and shape[2:] != (size, size):
+        found = f"these are {shape[3]} x {shape[2]}"
+        way_out = "facesieve.integrations.crops.AlignedCrops takes aligned crops of other sizes"
+        raise InputError(f"crops are {size} x {size} pixels here, {found}", advice=way_out)
+    if 0 in shape:
+        return
+    values = crops.detach() if hasattr(crops, "detach") else crops
+    low, high = float(values.min()), float(values.max())  # NaN where there is one
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        raise InputError(f"values go from {low:.3g} to {high:.3g}, in {described(crops)}; crops are in [0, 1]")
+
+
+def described(value: object) -> str:
+    """What something is, for an error: its format and shape, or its kind."""
+    shape, kind = getattr(value, "shape", None), getattr(value, "dtype", None)
+    return type(value).__name__ if shape is None else f"{kind} of shape {tuple(shape)}"
 
 
 def check_square(photo: Photo) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from facesieve.errors import InputError, NoFaceError
 from facesieve.faces import FaceCrops
-from facesieve.faces.crops import resized
+from facesieve.faces.crops import check_crops, described, resized
 from facesieve.images import to_floats, to_photo
 from facesieve.shield import Shield
 
@@ -78,9 +78,11 @@ class LooseCrops:
 
 
 def insightface_crops(shield: Shield, *, seed: int | None = None) -> Bgr:
-    """For InsightFace: BGR ``uint8`` (H, W, 3) or (N, H, W, 3), as of ``face_align.norm_crop``, to the same.
+    """For InsightFace: BGR ``uint8`` (S, S, 3) or (N, S, S, 3), as of ``face_align.norm_crop``, to the same.
 
-    That is aligned to ArcFace's template, at any size. Raises ``InputError`` for anything else.
+    At multiples of 112 pixels ``norm_crop`` cuts out the template's square. At multiples of 128 it shows an eighth more,
+    at the sides and below: that no prior knows, so there the outermost purified pixels are repeated, and nothing that
+    came in is left. Raises ``InputError`` for anything else.
     """
     purify = AlignedCrops(shield, seed)
 
@@ -88,11 +90,21 @@ def insightface_crops(shield: Shield, *, seed: int | None = None) -> Bgr:
         if not isinstance(crops, np.ndarray) or crops.dtype != np.uint8 or crops.ndim not in (3, 4) or crops.shape[-1] != 3:
             raise InputError(f"crops of InsightFace are uint8 of shape (H, W, 3) or (N, H, W, 3), not {described(crops)}")
         many = crops[None] if crops.ndim == 3 else crops
-        rgb = purify(torch.from_numpy(to_floats(many[..., ::-1])))
-        bgr = [np.ascontiguousarray(to_photo(crop)[..., ::-1]) for crop in rgb]
+        side, left = _square(many)
+        rgb = purify(torch.from_numpy(to_floats(many[:, :side, left : left + side, ::-1])))
+        around = ((0, many.shape[1] - side), (left, many.shape[2] - side - left), (0, 0))
+        bgr = [np.pad(to_photo(crop)[..., ::-1], around, mode="edge") for crop in rgb]
         return bgr[0] if crops.ndim == 3 else np.stack(bgr)
 
     return purified
+
+
+def _square(crops: Pixels) -> tuple[int, int]:
+    """The side of the template's square in crops (N, S, S, 3) of ``norm_crop``, at their upper border, and its left border."""
+    height, width = crops.shape[1:3]
+    if height != width or not height or (height % 112 and height % 128):
+        raise InputError(f"crops of norm_crop are squares of a multiple of 112 or 128 pixels, these are {width} x {height}")
+    return (height, 0) if height % 112 == 0 else (height * 112 // 128, height * 8 // 128)
 
 
 def facenet_pytorch_crops(shield: Shield, *, seed: int | None = None) -> Standardised:
@@ -120,17 +132,9 @@ def check(crops: object, *, square: bool = True) -> None:
         raise InputError(f"crops are floating point tensors (B, 3, H, W), not {described(crops)}")
     if square and crops.shape[2] != crops.shape[3]:
         raise InputError(f"aligned crops are square, these are {crops.shape[3]} x {crops.shape[2]}")
-    low, high = (float(edge) for edge in crops.detach().aminmax()) if crops.numel() else (0.0, 1.0)
-    if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise InputError(f"values go from {low:.3g} to {high:.3g}; crops are in [0, 1]")
+    check_crops(crops)
 
 
 def whole(crops: Tensor, size: int) -> list[FaceCrops]:
     """Each of the crops (B, 3, S, S), rounded to 8 bits and resized to ``size`` pixels."""
     return [FaceCrops.whole(to_photo(crop), size) for crop in crops.detach().cpu()]
-
-
-def described(value: object) -> str:
-    """What something is, for an error: its format and shape, or its kind."""
-    shape, kind = getattr(value, "shape", None), getattr(value, "dtype", None)
-    return type(value).__name__ if shape is None else f"{kind} of shape {tuple(shape)}"

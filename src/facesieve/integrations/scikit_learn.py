@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from facesieve.errors import InputError, MissingExtraError
+from facesieve.faces.crops import described
 from facesieve.images import to_floats, to_photo
-from facesieve.integrations.crops import AlignedCrops, described
+from facesieve.integrations.crops import AlignedCrops
 from facesieve.shield import load_shield
 from facesieve.specs import DEFAULT_PRESET
 

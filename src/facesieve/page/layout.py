@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facesieve.errors import FacesieveError, MissingExtraError, SettingError
+from facesieve.errors import FacesieveError, InputError, MissingExtraError, SettingError
 from facesieve.page.actions import MAX_EPS, MAX_STEPS, Actions, Attack, Settings, Shown
 from facesieve.page.text import mistake, sentence, table
 from facesieve.progress import Report
@@ -70,13 +71,38 @@ def build(actions: Actions, samples: Sequence[Path] = ()) -> gradio.Blocks:
         how = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "shield"}
         how |= {"show_progress": "full", "show_progress_on": [slider], "api_visibility": "private"}
         shown = [message, slider, *others]
+        own = Own(frozenset(path.resolve() for path in samples), gr.utils.get_upload_folder)
         done = [
-            purify.click(_purify(gr, actions), [photo, *settings], shown, **how),
-            attack.click(_attack(gr, actions), [photo, *goal, *settings], shown, **how),
+            purify.click(_purify(gr, actions, own), [photo, *settings], shown, **how),
+            attack.click(_attack(gr, actions, own), [photo, *goal, *settings], shown, **how),
         ]
         for one in done:
             one.then(fn=None, js=TO_THE_RESULT)
     return page
+
+
+@dataclass(frozen=True)
+class Own:
+    """The files that the page may read: what was uploaded to it, and its samples.
+
+    A request says in words where its photograph lies, and Gradio checks that only of a request in its own form.
+    """
+
+    samples: frozenset[Path]
+    uploads: Callable[[], str]
+
+    def path(self, photo: Any) -> Path | None:
+        """Where the photograph of a request lies; None without one. Raises ``InputError`` for any other file."""
+        if not photo:
+            return None
+        try:
+            path = Path(photo["path"]).resolve()  # as it is, not as it is written: past links and ..
+            known = path in self.samples or path.is_relative_to(Path(self.uploads()).resolve())
+        except (TypeError, KeyError, ValueError, OSError, RuntimeError):  # a NUL in it; links in a ring
+            known = False
+        if not known:
+            raise InputError("not a photograph that was given to this page", advice="drop one, or take a sample")
+        return path
 
 
 def _photograph(gr: Any, samples: Sequence[Path]) -> Any:
@@ -122,24 +148,24 @@ def _results(gr: Any) -> list[Any]:
     return [message, slider, names, sheet, gr.Image(elem_id="result", height=240, **still)]
 
 
-def _purify(gr: Any, actions: Actions) -> Any:
+def _purify(gr: Any, actions: Actions, own: Own) -> Any:
     def run(photo: Any, preset: Any, scale: Any, seed: Any, progress: Any = gr.Progress()) -> list[Any]:
         def work() -> Shown:
-            return actions.purify(_path(photo), _chosen(preset, scale, seed), _report(progress))
+            return actions.purify(own.path(photo), _chosen(preset, scale, seed), _report(progress))
 
         return _answer(work)
 
     return run
 
 
-def _attack(gr: Any, actions: Actions) -> Any:
+def _attack(gr: Any, actions: Actions, own: Own) -> Any:
     def run(
         photo: Any, eps: Any, steps: Any, victim: Any, preset: Any, scale: Any, seed: Any, progress: Any = gr.Progress()
     ) -> list[Any]:
         def work() -> Shown:
             whom = None if victim in (DODGE, None, "") else str(victim)
             wanted = Attack(_number(eps, "ε"), int(_number(steps, "steps")), whom)
-            return actions.attack(_path(photo), wanted, _chosen(preset, scale, seed), _report(progress))
+            return actions.attack(own.path(photo), wanted, _chosen(preset, scale, seed), _report(progress))
 
         return _answer(work)
 
@@ -161,11 +187,6 @@ def _report(progress: Any) -> Report:
 
 def _chosen(preset: Any, scale: Any, seed: Any) -> Settings:
     return Settings(str(preset), _scale(scale), _seed(seed))
-
-
-def _path(photo: Any) -> Path | None:
-    """Where the upload lies; Gradio has checked that it is one of its own."""
-    return Path(photo["path"]) if photo else None
 
 
 def _scale(text: Any) -> int | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from facesieve.errors import SettingError
+from facesieve.faces.crops import check_crops
 from facesieve.noise import derive_seed, fresh_seeds, seeded_noise
 from facesieve.priors import Prior
 from facesieve.progress import Progress, Report
@@ -22,13 +24,15 @@ class Purifier:
     """Stages, one after the other: ``purifier(images, seeds=...) -> images``."""
 
     stages: tuple[Stage, ...]
+    follows_autocast: bool = False  # whether an autocast around a call counts: for an attacker, who wants gradients quickly
 
     def __call__(self, images: Tensor, *, seeds: Sequence[int] | None = None) -> Tensor:
-        """Purify aligned crops (B, 3, H, W) in [0, 1].
+        """Purify aligned crops (B, 3, S, S) in [0, 1], floating point, S the side of the prior's images.
 
         Image ``i`` depends only on its pixels and ``seeds[i]``. Without seeds, fresh ones come from
         the operating system, so that no attacker can know them. Differentiable; wrap the call in
-        ``torch.inference_mode()`` where no gradient is wanted.
+        ``torch.inference_mode()`` where no gradient is wanted. A default device or an autocast around the call
+        changes nothing. Raises ``InputError`` for crops of another shape, type or range, which would give wrong faces.
         """
         *_, (_, result) = self.trace(images, seeds=seeds)
         return result
@@ -38,6 +42,7 @@ class Purifier:
         seeds = fresh_seeds(len(images)) if seeds is None else seeds
         if images.dim() != 4 or len(seeds) != len(images):
             raise SettingError(f"{len(seeds)} seeds for images of shape {tuple(images.shape)}: one a (3, H, W) image is needed")
+        check_crops(images, self.size)
         for number, stage in enumerate(self.stages):
             images = self.apply(number, images, seeds)
             yield stage, images
@@ -46,7 +51,21 @@ class Purifier:
         """Stage ``number`` alone, on what the stage before it made (B, 3, H, W), with the noise it has within the whole."""
         own = [derive_seed(seed, number) for seed in seeds]
         noise = seeded_noise(own, tuple(images.shape[1:]), dtype=images.dtype, device=images.device)
-        return self.stages[number](images, noise)
+        with self._precision(images.device.type):
+            return self.stages[number](images, noise)
+
+    def _precision(self, device: str) -> AbstractContextManager[object]:
+        """The format that a stage computes in is its network's, whatever the caller has switched on."""
+        import torch
+
+        if self.follows_autocast or not torch.is_autocast_enabled(device):
+            return nullcontext()
+        return torch.autocast(device, enabled=False)
+
+    @property
+    def size(self) -> int | None:
+        """The side of the crops that it takes, pixels: its prior's; None without a prior, which leaves it to the stages."""
+        return next((stage.prior.shape[-1] for stage in self.stages if getattr(stage, "needs_prior", False)), None)
 
     @property
     def evaluations(self) -> int:
@@ -70,11 +89,14 @@ class Purifier:
         def watch(prior: Prior) -> Prior:
             return _Watched(prior, lambda: report(Progress(next(done), total)))
 
-        return Purifier(tuple(stage.wrapped(watch) for stage in self.stages))
+        return replace(self, stages=tuple(stage.wrapped(watch) for stage in self.stages))
 
     def for_attacker(self, size: int, view: View = "gradient") -> Purifier:
-        """The purifier as an attacker with this ``view`` of every stage takes it, at crops of ``size`` pixels."""
-        return Purifier(tuple(stage.viewed(size, view) for stage in self.stages))
+        """The purifier as an attacker with this ``view`` of every stage takes it, at crops of ``size`` pixels.
+
+        Gradients may be had in another number format by an autocast around it.
+        """
+        return Purifier(tuple(stage.viewed(size, view) for stage in self.stages), follows_autocast=True)
 
 
 @dataclass(frozen=True)

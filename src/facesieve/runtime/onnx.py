@@ -16,7 +16,7 @@ from facesieve.priors.embedded import embedded_prior_folder
 from facesieve.progress import Progress, Report, silent
 from facesieve.runtime.card import PurifierCard
 from facesieve.runtime.known_answer import is_known, question
-from facesieve.runtime.protocol import RUNTIMES
+from facesieve.runtime.protocol import RUNTIMES, check
 from facesieve.runtime.trace import Trace, TraceStep
 from facesieve.weights import CARD, check_graph, checked_hash, read_json
 from facesieve.weights.graphs import CPU, metadata_of, onnx_runtime, open_session
@@ -45,10 +45,8 @@ class GraphRuntime:
     _run: Run = field(repr=False)
 
     def purify(self, crops: Crops, seeds: Sequence[int], report: Report = silent) -> Trace:
-        """As ``Runtime.purify``. Raises ``SettingError`` for crops of another shape, or not a seed for each."""
-        size = self.card.size
-        if crops.shape[1:] != (3, size, size) or len(seeds) != len(crops):
-            raise SettingError(f"{len(seeds)} seeds for crops of shape {crops.shape}: one a (3, {size}, {size}) crop is needed")
+        """As ``Runtime.purify``."""
+        check(crops, seeds, self.card.size)
         report(Progress(0, 1))
         purified, observed = self._run(*_inputs(crops, [derive_seed(seed, 0) for seed in seeds]))
         return Trace((TraceStep(self.step, purified, observed, self.caption),))
@@ -61,7 +59,7 @@ class GraphRuntime:
 
 
 def _inputs(crops: Crops, seeds: Sequence[int]) -> tuple[Crops, Crops]:
-    noise = seeded_draws(seeds, crops.shape[1:])().astype(np.float32) if len(crops) else crops
+    noise = seeded_draws(seeds, crops.shape[1:])().astype(np.float32)
     return np.ascontiguousarray(crops, np.float32), noise
 
 

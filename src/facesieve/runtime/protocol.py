@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from facesieve.errors import SettingError
 from facesieve.faces import Crops
+from facesieve.faces.crops import check_crops
 from facesieve.progress import Report, silent
 from facesieve.registry import Registry
 from facesieve.runtime.card import PurifierCard
@@ -26,8 +28,15 @@ class Runtime(Protocol):
     def purify(self, crops: Crops, seeds: Sequence[int], report: Report = silent) -> Trace:
         """Purify crops (N, 3, S, S) in [0, 1], S the card's size; crop ``i`` depends on its pixels and ``seeds[i]`` alone.
 
-        ``report`` is told how far it is.
+        ``report`` is told how far it is. Raises as ``check``, which every runtime calls first.
         """
+
+
+def check(crops: Crops, seeds: Sequence[int], size: int) -> None:
+    """Raises ``InputError`` for anything but crops (N, 3, size, size) in [0, 1], ``SettingError`` for not a seed for each."""
+    check_crops(crops, size)
+    if len(seeds) != len(crops):
+        raise SettingError(f"{len(seeds)} seeds for crops of shape {crops.shape}: one a crop is needed")
 
 
 class Load(Protocol):

@@ -18,7 +18,7 @@ from facesieve.priors.embedded import embedded_prior_folder
 from facesieve.progress import Report, silent
 from facesieve.purify import Preset, Purifier, Stage
 from facesieve.runtime.card import PurifierCard
-from facesieve.runtime.protocol import RUNTIMES, Runtime
+from facesieve.runtime.protocol import RUNTIMES, Runtime, check
 from facesieve.runtime.trace import Trace, TraceStep
 
 
@@ -44,6 +44,7 @@ class TorchRuntime:
 
         ``report`` is told before each evaluation of the prior how many were done, of all.
         """
+        check(crops, seeds, self.size)
         purifier = self.purifier if report is silent else self.purifier.watched(report)
         return traced(purifier, crops, seeds, self.hardware.device)
 
@@ -114,7 +115,9 @@ def load_runtime(preset: Preset, *, prior: Path | str | None = None, hardware: H
 
     hardware = choose_hardware() if hardware is None else hardware
     folder = embedded_prior_folder(preset.prior) if prior is None else Path(prior)
-    loaded = load_prior(folder, device=str(hardware.device), dtype=hardware.dtype)
+    # Weights made in inference mode could not be trained through; a default device would have them made elsewhere.
+    with torch.inference_mode(False), torch.device("cpu"):
+        loaded = load_prior(folder, device=str(hardware.device), dtype=hardware.dtype)
     purifier = preset.with_prior(loaded)
     return TorchRuntime(preset, purifier, loaded.shape[-1], str(loaded.sha256), hardware, own_prior=prior is not None)
 
