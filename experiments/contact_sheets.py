@@ -16,7 +16,8 @@ import numpy as np
 
 from facesieve import load_shield, preset, read_photo, write_photo
 from facesieve.faces import Crops
-from facesieve.files import images_in, write_atomic
+from facesieve.files import write_atomic
+from facesieve.folders import images_in
 from facesieve.images import Photo, encode_photo
 from facesieve.pictures import Column, columns, sheet
 from facesieve.shield import Shield

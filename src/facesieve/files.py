@@ -1,4 +1,4 @@
-"""Files on disk: written atomically, hashed, found in folders, and TOML that a person wrote."""
+"""Files on disk: written atomically, hashed, and TOML that a person wrote."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import tomllib
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -17,18 +17,6 @@ from facesieve.errors import InputError, one_line
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydantic import ValidationError
-
-# Of pictures that are read; a file's bytes decide what it is, its suffix only whether it is looked at.
-IMAGE_SUFFIXES = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif",
-    ".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf",
-})  # fmt: skip
-# Of photographs that are not read: what looks like one is named with its reason, never passed over.
-UNREAD_SUFFIXES = frozenset({
-    ".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw",
-    ".srf", ".sr2", ".raf", ".orf", ".rw2", ".pef", ".srw", ".x3f", ".iiq", ".3fr", ".erf", ".kdc", ".dcr", ".mrw",
-    ".psd", ".psb", ".xcf", ".tga", ".pcx", ".ppm", ".pgm", ".pbm", ".pnm", ".exr", ".hdr", ".jxl", ".jxr", ".wdp", ".hdp",
-})  # fmt: skip
 
 
 # --- writing -----------------------------------------------------------------------------------------
@@ -128,53 +116,6 @@ def sha256_of_file(path: Path) -> str:
 def sha256_of_json(plain: object) -> str:
     """The SHA-256 of plain data (dicts, lists, text, numbers), whatever the order of keys."""
     return sha256_of(json.dumps(plain, sort_keys=True).encode())
-
-
-# --- finding -----------------------------------------------------------------------------------------
-
-
-def is_image(path: Path) -> bool:
-    """Whether its suffix is that of an image."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The images directly in a folder, by name."""
-    return sorted(path for path in folder.iterdir() if is_image(path) and path.is_file())
-
-
-def files_below(
-    inputs: Sequence[Path], out: Path, what: str, suffixes: Set[str], *, fits: Callable[[Path], bool] = lambda _: True
-) -> list[tuple[Path, Path]]:
-    """Each file among files and folders (recursive), once, with its path below the folder that was given.
-
-    In folders those with one of ``suffixes`` that ``fits`` count, but for what lies in ``out``; ``what``
-    they are is for messages. Raises ``InputError`` for a path that does not exist, and a folder without such files
-    or within ``out``.
-    """
-    found: list[tuple[Path, Path]] = []
-    for path in inputs:
-        if path.is_dir():
-            inside = [name for name in _walk(path, out) if name.suffix.lower() in suffixes and fits(name)]
-            if not inside:
-                raise InputError(f"no {what} in this folder; known suffixes are {' '.join(sorted(suffixes))}", path)
-            found += [(path / name, name) for name in sorted(inside)]
-        elif path.exists():
-            found.append((path, Path(path.name)))
-        else:
-            raise InputError("no such file or folder", path)
-    return list(dict.fromkeys(found))
-
-
-def _walk(top: Path, out: Path) -> Iterator[Path]:
-    """Every file below ``top`` by its path from there, but for what lies in ``out``."""
-    results = out.resolve()
-    if top.resolve().is_relative_to(results):
-        raise InputError(f"lies in the folder of results, {out}", top, "choose another folder for the results")
-    for place, folders, names in os.walk(top):
-        folders[:] = [folder for folder in folders if Path(place, folder).resolve() != results]
-        below = Path(place).relative_to(top)
-        yield from (below / name for name in names if Path(place, name).is_file())
 
 
 # --- settings ----------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from facesieve.cli.options import (
     Threshold,
     everyone_in,
     load_identifier,
+    nobodys,
     opened,
 )
 from facesieve.cli.terminal import errors, out
@@ -100,7 +101,7 @@ def enrol(
     everyone = everyone_in(person, photos or [], folders)
     which = _wanted(templates, shield)
     front = Front.load(embedder, "none" if which == "raw" else shield, scale, seed, runtime, prior)
-    failures: list[str] = []
+    failures: list[str] = nobodys(Path(person)) if folders else []
     with opened(gallery, front.identifier, create=True) as store:
         for name, files in everyone.items():
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from facesieve.cli.terminal import errors
 from facesieve.errors import InputError
 from facesieve.specs import EMBEDDER, RUNTIME
 
@@ -127,11 +129,21 @@ def everyone_in(person: str, photos: list[Path], folders: bool) -> dict[str, lis
         return {person: photos}
     if photos:
         raise InputError("--folders takes one folder; everything in it is enrolled under its folders' names")
-    from facesieve.files import images_in
+    from facesieve.folders import below, folders_in, passed_over
 
     if not Path(person).is_dir():
         raise InputError("no such folder", person)
-    found = {folder.name: images_in(folder) for folder in sorted(Path(person).iterdir()) if folder.is_dir()}
+    found = {folder.name: below(folder) for folder in folders_in(Path(person))}
     if not found:
         raise InputError("no folders in it; --folders expects one folder a person", person)
-    return found
+    if passed := sum((each.passed for each in found.values()), Counter[str]()):
+        errors.print(f"passed over in {person}: {passed_over(passed)}")
+    # What cannot be taken is in it, too: reading it says why.
+    return {name: [path for path, *_ in one.files] + [path for path, *_ in one.troubles] for name, one in found.items()}
+
+
+def nobodys(folder: Path) -> list[str]:
+    """A line for each photograph that lies beside the people's folders, and so is nobody's."""
+    from facesieve.folders import images_in
+
+    return [f"{path}: left out: it lies in no person's folder" for path in images_in(folder)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,7 +92,7 @@ def purify(
 
 
 def purify_all(
-    units: list[Unit],
+    units: Sequence[Unit],
     folder: Path,
     recipe: Recipe,
     options: Options,
@@ -104,6 +105,8 @@ def purify_all(
 
     Failures in shards and on a cluster, of which there may be many, are listed in ``failures.jsonl``.
     """
+    from facesieve.folders import passed_over
+    from facesieve.jobs.plan import Plan
     from facesieve.jobs.record import write_failures
 
     shards = any(unit.is_shard for unit in units)
@@ -115,6 +118,8 @@ def purify_all(
         with progress_bar("purifying") as report:
             summary = purify_units_on(cluster, folder, units, recipe, options, workers=workers, report=report)
         ran_on = "a cluster"
+    if isinstance(units, Plan) and units.passed:
+        errors.print(f"passed over: {passed_over(units.passed)}")
     failures = [replace(failure, reason=advised_line(failure.reason, failure.kind)) for failure in summary.failures]
     listed = shards or cluster is not None
     if listed:
@@ -129,7 +134,7 @@ def purify_all(
 
 def _planned(
     inputs: list[str], output: str, formats: list[str], grid: bool, of_shards: bool, options: Options, cluster: str | None
-) -> list[Unit]:
+) -> Sequence[Unit]:
     """The units among files and folders, or of a stream. Raises ``InputError`` for options that do not go with them."""
     from facesieve.jobs.formats import FORMATS
     from facesieve.jobs.plan import plan
@@ -195,7 +200,7 @@ def _write_to_output(unit: Unit, recipe: Recipe, options: Options) -> None:
     sys.stdout.buffer.flush()
 
 
-def _here(units: list[Unit], recipe: Recipe, options: Options, grid: Path | None) -> tuple[Summary, str]:
+def _here(units: Sequence[Unit], recipe: Recipe, options: Options, grid: Path | None) -> tuple[Summary, str]:
     """Purified in this process, and on what."""
     from facesieve.jobs.run import purify_units
     from facesieve.pictures import MAX_ROWS

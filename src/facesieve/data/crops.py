@@ -19,7 +19,8 @@ from facesieve.data.manifest import Image, Manifest, Role
 from facesieve.data.sources import Source
 from facesieve.errors import InputError, SettingError, one_line
 from facesieve.faces import Detector, Points, alignment, warp
-from facesieve.files import draft, is_image, make_folder, sha256_of
+from facesieve.files import draft, make_folder, sha256_of
+from facesieve.folders import below
 from facesieve.images import Photo, read_photo
 from facesieve.progress import Progress, Report, silent
 
@@ -119,9 +120,12 @@ class FaceFolder:
 
     def __init__(self, folder: Path, cache: Path, report: Report = silent) -> None:
         """Raises ``InputError`` for a folder without photographs, or without a face in any."""
-        paths = sorted(path for path in folder.rglob("*") if is_image(path))
+        found = below(folder)
+        paths = sorted(path for path, _ in found.files)
         if not paths:
             raise InputError("no photographs found", folder)
+        for path, _, reason in found.troubles:
+            report(Progress(0, len(paths), f"{path}: {reason}; left out"))
         if not cache.exists():
             _find_landmarks(folder, paths, cache, report)
         with np.load(cache) as found:

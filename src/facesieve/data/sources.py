@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from facesieve.data.recordio import RecordFile
 from facesieve.errors import InputError, MissingExtraError, one_line
-from facesieve.files import is_image
+from facesieve.folders import below, folders_in
 
 _OF_DATASETS = ("dataset_info.json", "state.json", "dataset_dict.json")
 
@@ -37,7 +37,7 @@ def open_source(path: Path) -> Source:
             return RecordSource(records)
         if any((path / name).exists() for name in _OF_DATASETS):
             return DatasetSource(path)
-        if path.is_dir() and any(child.is_dir() for child in path.iterdir()):
+        if path.is_dir() and folders_in(path):
             return FolderSource(path)
     except OSError as error:
         raise InputError(f"cannot be read: {one_line(error)}", path) from error
@@ -57,11 +57,7 @@ class FolderSource:
     def identities(self) -> Mapping[str, Sequence[str]]:
         """Folders and files by name. Raises ``InputError`` for a folder that cannot be listed, or a name that is no text."""
         try:
-            folders = [folder for folder in sorted(self.root.iterdir()) if folder.is_dir()]
-            found = {
-                folder.name: [f"{folder.name}/{file.name}" for file in sorted(folder.iterdir()) if is_image(file)]
-                for folder in folders
-            }
+            found = {folder.name: self._refs(folder) for folder in folders_in(self.root)}
         except OSError as error:
             raise InputError(f"cannot be listed: {one_line(error)}", error.filename) from error
         for name in (name for person, refs in found.items() for name in (person, *refs)):
@@ -70,6 +66,14 @@ class FolderSource:
             except UnicodeEncodeError as error:  # other bytes; a manifest is UTF-8 and could not hold it
                 raise InputError(f"the name {name!a} is not UTF-8", self.root, "rename it") from error
         return found
+
+    def _refs(self, folder: Path) -> list[str]:
+        """A person's photographs, by name, and what looks like one: why it cannot be used is told when it is read."""
+        found = below(folder)
+        if found.troubles and found.troubles[0][0] == folder:
+            raise InputError(found.troubles[0][2], folder)
+        places = [place for _, place in found.files] + [place for _, place, _ in found.troubles]
+        return [f"{folder.name}/{place.as_posix()}" for place in sorted(places)]
 
     def read(self, ref: str) -> bytes:
         """The file's bytes."""

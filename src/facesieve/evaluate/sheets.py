@@ -11,7 +11,7 @@ import numpy as np
 from facesieve.errors import InputError
 from facesieve.evaluate.defend import Defence, RunContext
 from facesieve.faces import Crops, Detector, FaceCrops
-from facesieve.files import images_in
+from facesieve.folders import images_in
 from facesieve.images import encode_photo, read_photo
 from facesieve.noise import derive_seed
 from facesieve.pictures import columns, sheet

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
@@ -89,7 +90,9 @@ def _name(part: Sequence[Unit]) -> str:
 
 
 def _packed(part: Sequence[Unit]) -> str:
-    return json.dumps([[str(unit.source.resolve()), str(unit.target.resolve()), unit.name, unit.format] for unit in part])
+    return json.dumps(
+        [[os.path.realpath(unit.source), os.path.realpath(unit.target), unit.name, unit.format, unit.problem] for unit in part]
+    )
 
 
 @contextmanager
@@ -113,7 +116,10 @@ class _Worker:
 
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
         task = row["task"]
-        units = [Unit(Path(source), Path(target), name, format) for source, target, name, format in json.loads(task)]
+        units = [
+            Unit(Path(source), Path(target), name, form, None, problem)
+            for source, target, name, form, problem in json.loads(task)
+        ]
         try:
             with CrashLog(self._logs / sha256_of(task.encode())).work(_name(units)) as log:
                 summary = purify_units(units, self._shield, self._options, guard=log.reading)

@@ -2,43 +2,69 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 from facesieve.errors import InputError
-from facesieve.files import IMAGE_SUFFIXES, files_below
+from facesieve.folders import files_below
 from facesieve.jobs.formats import FORMATS, Unit
 
-__all__ = ["Unit", "plan"]
+__all__ = ["Plan", "Unit", "plan", "plan_one", "refuse_overwriting"]
+
+_CROP = re.compile(r"(.+)\.face\d+\.png")  # a name that the result of a face has
 
 
-def plan(inputs: Sequence[Path], out: Path, *, formats: Mapping[str, str] | None = None) -> list[Unit]:
+@dataclass(frozen=True)
+class Plan(Sequence[Unit]):
+    """Units, in order; ``passed`` counts what was left out of folders on purpose, by what it is."""
+
+    units: tuple[Unit, ...]
+    passed: Counter[str]
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    @overload
+    def __getitem__(self, index: int) -> Unit: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Unit]: ...
+    def __getitem__(self, index: int | slice) -> Unit | Sequence[Unit]:
+        return self.units[index]
+
+
+def plan(inputs: Sequence[Path], out: Path, *, formats: Mapping[str, str] | None = None) -> Plan:
     """All photographs, or all shards, among files and folders (recursive), with targets that mirror the folders.
 
     ``formats`` are further formats of shards, ``package.module:object`` by suffix. Two photographs whose names
-    differ only in the suffix keep it in their targets. Raises ``InputError`` for a path that does not exist, a
-    folder that holds none, photographs mixed with shards, two results of one name, and a shard whose result
-    would take its place.
+    differ only in the suffix keep it in their targets. What may be a photograph and cannot be taken (a link to nothing, a
+    folder that may not be read, an archive) is a unit with its ``problem``, which a job lists. Raises ``InputError`` for a
+    path that does not exist, a folder that holds none, photographs mixed with shards, two results of one name, and a result
+    that would take the place of an input.
     """
     known = {name: name for name in FORMATS if name.startswith(".")} | dict(formats or {})
-    suffixes = IMAGE_SUFFIXES | known.keys()
-    found = files_below(
-        inputs, out, "photographs", suffixes, fits=lambda path: path.suffix.lower() not in known or _is_seen(path)
-    )
-    shards = [(source, path) for source, path in found if source.suffix.lower() in known]
+    found = files_below(inputs, out, "photographs", known.keys())
+    shards = [(source, path) for source, path in found.files if source.suffix.lower() in known]
     if not shards:
-        units = _photographs(found, out)
-    elif len(shards) < len(found):
+        units = _photographs(found.files, out)
+    elif len(shards) < len(found.files):
         raise InputError("there are shards and photographs among the inputs", advice="purify them in two calls")
     else:
         units = [Unit(source, out / path, str(path), known[source.suffix.lower()]) for source, path in shards]
     _refuse_clashes(units)
-    return units
+    refuse_overwriting(units)
+    units += [Unit(source, out / path, str(source), problem=reason) for source, path, reason in found.troubles]
+    return Plan(tuple(units), found.passed)
 
 
-def _is_seen(path: Path) -> bool:
-    return not path.name.startswith(".")
+def plan_one(source: Path, target: Path) -> Plan:
+    """One photograph, whose result is named: ``target`` with its suffix."""
+    units = (Unit(source, target.with_suffix(""), str(source)),)
+    refuse_overwriting(units)
+    return Plan(units, Counter())
 
 
 def _photographs(found: Sequence[tuple[Path, Path]], out: Path) -> list[Unit]:
@@ -58,5 +84,27 @@ def _refuse_clashes(units: Sequence[Unit]) -> None:
             raise InputError(
                 f"it and {other} would both be written to {unit.target}", unit.source, "purify them into two folders"
             )
-        if unit.is_shard and unit.target.resolve() == unit.source.resolve():
-            raise InputError("the result would take its place", unit.source, "use another folder")
+
+
+def refuse_overwriting(units: Sequence[Unit]) -> None:
+    """Raises ``InputError`` where a result would take the place of an input, whatever either is called."""
+    files = [unit for unit in units if unit.data is None and unit.problem is None]
+    sources = {place: unit.source for unit in files if (place := _place(unit.source)) is not None}
+    crops = {(_place(s.parent), m[1]): s for s in sources.values() if (m := _CROP.fullmatch(s.name)) is not None}
+    for unit in files:
+        result = unit.target if unit.is_shard else unit.picture(None)
+        here = _place(result)
+        source = None if here is None else sources.get(here)
+        if source is None and crops and not unit.is_shard:
+            source = crops.get((_place(unit.target.parent), unit.target.name))
+        if source is not None:
+            raise InputError("a result would take its place", source, "write the results into another folder")
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """The file that a path leads to; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

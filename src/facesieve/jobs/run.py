@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from facesieve.faces import Crops
 from facesieve.files import sha256_of
 from facesieve.images import read_photo
 from facesieve.jobs.formats import FORMATS, Sample, Task, Unit
+from facesieve.jobs.plan import refuse_overwriting
 from facesieve.jobs.record import Failure, Options, Work
 from facesieve.progress import Progress, Report, silent
 from facesieve.runtime import Trace
@@ -49,8 +50,9 @@ class Summary:
         return Progress(done, total, what, {"purified": many(self.faces, "face"), **rate})
 
 
-def check(units: Iterable[Unit], options: Options) -> None:
-    """Raises ``SettingError`` for what photographs can have and shards cannot."""
+def check(units: Sequence[Unit], options: Options) -> None:
+    """Raises ``SettingError`` for what photographs can have and shards cannot, ``InputError`` for a result over an input."""
+    refuse_overwriting(units)
     if not options.paste and any(unit.is_shard for unit in units):
         raise SettingError("without pasting, a photograph becomes several pictures, and a sample of a shard has one")
 

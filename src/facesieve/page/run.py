@@ -13,7 +13,7 @@ from typing import Any
 
 from facesieve.errors import InputError, SettingError
 from facesieve.faces import Detector, FaceCrops
-from facesieve.files import images_in
+from facesieve.folders import images_in
 from facesieve.galleries import create_gallery, open_gallery
 from facesieve.galleries.base import Gallery
 from facesieve.hosts import is_loopback

@@ -14,7 +14,8 @@ import numpy as np
 
 from facesieve.errors import InputError, NoFaceError, SettingError
 from facesieve.faces import Crops, Detector, FaceCrops
-from facesieve.files import images_in, sha256_of, write_atomic
+from facesieve.files import sha256_of, write_atomic
+from facesieve.folders import images_in
 from facesieve.images import read_photo
 from facesieve.noise import seeded_draws
 from facesieve.purify import Preset

@@ -9,13 +9,14 @@ is written, and when it is complete. A shard's format is two functions, ``read``
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from facesieve.errors import ExistsError, FacesieveError, InputError
+from facesieve.errors import ExistsError, FacesieveError, InputError, many
 from facesieve.files import draft, make_folder, remove_drafts, sha256_of, sha256_of_file
 from facesieve.jobs.record import Failure, Options, Record, Work, is_made, made_from, ran_on, read_record, write_record
 from facesieve.registry import Registry
@@ -29,7 +30,7 @@ class Unit:
     """A photograph or a shard, and where its result goes: of a photograph ``target`` is a path without suffix.
 
     ``format`` is a name of ``FORMATS``, ``name`` what records and messages call it. ``data`` holds the bytes of a
-    photograph that is no file.
+    photograph that is no file; ``problem`` says why what may be, or hold, photographs cannot be taken.
     """
 
     source: Path
@@ -37,11 +38,20 @@ class Unit:
     name: str
     format: str = PHOTOGRAPH
     data: bytes | None = None
+    problem: str | None = None
 
     @property
     def is_shard(self) -> bool:
         """Whether it holds many photographs."""
         return self.format != PHOTOGRAPH
+
+    def picture(self, number: int | None) -> Path:
+        """Where the result of a photograph goes, or of its face ``number``, from 0."""
+        return self.target.with_name(f"{self.target.name}{'' if number is None else f'.face{number + 1}'}.png")
+
+    def sidecar(self, number: int) -> Path:
+        """Where the record of a photograph's face ``number`` goes."""
+        return self.target.with_name(f"{self.target.name}.face{number + 1}.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +61,18 @@ class Sample:
     ``key`` names it within the shard. ``image`` holds the bytes of its file, or None; then ``problem``
     says why. Without a key it is no sample, and is passed on as it is. ``rest`` is what its format
     needs to write it again.
+
+    No other picture passes in silence: ``hidden`` names those in the sample that nobody would look for, which go with its
+    failures, and ``bare`` is the ``rest`` without them; ``others`` names those that were left when its image was chosen.
     """
 
     key: str
     image: bytes | None
     problem: InputError | None = None
     rest: Any = None
+    bare: Any = None
+    hidden: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 class Task(ABC):
@@ -134,6 +150,7 @@ class _Shard(Task):
         super().__init__(unit, card, options)
         self.form = form
         self.faces = 0
+        self._others: Counter[str] = Counter()  # pictures that are copied, since another is the image
         self.sidecar = unit.target.with_name(unit.target.name + ".json")
         more = {"image_column": options.image_column, "on_failure": options.on_failure}
         self.made_from = {**made_from(sha256_of_file(unit.source), card, options), **more}
@@ -161,9 +178,20 @@ class _Shard(Task):
             with self.form.writer(file, self.unit.source, self.options.image_column) as self._out:
                 yield
             file.flush()
+            for name, count in self._others.items():
+                copied = InputError(f"{many(count, 'picture')} of this name copied unpurified, beside the image that was chosen")
+                self.failures.append(Failure.of(copied, self.unit.name, name, kept=True))
             write_record(self.sidecar, self._record(sha256_of_file(part)))
 
     def write(self, sample: Sample, work: Work | None, problem: FacesieveError | None) -> None:
+        keep = self.options.on_failure == "keep"
+        for name in sample.hidden:
+            found = InputError("a picture where none is looked for, not purified", f"{sample.key} {name}")
+            self.failures.append(Failure.of(found, self.unit.name, sample.key, kept=keep))
+        if sample.hidden and not keep:
+            sample = replace(sample, rest=sample.bare)
+        if keep or problem is None:
+            self._others.update(sample.others)
         if work is not None:
             (png,) = work.pictures(paste=True)
             self._out.write(sample, png, self._sample_record(work, png))
@@ -172,9 +200,8 @@ class _Shard(Task):
         elif problem is None:
             self._out.write(sample, None, None)
         else:
-            kept = self.options.on_failure == "keep"
-            self.failures.append(Failure.of(problem, self.unit.name, sample.key, kept=kept))
-            if kept:
+            self.failures.append(Failure.of(problem, self.unit.name, sample.key, kept=keep))
+            if keep:
                 self._out.write(sample, None, {"failure": str(problem)})
 
     def _sample_record(self, work: Work, png: bytes) -> Record:

@@ -2,18 +2,21 @@
 
 The image is a column of bytes, or a structure ``{bytes, path}`` as Hugging Face writes it. Purified,
 its bytes are those of a PNG; the column ``facesieve`` is added, with the record of each row in JSON.
-All other columns, and the file's metadata, are kept.
+All other columns, and the file's metadata, are kept, but for pictures in columns where nobody would look for them (lists, text
+in base64): they are failures.
 """
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from facesieve.errors import AmbiguousImageError, InputError, MissingExtraError, one_line
+from facesieve.folders import HEAD, begins_as_image
 from facesieve.jobs.formats import FORMATS, Sample, ShardFormat, Writer
 
 RECORD = "facesieve"
@@ -29,11 +32,14 @@ def read(source: Path, column: str | None) -> Iterator[Sample]:
     pa = _arrow()
     with _opened(source) as file:
         name = _image_column(source, file.schema_arrow, column)
+        others = {
+            field.name: _holds_bytes(field.type) for field in file.schema_arrow if field.name != name and _may_hold(field.type)
+        }
         number = 0
         try:
             for batch in file.iter_batches(batch_size=16):
                 for row in range(len(batch)):
-                    yield _sample(number, batch.slice(row, 1), name)
+                    yield _sample(number, batch.slice(row, 1), name, others)
                     number += 1
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"damaged after {number:,} rows ({one_line(error)})", source, "copy it again") from error
@@ -48,11 +54,48 @@ def _arrow() -> Any:
     return pyarrow
 
 
-def _sample(number: int, row: Any, name: str) -> Sample:
+def _sample(number: int, row: Any, name: str, others: Mapping[str, bool]) -> Sample:
+    """A row. ``others`` are the other columns that may hold pictures, and whether one of them could have been chosen."""
     value = row.column(name)[0].as_py()
     image = value["bytes"] if isinstance(value, dict) else value
     problem = InputError(f"no bytes of an image in {name}", f"row {number}") if image is None else None
-    return Sample(str(number), image, problem, row)
+    held = [other for other in others if _pictures(row.column(other)[0].as_py())]
+    hidden = tuple(other for other in held if not others[other])
+    bare = row
+    for other in hidden:
+        bare = _with(bare, other, _without_pictures(row.column(other)[0].as_py()))
+    return Sample(str(number), image, problem, row, bare, hidden, tuple(other for other in held if others[other]))
+
+
+def _pictures(value: object) -> bool:
+    """Whether a value of any depth holds a picture: bytes that begin as one, or such bytes in base64, also as a data URI."""
+    if isinstance(value, dict | list | tuple):
+        return any(map(_pictures, value.values() if isinstance(value, dict) else value))
+    if isinstance(value, str):
+        text = value.partition(";base64,")[2] if value.startswith("data:") else value
+        if text.startswith("/wo"):  # two bytes of JPEG XL, but more often a path
+            return False
+        try:
+            value = base64.b64decode(text.strip()[: HEAD // 3 * 4].replace("-", "+").replace("_", "/"), validate=True)
+        except ValueError:
+            return False
+    return isinstance(value, bytes) and begins_as_image(value[:HEAD])
+
+
+def _without_pictures(value: Any) -> Any:
+    """The same with nothing in the place of each picture."""
+    if isinstance(value, dict):
+        return {key: _without_pictures(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):  # a map is a list of pairs
+        return type(value)(map(_without_pictures, value))
+    return type(value)() if _pictures(value) else value
+
+
+def _with(row: Any, name: str, value: Any) -> Any:
+    """A row of one with another value in a column."""
+    pa, index = _arrow(), row.schema.get_field_index(name)
+    columns = [pa.array([value], row.schema.field(n).type) if n == index else row.column(n) for n in range(row.num_columns)]
+    return pa.RecordBatch.from_arrays(columns, schema=row.schema)
 
 
 @contextmanager
@@ -80,6 +123,22 @@ def _image_column(source: Path, schema: Any, column: str | None) -> str:
             raise InputError("one column of image bytes is expected, there are none", source)
         raise AmbiguousImageError(f"one column of image bytes is expected, there are {', '.join(found)}", source)
     return str(found[0])
+
+
+def _may_hold(kind: Any) -> bool:
+    """Whether values of this type may hold bytes or text at any depth."""
+    types = _arrow().types
+    if types.is_dictionary(kind):
+        return _may_hold(kind.value_type)
+    if kind.num_fields:
+        return any(_may_hold(kind.field(number).type) for number in range(kind.num_fields))
+    return bool(
+        types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_fixed_size_binary(kind)
+        or types.is_string(kind)
+        or types.is_large_string(kind)
+    )
 
 
 def _holds_bytes(kind: Any) -> bool:
@@ -117,11 +176,8 @@ class _ParquetWriter:
             self.flush()
 
     def _replaced(self, row: Any, png: bytes) -> Any:
-        index = self._schema.get_field_index(self._name)
-        pa, kind = _arrow(), self._schema.field(index).type
-        value = {**row.column(index)[0].as_py(), "bytes": png} if pa.types.is_struct(kind) else png
-        columns = [pa.array([value], kind) if n == index else row.column(n) for n in range(row.num_columns)]
-        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+        value = row.column(self._name)[0].as_py()
+        return _with(row, self._name, {**value, "bytes": png} if isinstance(value, dict) else png)
 
     def flush(self) -> None:
         """Write the waiting rows as a row group."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
-from facesieve.errors import FacesieveError
-from facesieve.files import make_folder, sha256_of, write_atomic
+from facesieve.errors import ExistsError, FacesieveError, InputError
+from facesieve.files import make_folder, sha256_of, sha256_of_file, write_atomic
 from facesieve.jobs.formats import FORMATS, PHOTOGRAPH, Sample, Task, Unit
 from facesieve.jobs.record import Options, Record, Work, is_made, made_from, ran_on, read_record, write_record
 from facesieve.runtime import PurifierCard
@@ -16,6 +16,8 @@ from facesieve.runtime import PurifierCard
 class _Photograph(Task):
     def __init__(self, unit: Unit, card: PurifierCard, options: Options) -> None:
         super().__init__(unit, card, options)
+        if unit.problem is not None:
+            raise InputError(unit.problem, unit.source)
         self.data = unit.source.read_bytes() if unit.data is None else unit.data
         self.made_from = made_from(sha256_of(self.data), card, options)
 
@@ -23,9 +25,9 @@ class _Photograph(Task):
         first = self._read(0)
         others = [] if first is None else [self._read(number) for number in range(1, first["faces"])]
         results = [
-            (self._picture(None) if record is None else self._beside(record["output"]), record) for record in (first, *others)
+            (self.unit.picture(None) if record is None else self._beside(record["output"]), record) for record in (first, *others)
         ]
-        return is_made(self._sidecar(0), results, self.made_from)
+        return is_made(self.unit.sidecar(0), results, self.made_from)
 
     def samples(self) -> Iterator[Sample]:
         yield Sample(str(self.unit.source), self.data)
@@ -40,16 +42,19 @@ class _Photograph(Task):
         assert work is not None
         faces, paste = len(work.before), self.options.paste or self.options.aligned
         pictures = work.pictures(paste=paste)
-        paths = [self._picture(None if paste else number) for number in range(len(pictures))]
+        before = self._made_before() if self.options.overwrite else set()
+        paths = [self.unit.picture(None if paste else number) for number in range(len(pictures))]
+        if not self.options.overwrite:
+            self._refuse_others(paths, faces)
         make_folder(self.unit.target.parent)
         for number in range(faces):
             picture = 0 if paste else number
             made = {"output": paths[picture].name, "output_sha256": sha256_of(pictures[picture]), "made_from": self.made_from}
-            write_record(self._sidecar(number), self._record(work, number) | made)
+            write_record(self.unit.sidecar(number), self._record(work, number) | made)
         for path, data in zip(paths, pictures, strict=True):
             write_atomic(path, data)
-        if self.options.overwrite:
-            self._remove_others(faces, set(paths))
+        for path in before - {*paths, *(self.unit.sidecar(number) for number in range(faces))}:
+            path.unlink(missing_ok=True)  # of other settings, or of a face that is no longer found
         self.photographs += 1
 
     def _record(self, work: Work, number: int) -> Record:
@@ -63,26 +68,25 @@ class _Photograph(Task):
             **ran_on(self.card),
         }
 
-    def _remove_others(self, faces: int, written: set[Path]) -> None:
-        """What an earlier run with other settings left: pictures of another kind, and of faces that are no longer found."""
-        number = 0
-        while number < faces or self._sidecar(number).exists() or self._picture(number).exists():
-            if number >= faces:
-                self._sidecar(number).unlink(missing_ok=True)
-            if self._picture(number) not in written:
-                self._picture(number).unlink(missing_ok=True)
+    def _made_before(self) -> set[Path]:
+        """What an earlier run left: its records, and the pictures that have the hash that they tell. Nothing else is ours."""
+        made, number = set[Path](), 0
+        while (path := self.unit.sidecar(number)).exists():
+            with suppress(ExistsError):
+                record = self._read(number) or {}
+                pictures = {self._beside(record["output"]), self.unit.picture(number)}
+                made |= {path, *(p for p in pictures if p.exists() and sha256_of_file(p) == record["output_sha256"])}
             number += 1
-        if self._picture(None) not in written:
-            self._picture(None).unlink(missing_ok=True)
+        return made
+
+    def _refuse_others(self, paths: Sequence[Path], faces: int) -> None:
+        """Raises ``ExistsError`` where something that is no result is in the way."""
+        for number in range(faces):
+            if self._read(number) is None and number < len(paths) and paths[number].exists():
+                raise ExistsError("exists, but no sidecar says how it was made", paths[number])
 
     def _read(self, number: int) -> Record | None:
-        return read_record(self._sidecar(number), {"faces": int, "output": str})
-
-    def _sidecar(self, number: int) -> Path:
-        return self._beside(f"{self.unit.target.name}.face{number + 1}.json")
-
-    def _picture(self, number: int | None) -> Path:
-        return self._beside(f"{self.unit.target.name}.png" if number is None else f"{self.unit.target.name}.face{number + 1}.png")
+        return read_record(self.unit.sidecar(number), {"faces": int, "output": str})
 
     def _beside(self, name: str) -> Path:
         return self.unit.target.parent / Path(name).name  # a record must not name files elsewhere

@@ -1,7 +1,8 @@
 """WebDataset shards: tar files in which members that share a name up to the first dot are one sample.
 
 A sample has one image, by default the only member whose suffix is that of an image. Purified, it is
-``KEY.png`` with the record ``KEY.facesieve.json`` after it; all other members keep their bytes, names, times and order.
+``KEY.png`` with the record ``KEY.facesieve.json`` after it; all other members keep their bytes, names, times and order,
+but for pictures: one under a name where nobody would look for it, or in a hidden file, is a failure.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from facesieve.errors import AmbiguousImageError, InputError, one_line
-from facesieve.files import IMAGE_SUFFIXES
+from facesieve.folders import HEAD, begins_as_image, is_housekeeping, is_image_name
 from facesieve.jobs.formats import FORMATS, Sample, ShardFormat, Writer
 
 RECORD = "facesieve.json"
@@ -37,6 +38,11 @@ class _Member:
         return folder + slash + stem if stem and dot and self.data is not None else None
 
     @property
+    def is_picture(self) -> bool:
+        """Whether it begins as one, whatever it is called."""
+        return self.data is not None and begins_as_image(self.data[:HEAD])
+
+    @property
     def suffix(self) -> str:
         """What follows the first dot, in lower case; WebDataset's name for this member of the sample."""
         return str(self.info.name.rpartition("/")[2].partition(".")[2].lower())
@@ -45,14 +51,24 @@ class _Member:
 def read(source: Path, column: str | None) -> Iterator[Sample]:
     """The samples of a tar file; ``column`` is the suffix of the image, such as ``jpg``.
 
-    A member of no sample comes as a sample without a key, an image or a problem. Raises ``InputError`` for a damaged file and
-    for a sample with several images.
+    A member of no sample comes as a sample without a key, an image or a problem; one that hides a picture with both.
+    Raises ``InputError`` for a damaged file and for a sample with several images.
     """
     for key, members in groupby(_members(source), lambda member: member.key):
         if key is None:
-            yield from (Sample("", None, rest=([member], None)) for member in members)
+            yield from map(_alone, members)
         else:
             yield _sample(source, key, list(members), column)
+
+
+def _alone(member: _Member) -> Sample:
+    """A member of no sample. A picture in it would pass unpurified; what is hidden has no place in a shard."""
+    name, problem = member.info.name, None
+    if member.data is not None and is_housekeeping(name.rpartition("/")[2]):
+        problem = InputError("a hidden file", name)
+    elif member.is_picture:
+        problem = InputError("a picture that belongs to no sample", name, "give it a name with a suffix")
+    return Sample("" if problem is None else name, None, problem, ([member], None))
 
 
 def _members(source: Path) -> Iterator[_Member]:
@@ -82,16 +98,22 @@ def _check_end(file: BinaryIO, offset: int, source: Path) -> None:
 def _sample(source: Path, key: str, members: list[_Member], column: str | None) -> Sample:
     if any(member.suffix == RECORD for member in members):
         raise InputError(f"{key} has a {RECORD} already; this shard is a result of facesieve", source)
-    images = [member for member in members if _is_image(member, column)]
+    named = [member for member in members if is_image_name(member.info.name)]
+    pictures = [member for member in members if member.is_picture]
+    images = (named or pictures) if column is None else [member for member in members if member.suffix == _suffix(column)]
+    hidden = tuple(member for member in pictures if member not in images and member not in named)
+    bare = [member for member in members if member not in hidden]
+    names = {"hidden": tuple(m.suffix for m in hidden), "others": tuple(m.suffix for m in named if m not in images)}
     if not images:
         wanted = f"{key}.{column}" if column else "image"
-        return Sample(key, None, InputError(f"there is no {wanted} in this sample", key), (members, None))
+        problem = InputError(f"there is no {wanted} in this sample", key)
+        return Sample(key, None, problem, (members, None), (bare, None), **names)
     if len(images) > 1:
-        names = " and ".join(member.suffix for member in images)
-        raise AmbiguousImageError(f"{key} has several images, {names}", source)
+        found = " and ".join(member.suffix for member in images)
+        raise AmbiguousImageError(f"{key} has several images, {found}", source)
     if any(member.suffix == _purified(images[0]) for member in members if member is not images[0]):
         raise InputError(f"{key} has a {_purified(images[0])} beside its {images[0].suffix}", source, "rename one of them")
-    return Sample(key, images[0].data, rest=(members, images[0]))
+    return Sample(key, images[0].data, None, (members, images[0]), (bare, images[0]), **names)
 
 
 @contextmanager
@@ -123,10 +145,8 @@ class _TarWriter:
         self.tar.addfile(info, BytesIO(data))
 
 
-def _is_image(member: _Member, column: str | None) -> bool:
-    if column is not None:
-        return member.suffix == column.lower().removeprefix(".")
-    return "." + member.suffix.rpartition(".")[2] in IMAGE_SUFFIXES
+def _suffix(column: str) -> str:
+    return column.lower().removeprefix(".")
 
 
 def _purified(image: _Member) -> str:

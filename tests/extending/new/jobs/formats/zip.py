@@ -6,7 +6,7 @@ from pathlib import PurePath
 from zipfile import BadZipFile, ZipFile
 
 from facesieve.errors import InputError
-from facesieve.files import IMAGE_SUFFIXES
+from facesieve.folders import IMAGE_SUFFIXES
 from facesieve.jobs.formats import FORMATS, Sample, ShardFormat
 
 
