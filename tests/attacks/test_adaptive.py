@@ -16,6 +16,7 @@ from facesieve.defences.squeezing import BitDepth, GaussianBlur, Jpeg
 from facesieve.noise import seeded_noise
 from facesieve.purify import Stage, StraightThrough, preset
 from facesieve.purify.stage import gives_gradient
+from white_prior import WhitePrior
 
 SHAPE = (3, 8, 8)
 WEIGHTS = torch.randn(2, math.prod(SHAPE), generator=torch.Generator().manual_seed(0))
@@ -56,8 +57,8 @@ def test_which_defences_give_a_gradient_is_found_as_it_is_documented(name):
     assert gives_gradient(DEFENCES[name](), 32) == (name not in none)
 
 
-def test_an_attacker_sees_a_purifier_with_what_is_missing_replaced(white_prior, images):
-    restoring = preset("stage2").changed(steps=2).with_prior(white_prior).stages[0]
+def test_an_attacker_sees_a_purifier_with_what_is_missing_replaced(images):
+    restoring = preset("stage2").changed(steps=2).with_prior(WhitePrior(images.shape[-1])).stages[0]
     purifier = Purifier((Jpeg(), GaussianBlur(sigma=1.0), restoring))
     seen = purifier.for_attacker(8)
     assert [isinstance(stage, StraightThrough) for stage in seen.stages] == [True, False, False]

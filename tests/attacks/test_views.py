@@ -14,6 +14,7 @@ from facesieve.noise import seeded_noise
 from facesieve.operators import Grey, MeanPool
 from facesieve.purify import Stage, preset
 from facesieve.purify.stage import Observed
+from white_prior import WhitePrior
 
 SIZE = 8
 SHAPE = (3, SIZE, SIZE)
@@ -41,9 +42,9 @@ def restoring(name, prior, **settings):
 
 
 @pytest.mark.parametrize(("view", "backward"), [("identity", lambda w: w), ("observation", lambda w: project(w, MeanPool(2)))])
-def test_the_prior_s_results_with_another_gradient(white_prior, images, weights, view, backward):
+def test_the_prior_s_results_with_another_gradient(images, weights, view, backward):
     """BPDA: what comes out is the purifier's; what goes back is the identity's, or that of the block mean, which is symmetric."""
-    purifier = restoring("stage1", white_prior, steps=3, sigma_y=0.5)
+    purifier = restoring("stage1", WhitePrior(SIZE), steps=3, sigma_y=0.5)
     seen = purifier.for_attacker(SIZE, view)
     with torch.no_grad():
         assert_close(seen(images, seeds=SEEDS), purifier(images, seeds=SEEDS))
