@@ -17,11 +17,10 @@ from facesieve.recognition.sface import load_sface
 from facesieve.runtime import Trace, TraceStep
 from facesieve.runtime.torch import TorchRuntime
 from facesieve.service.app import create_app
-from facesieve.service.batcher import Limits
 from facesieve.service.batcher_local import LocalBatcher
 from facesieve.service.handlers import Handlers
 from facesieve.service.metrics import Metrics
-from facesieve.service.run import local_handlers
+from facesieve.service.run import limits_of, local_handlers, server_config
 from facesieve.service.settings import Settings
 from facesieve.shield import Shield
 from white_prior import WhitePrior
@@ -64,17 +63,16 @@ class Gate:
 def gated_handlers(gate, **settings):
     """Handlers whose batcher runs ``gate``."""
     chosen, metrics, card = Settings(**settings), Metrics(), quick_shield().card
-    limits = Limits(chosen.max_batch, chosen.batch_wait_ms / 1000, chosen.queue_faces, chosen.deadline_s, chosen.max_wait_s)
-    handlers = Handlers(LocalBatcher(gate, limits, metrics), card, Identifier(load_sface(), card.label), chosen, metrics)
+    handlers = Handlers(LocalBatcher(gate, limits_of(chosen), metrics), card, Identifier(load_sface(), card.label), chosen, metrics)
     handlers.open()
     return handlers
 
 
 @contextmanager
-def running(app):
-    """A real server of an ASGI application; yields its address."""
+def running(app, config=None):
+    """A real server of an ASGI application, or of a configuration of uvicorn; yields its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none"))
+    server = uvicorn.Server(config or uvicorn.Config(app, log_config=None, access_log=False, ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -90,7 +88,8 @@ def running(app):
 @contextmanager
 def service(handlers, keys=None):
     """A running service of these handlers."""
-    with running(create_app(handlers, keys=keys)) as url:
+    app = create_app(handlers, keys=keys)
+    with running(app, server_config(app, handlers.settings)) as url:
         yield url
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
+from facesieve.service.batcher import BusyError
 from facesieve.service.keys import Keys
 from facesieve.service.middleware import ClientGoneError
 from facesieve.service.problems import ProblemError
@@ -47,18 +48,39 @@ def allowed(scope: str | None) -> Callable[..., Awaitable[None]]:
     return check
 
 
+async def in_time(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """As ``unless_gone``; and ``BusyError`` where the deadline, counted from the request's start, passes before ``work`` is done.
+
+    What had begun to be written by then is finished and its result given: 503 says that nothing was done.
+    """
+    seconds: float = request.app.state.handlers.settings.deadline_s
+    return await _wait_for(request, work, request.state.begun + seconds, f"no result within {seconds:g} s")
+
+
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of ``work``, which is cancelled if the client closes the connection. The body must have been read."""
+    return await _wait_for(request, work, None, "")
+
+
+async def _wait_for(request: Request, work: Coroutine[Any, Any, T], until: float | None, late: str) -> T:
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        left = None if until is None else max(until - asyncio.get_running_loop().time(), 0)
+        await asyncio.wait({task, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        went = gone.done()
         if not task.done():
-            raise ClientGoneError("the client went away")
-        return task.result()
+            task.cancel()
+            await asyncio.wait({task})
+        if not task.cancelled():
+            return task.result()
+        raise ClientGoneError("the client went away") if went else BusyError(late)
     finally:
         task.cancel()
         gone.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)
+        # An error holds this frame by its traceback: with the task in it, which holds the error, they and the
+        # photograph in their frames would stay until the collector of cycles happens to run.
+        del task, gone
 
 
 async def _gone(request: Request) -> None:

@@ -44,7 +44,14 @@ def bare_app(handlers: Handlers, *, keys: Keys | None, prefix: str, docs: bool =
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)
     free = frozenset(prefix + path for path in ("/healthz", "/readyz", "/metrics"))
-    app.add_middleware(RequestMiddleware, metrics=handlers.metrics, max_requests=handlers.settings.max_requests, free=free)
+    settings = handlers.settings
+    app.add_middleware(
+        RequestMiddleware,
+        metrics=handlers.metrics,
+        max_requests=settings.max_requests,
+        free=free,
+        body_timeout=settings.body_timeout_s,
+    )
     return app
 
 

@@ -19,6 +19,9 @@ from facesieve.runtime import Trace
 from facesieve.service.metrics import Metrics
 
 
+FIRST_READING = 0.1  # seconds for a photograph to be read and its faces found, until one was timed
+
+
 class BusyError(FacesieveError):
     """No place in the queue, or none in time; ``retry_after`` seconds from now there may be one."""
 
@@ -37,6 +40,7 @@ class Limits:
     queue_faces: int = 64
     deadline: float = 30.0
     max_wait: float = 60.0
+    readers: int = 2  # threads that read photographs and find their faces
 
 
 class Batcher(Protocol):
@@ -49,6 +53,10 @@ class Batcher(Protocol):
     @property
     def waiting(self) -> int:
         """How many faces wait."""
+
+    @property
+    def admission(self) -> Admission:
+        """Who may wait; it is asked before a photograph is read."""
 
     async def start(self) -> None:
         """Begin to take faces."""
@@ -67,29 +75,40 @@ class Batcher(Protocol):
 class Admission:
     """Who may wait: so many faces, for so long, until it is closed.
 
-    ``pace`` is how long a face takes, seconds, until ``learn`` is told; 0 where it is unknown, so that nobody is
-    refused for time.
+    A photograph takes a place before it is read: how many faces it has nobody knows yet, most have one. Reading and the
+    network run beside each other, so a photograph waits for the slower of the two. ``pace`` is how long a face takes in the
+    network, seconds, until ``learn`` is told; 0 where it is unknown, so that nobody is refused for time.
     """
 
     def __init__(self, limits: Limits, metrics: Metrics, *, pace: float) -> None:
-        self.limits, self.waiting, self.closed = limits, 0, False
-        self._metrics, self._pace = metrics, pace
+        self.limits, self.waiting, self.unread, self.closed = limits, 0, 0, False
+        self._metrics, self._pace, self._reading_pace = metrics, pace, FIRST_READING
         self._empty = asyncio.Event()
         self._empty.set()
 
+    def check(self, faces: int = 1) -> None:
+        """Raise ``BusyError`` where ``faces`` that come now have no place behind all that is here, or wait too long."""
+        self._check(faces, self.waiting + self.unread)
+
     def enter(self, faces: int) -> None:
-        """Give ``faces`` their places. Raises ``BusyError`` where there are none, or those before them take too long."""
-        if self.closed:
-            raise BusyError("the service is stopping")
-        if self.waiting + faces > self.limits.queue_faces:
-            raise BusyError(f"the queue is full: {self.waiting} of {self.limits.queue_faces} places taken", self._retry_after())
-        if self._pace * self.waiting > self.limits.max_wait:
-            raise BusyError(f"the queue takes longer than {self.limits.max_wait:g} s", self._retry_after())
+        """Give ``faces``, whose photograph is read, their places. Raises ``BusyError`` as ``check``: unread ones come later."""
+        self._check(faces, self.waiting)
         self._count(faces)
 
     def leave(self, faces: int) -> None:
         """Free the places of ``faces``."""
         self._count(-faces)
+
+    def begin_reading(self) -> None:
+        """Give a photograph that is to be read its place. Raises as ``check``."""
+        self.check()
+        self.unread += 1
+
+    def end_reading(self, seconds: float | None) -> None:
+        """Free that place; reading took so long, or was not begun."""
+        self.unread -= 1
+        if seconds is not None:
+            self._reading_pace = 0.8 * self._reading_pace + 0.2 * seconds
 
     def close(self) -> None:
         """Let nobody in any more."""
@@ -110,10 +129,26 @@ class Admission:
             async with asyncio.timeout(self.limits.deadline):
                 yield
         except TimeoutError:
-            raise BusyError(f"no result within {self.limits.deadline:g} s", self._retry_after()) from None
+            raise BusyError(f"no result within {self.limits.deadline:g} s", self.retry_after()) from None
 
-    def _retry_after(self) -> int:
-        return min(max(math.ceil(self._pace * self.waiting), 1), 60)
+    def retry_after(self) -> int:
+        """In how many seconds there may be a place, 1 to 60."""
+        return min(max(math.ceil(self._seconds(self.waiting + self.unread)), 1), 60)
+
+    def _check(self, faces: int, before: int) -> None:
+        if self.closed:
+            raise BusyError("the service is stopping")
+        if before + faces > self.limits.queue_faces:
+            raise BusyError(f"the queue is full: {before} of {self.limits.queue_faces} places taken", self.retry_after())
+        if self._seconds(before) > self.limits.max_wait:
+            raise BusyError(f"the queue takes longer than {self.limits.max_wait:g} s", self.retry_after())
+
+    def _seconds(self, before: int) -> float:
+        """How long it takes until so many are through. Without a pace it is not known."""
+        if not self._pace:
+            return 0.0
+        unread = before - self.waiting
+        return max(self._pace * before, self._reading_pace * unread / self.limits.readers)
 
     def _count(self, faces: int) -> None:
         self.waiting += faces

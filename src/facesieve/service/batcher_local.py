@@ -48,6 +48,11 @@ class _Job:
         if sum(map(len, self.parts)) == len(self.crops) and not self.done.done():
             self.done.set_result(Trace.joined(self.parts))
 
+    def leave(self) -> None:
+        """Nobody waits any more. An error holds frames that hold this job: it must not hold the error in turn."""
+        self.done = self.done.get_loop().create_future()
+        self.done.cancel()
+
 
 _Piece = tuple[_Job, int, int]  # faces begin:end of a job
 
@@ -58,7 +63,7 @@ class LocalBatcher:
     def __init__(self, runtime: Runtime, limits: Limits | None = None, metrics: Metrics | None = None) -> None:
         self._runtime = runtime
         self._limits, self._metrics = limits or Limits(), metrics or Metrics()
-        self._admission = Admission(self._limits, self._metrics, pace=FIRST_PACE)
+        self.admission = Admission(self._limits, self._metrics, pace=FIRST_PACE)
         self._jobs: deque[_Job] = deque()
         self._changed = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="runtime")
@@ -70,7 +75,7 @@ class LocalBatcher:
 
     async def stop(self) -> None:
         """Refuse new requests, finish accepted ones, then end the thread."""
-        self._admission.close()
+        self.admission.close()
         self._changed.set()
         if self._loop is not None:
             await self._loop
@@ -79,29 +84,30 @@ class LocalBatcher:
     @property
     def waiting(self) -> int:
         """How many faces wait; those of the running batch do not count."""
-        return self._admission.waiting
+        return self.admission.waiting
 
     @property
     def ready(self) -> bool:
         """Whether faces are taken."""
-        return self._loop is not None and not self._loop.done() and not self._admission.closed
+        return self._loop is not None and not self._loop.done() and not self.admission.closed
 
     async def purify(self, crops: Crops, seeds: Sequence[int]) -> Trace:
         """See ``Batcher``."""
-        self._admission.enter(len(crops))
+        self.admission.enter(len(crops))
         job = _Job(crops, seeds, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         self._changed.set()
         try:
-            async with self._admission.deadline():
+            async with self.admission.deadline():
                 return await job.done
         finally:
             self._remove(job)
+            job.leave()
 
     def _remove(self, job: _Job) -> None:
         if job in self._jobs:
             self._jobs.remove(job)
-            self._admission.leave(job.left)
+            self.admission.leave(job.left)
 
     async def _run(self) -> None:
         while await self._gather():
@@ -110,17 +116,18 @@ class LocalBatcher:
                 await self._purify(pieces)
             except Exception as error:
                 await self._one_by_one(pieces, error)
+            del pieces  # else the last batch would stay in memory until there is another
 
     async def _gather(self) -> bool:
         """Wait until a batch is due; False when there will be none any more."""
         while True:
             if not self._jobs:
-                if self._admission.closed:
+                if self.admission.closed:
                     return False
                 await self._change(None)
                 continue
             left = self._jobs[0].since + self._limits.batch_wait - time.monotonic()
-            if self.waiting >= self._limits.max_batch or self._admission.closed or left <= 0:
+            if self.waiting >= self._limits.max_batch or self.admission.closed or left <= 0:
                 return True
             await self._change(left)
 
@@ -143,7 +150,7 @@ class LocalBatcher:
             room -= count
             if not job.left:
                 self._jobs.popleft()
-        self._admission.leave(sum(end - begin for _, begin, end in pieces))
+        self.admission.leave(sum(end - begin for _, begin, end in pieces))
         return pieces
 
     async def _purify(self, pieces: Sequence[_Piece]) -> None:
@@ -152,7 +159,7 @@ class LocalBatcher:
         begun = time.monotonic()
         trace = await asyncio.get_running_loop().run_in_executor(self._thread, self._runtime.purify, crops, seeds)
         seconds = time.monotonic() - begun
-        self._admission.learn(len(crops), seconds)
+        self.admission.learn(len(crops), seconds)
         self._metrics.batch(len(crops), seconds)
         offset = 0
         for job, begin, end in pieces:
@@ -161,13 +168,16 @@ class LocalBatcher:
 
     async def _one_by_one(self, pieces: Sequence[_Piece], error: Exception) -> None:
         """A batch failed: run each of its requests again alone, so that one does not fail its neighbours."""
+        if len(pieces) == 1:
+            self._fail(pieces[0][0], error)
+            return
         for piece in pieces:
-            job = piece[0]
             try:
-                if len(pieces) == 1:
-                    raise error
                 await self._purify([piece])
             except Exception as own:
-                self._remove(job)
-                if not job.done.done():
-                    job.done.set_exception(own)
+                self._fail(piece[0], own)
+
+    def _fail(self, job: _Job, error: Exception) -> None:
+        self._remove(job)
+        if not job.done.done():
+            job.done.set_exception(error)

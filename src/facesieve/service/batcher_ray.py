@@ -23,7 +23,7 @@ class RayBatcher:
 
     def __init__(self, model: Any, limits: Limits, metrics: Metrics) -> None:
         self._model = model
-        self._admission = Admission(limits, metrics, pace=0.0)
+        self.admission = Admission(limits, metrics, pace=0.0)
         self._started = False
 
     async def start(self) -> None:
@@ -32,30 +32,30 @@ class RayBatcher:
 
     async def stop(self) -> None:
         """Refuse what comes from now on, and finish what was accepted."""
-        self._admission.close()
-        await self._admission.empty()
+        self.admission.close()
+        await self.admission.empty()
 
     @property
     def waiting(self) -> int:
         """How many faces wait for their result."""
-        return self._admission.waiting
+        return self.admission.waiting
 
     @property
     def ready(self) -> bool:
         """Whether faces are taken."""
-        return self._started and not self._admission.closed
+        return self._started and not self.admission.closed
 
     async def purify(self, crops: Crops, seeds: Sequence[int]) -> Trace:
         """See ``Batcher``; a face whose replica dies is handed to another."""
-        self._admission.enter(len(crops))
+        self.admission.enter(len(crops))
         faces = [asyncio.ensure_future(self._face(crop, seed)) for crop, seed in zip(crops, seeds, strict=True)]
         try:
-            async with self._admission.deadline():
+            async with self.admission.deadline():
                 return Trace.joined(await asyncio.gather(*faces))
         finally:
             for face in faces:
                 face.cancel()
-            self._admission.leave(len(crops))
+            self.admission.leave(len(crops))
 
     async def _face(self, crop: Crops, seed: int) -> Trace:
         from ray.exceptions import RayActorError

@@ -1,7 +1,6 @@
-"""What the service does with photographs: one thread reads, detects, embeds, searches and writes; the batcher purifies.
+"""What the service does with photographs: threads read, detect and write, the batcher purifies, one thread embeds and searches.
 
-Detector and gallery serve one thread, and this is it. The library decides everything; here is
-only what waits for what.
+A gallery serves one thread, and this is it. The library decides everything; here is only what waits for what.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from facesieve.errors import InputError, ManyFacesError
-from facesieve.faces import Crops, Detector, FaceCrops
+from facesieve.faces import Crops, FaceCrops
 from facesieve.files import sha256_of
 from facesieve.galleries import create_gallery
 from facesieve.galleries.base import Entry, Gallery
@@ -28,6 +27,7 @@ from facesieve.service.batcher import Batcher
 from facesieve.service.logs import event
 from facesieve.service.metrics import Metrics
 from facesieve.service.problems import ProblemError
+from facesieve.service.readers import Readers
 from facesieve.service.settings import Settings
 from facesieve.specs import retired_among
 
@@ -43,7 +43,7 @@ class Handlers:
     ) -> None:
         self.batcher, self.card, self.settings, self.metrics = batcher, card, settings, metrics
         self._identifier = identifier
-        self._detector = Detector()
+        self._readers = Readers(settings.readers, batcher.admission)
         self._gallery: Gallery | None = None
         self._told_shortfall = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="handlers")
@@ -54,11 +54,10 @@ class Handlers:
         return None if self._identifier is None else self._identifier.embedder.name
 
     def open(self) -> None:
-        """Open the gallery, and run detector and recogniser once. Raises what the library raises for wrong settings."""
+        """Open the gallery, and run the recogniser once. Raises what the library raises for wrong settings."""
         self._thread.submit(self._open).result()
 
     def _open(self) -> None:
-        self._detector.detect(np.full((64, 64, 3), 128, np.uint8))
         if self._identifier is not None:
             embedder = self._identifier.embedder
             embedder.rows(np.full((1, 3, self.card.size, self.card.size), 0.5, np.float32))
@@ -71,40 +70,51 @@ class Handlers:
         if self._gallery is not None:
             await self._do("search", self._gallery.close)
         self._thread.shutdown()
+        self._readers.close()
 
     async def _do(self, phase: str, work: Callable[[], T]) -> T:
-        """``work`` in the handlers' thread, measured; if cancelled before its turn, it is not done."""
+        """``work`` in the gallery's thread, measured; if cancelled before its turn, it is not done."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._measured(phase, work))
 
+    async def _write(self, work: Callable[[], T]) -> T:
+        """As ``_do``, for what changes the gallery: once begun it is finished, so that who was refused can ask again."""
+        writing = asyncio.ensure_future(self._do("search", work))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            return await writing
+        finally:
+            del writing
+
+    def _measured(self, phase: str, work: Callable[[], T]) -> Callable[[], T]:
         def measured() -> T:
             with self.metrics.phase(phase):
                 return work()
 
-        return await self._run(measured)
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return measured
 
     # --- purification -----------------------------------------------------------------------------
 
     async def cut(self, data: bytes, *, aligned: bool = False, where: str = "image") -> FaceCrops:
         """Read a photograph and cut its faces out; ``where`` it stands in the request is for messages.
 
-        Raises ``ImageError``, ``NoFaceError``, ``NotSquareError``, or ``ManyFacesError`` for more than ``max_faces``.
+        Raises ``ImageError``, ``NoFaceError``, ``NotSquareError``, ``ManyFacesError`` for more than ``max_faces``, or at once
+        ``BusyError``.
         """
 
-        def work() -> FaceCrops:  # in one go: decoded photographs must not pile up in front of the detector
+        def work() -> FaceCrops:
             with self.metrics.phase("read"):
                 photo, sha256 = read_photo(data, max_pixels=self.settings.max_pixels, name=where), sha256_of(data)
             with self.metrics.phase("detect"):
                 if aligned:
                     return FaceCrops.whole(photo, self.card.size, sha256=sha256)
-                faces = self._detector.detect(photo)
+                faces = self._readers.detector().detect(photo)
                 if len(faces) > self.settings.max_faces:
                     raise ManyFacesError(f"{len(faces)} faces found, at most {self.settings.max_faces} are taken")
                 return FaceCrops.cut(photo, faces, self.card.size, sha256=sha256)
 
         try:
-            return await self._run(work)
+            return await self._readers.read(work)
         except InputError as error:
             error.at(where)
             raise
@@ -116,6 +126,10 @@ class Handlers:
         except ManyFacesError as error:
             error.at(where)
             raise
+
+    def check_place(self) -> None:
+        """Raise ``BusyError`` where a photograph would be refused now; asked before its body is read."""
+        self.batcher.admission.check()
 
     async def purify(self, before: FaceCrops, seed: int | None = None) -> Trace:
         """Purify the faces, together with those of others. Raises ``BusyError``."""
@@ -134,11 +148,12 @@ class Handlers:
 
     async def encode(self, after: FaceCrops, format: Format) -> bytes:
         """The photograph with its faces put back, as a file."""
-        return await self._do("encode", lambda: encode_photo(after.paste(), format))
+        return await self._readers.write(self._measured("encode", lambda: encode_photo(after.paste(), format)))
 
     async def encode_crops(self, crops: Crops) -> list[bytes]:
         """Crops (N, 3, S, S) as PNG files."""
-        return await self._do("encode", lambda: [encode_photo(to_photo(crop), "png") for crop in crops])
+        work = self._measured("encode", lambda: [encode_photo(to_photo(crop), "png") for crop in crops])
+        return await self._readers.write(work)
 
     # --- identification ---------------------------------------------------------------------------
 
@@ -223,10 +238,10 @@ class Handlers:
             make = partial(identifier.templates, before, after, which)
             parts.append(await self._do("embed", make))
         templates = stacked(parts)
-        await self._do("search", lambda: gallery.enrol(name, templates))
+        await self._write(lambda: gallery.enrol(name, templates))
         return {label: len(rows) for label, rows in templates.items()}
 
     async def remove(self, person: str) -> int:
         """Remove a person: the number of templates. Raises 404 for an unknown one."""
         gallery, entry = self.gallery, await self.person(person)
-        return await self._do("search", lambda: gallery.remove(entry.person))
+        return await self._write(lambda: gallery.remove(entry.person))

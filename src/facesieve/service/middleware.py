@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -17,6 +18,7 @@ from facesieve.service.metrics import Metrics
 from facesieve.service.problems import MEDIA_TYPE, ProblemError, as_problem, defect
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SLOWEST = 16_384  # bytes per second of a body that is passed on as it comes
 GONE = 499  # for logs and figures alone: the client went away before the answer
 
 
@@ -25,10 +27,14 @@ class ClientGoneError(FacesieveError):
 
 
 class RequestMiddleware:
-    """ASGI middleware. ``free`` are the paths that are answered however busy the service is."""
+    """ASGI middleware. ``free`` are the paths that are answered however busy the service is.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_requests: int, free: frozenset[str]) -> None:
-        self._app, self._metrics, self._max, self._free = app, metrics, max_requests, free
+    A body has ``body_timeout`` seconds to arrive, and one more for each ``SLOWEST`` bytes that came, whoever reads it: what
+    takes the whole of it sets limits of its own. Time in which nobody reads does not count.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_requests: int, free: frozenset[str], body_timeout: float) -> None:
+        self._app, self._metrics, self._max, self._free, self._body_timeout = app, metrics, max_requests, free, body_timeout
         self._active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,16 +49,17 @@ class RequestMiddleware:
                 raise BusyError(f"too many requests at a time: {self._active} of {self._max} in progress")
             self._count(int(counted))
             try:
-                await self._app(scope, receive, call.send)
+                await self._app(scope, _Body(receive, self._body_timeout).receive, call.send)
             finally:
                 self._count(-int(counted))
         except (ClientGoneError, ClientDisconnect):
             call.status = GONE
+        except MemoryError:
+            await call.refuse(ProblemError(503, "busy", "there is no memory for this now", {"Retry-After": "5"}))
         except FacesieveError as error:
-            problem = as_problem(error)
-            if isinstance(error, GalleryFailedError) or problem.status == 500:
+            if isinstance(error, GalleryFailedError) or as_problem(error).status == 500:
                 event("defect", {"request_id": call.id}, logging.ERROR, error=True)
-            await call.refuse(problem)
+            await call.refuse(as_problem(error))  # no name: it may be the error, which holds this frame
         except Exception:
             event("defect", {"request_id": call.id}, logging.ERROR, error=True)
             await call.refuse(defect())
@@ -70,6 +77,26 @@ class RequestMiddleware:
         event("request", {**fields, "ms": round(1000 * seconds, 1), **call.notes})
 
 
+class _Body:
+    """A body on its way: the time that was waited for it is measured."""
+
+    def __init__(self, receive: Receive, seconds: float) -> None:
+        self._receive, self._left, self._whole = receive, seconds, False
+
+    async def receive(self) -> Message:
+        if self._whole:  # what comes next is that the client goes away, at any time
+            return await self._receive()
+        begun = time.monotonic()
+        try:
+            async with asyncio.timeout(max(self._left, 0)):
+                message = await self._receive()
+        except TimeoutError:
+            raise ProblemError(408, "slow-body", "the body arrives too slowly") from None
+        self._left += len(message.get("body", b"")) / SLOWEST - (time.monotonic() - begun)
+        self._whole = not message.get("more_body", False)
+        return message
+
+
 class _Call:
     """One request on its way."""
 
@@ -81,7 +108,8 @@ class _Call:
         given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
         self.id = given if _ID.fullmatch(given) else str(uuid.uuid4())
         self.notes: dict[str, object] = {}
-        scope.setdefault("state", {}).update(request_id=self.id, notes=self.notes)
+        begun = asyncio.get_running_loop().time()  # what the request's deadline counts from
+        scope.setdefault("state", {}).update(request_id=self.id, notes=self.notes, begun=begun)
 
     @property
     def route(self) -> str:

@@ -24,12 +24,11 @@ from facesieve.faces import Crops
 from facesieve.hosts import is_loopback
 from facesieve.ray_cluster import joined, models_that_fit
 from facesieve.runtime import PurifierCard, Trace
-from facesieve.service.batcher import Limits
 from facesieve.service.batcher_ray import RayBatcher
 from facesieve.service.handlers import Handlers
 from facesieve.service.logs import event, log_to_stderr
 from facesieve.service.metrics import Metrics
-from facesieve.service.run import app_of, begin_log, identifier_of, shield_of
+from facesieve.service.run import app_of, begin_log, identifier_of, limits_of, shield_of
 from facesieve.service.settings import Settings
 
 NAME = "facesieve"
@@ -38,7 +37,7 @@ NAME = "facesieve"
 def front_app(settings: Settings, model: Any, card: PurifierCard) -> FastAPI:
     """The service, or the proxy where ``upstream`` is set, in front of ``model``, the handle of a deployment."""
     metrics = Metrics()
-    batcher = RayBatcher(model, Limits(queue_faces=settings.queue_faces, deadline=settings.deadline_s), metrics)
+    batcher = RayBatcher(model, limits_of(settings), metrics)
     handlers = Handlers(batcher, card, identifier_of(settings, card), settings, metrics)
     handlers.open()
     return app_of(settings, handlers)

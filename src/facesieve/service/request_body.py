@@ -1,7 +1,9 @@
 """Request bodies in memory: read up to a limit, taken apart, put together again. Nothing is written to disk.
 
 Multipart bodies are parsed by python-multipart; its and Starlette's form reading would spool large
-files to disk, so only the parser is used.
+files to disk, so only the parser is used. Both kinds of body are bounded in pieces, not in bytes alone: a body of many
+small pieces takes far longer than one of the same size that holds a photograph. Still it is work for a thread, not
+for the event loop.
 """
 
 from __future__ import annotations
@@ -19,6 +21,12 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from facesieve.service.problems import ProblemError
+
+
+PIECES = 64  # most parts of a form, and most members and values of a JSON body
+_IN_BASE64 = b"".join(bytes([n]) for n in range(33))  # blanks and line ends, which base64 may be broken with
+_DECODED_AT_A_TIME = 2**20  # characters: one call of the decoder holds up every other thread
+_ESCAPED = 32  # a backslash in so many characters is as many as an encoder that writes every / as \\/ needs, twice over
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,7 @@ def boundary_of(content_type: str) -> bytes:
 class _Gathering:
     """What the parser's callbacks put together."""
 
+    most: int
     parts: list[Part] = field(default_factory=list)
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     header: list[bytes] = field(default_factory=lambda: [b"", b""])
@@ -80,6 +89,8 @@ class _Gathering:
     ended: bool = False
 
     def begin(self) -> None:
+        if len(self.parts) == self.most:
+            raise unusable(f"the multipart body has more than {self.most} parts")
         self.headers, self.header, self.data = [], [b"", b""], bytearray()
 
     def header_name(self, data: bytes, begin: int, end: int) -> None:
@@ -106,9 +117,9 @@ class _Gathering:
         self.ended = True
 
 
-def parts_of(body: bytes, content_type: str) -> list[Part]:
-    """The parts of a multipart body. Raises 422 where it is malformed or cut off."""
-    boundary, found = boundary_of(content_type), _Gathering()
+def parts_of(body: bytes, content_type: str, *, most: int = PIECES) -> list[Part]:
+    """The parts of a multipart body. Raises 422 where it is malformed, cut off, or has more than ``most``."""
+    boundary, found = boundary_of(content_type), _Gathering(most)
     callbacks = {
         "on_part_begin": found.begin,
         "on_part_data": found.content,
@@ -141,8 +152,9 @@ def join_parts(parts: Sequence[Part], boundary: bytes) -> bytes:
 # --- JSON ---------------------------------------------------------------------------------------
 
 
-def json_object(body: bytes) -> dict[str, Any]:
-    """The one JSON object in ``body``. Raises 422 for anything else, and for a name that comes twice."""
+def json_object(body: bytes, *, most: int = PIECES) -> dict[str, Any]:
+    """The one JSON object in ``body``. Raises 422 for anything else, for a name that comes twice, and for more than ``most`` values."""
+    check_pieces(body, most)
     try:
         found = json.loads(json_text(body), object_pairs_hook=_distinct)
     except (ValueError, RecursionError):
@@ -150,6 +162,17 @@ def json_object(body: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise unusable("the body is not one JSON object")
     return found
+
+
+def check_pieces(body: bytes, most: int) -> None:
+    """Raise 422 for a JSON body of more than ``most`` values, by counting what separates them; before it is parsed.
+
+    The parser runs through the body in one call, in which no other thread does anything. Base64 holds none of the signs that
+    are counted, and texts of other kinds hold few.
+    """
+    signs = sum(body.count(sign) for sign in (b",", b":", b"[", b"{"))
+    if signs > 4 * most or body.count(b'"') > 8 * most or body.count(b"\\") > len(body) // _ESCAPED + 8 * most:
+        raise unusable(f"the JSON body has more than {most} values, or too many signs in them")
 
 
 def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -178,25 +201,33 @@ def decode_image(value: object) -> tuple[str, bytes]:
             raise unusable("a data URI needs ;base64, and the image after it")
         head += ","
     try:
-        return head, base64.b64decode("".join(data.split()), validate=True)
+        return head, _from_base64(data)
     except (binascii.Error, ValueError):
         raise unusable("an image in JSON is base64; a path or an address cannot be taken") from None
+
+
+def _from_base64(text: str) -> bytes:
+    """Decoded in pieces, so that other threads have their turn. Raises ``ValueError`` for anything but base64."""
+    plain, step = text.encode("ascii").translate(None, _IN_BASE64), _DECODED_AT_A_TIME
+    if b"=" in plain[:-2]:
+        raise ValueError("padding before the end")
+    return b"".join(base64.b64decode(plain[at : at + step], validate=True) for at in range(0, len(plain), step))
 
 
 # --- what a request brings ----------------------------------------------------------------------
 
 
-def images_of(body: bytes, content_type: str) -> dict[str, list[bytes]]:
-    """The images in a request by field name; the body of an image type alone is the field ``file``.
+def images_of(body: bytes, content_type: str, *, most: int = PIECES) -> dict[str, list[bytes]]:
+    """The images in a request by field name; the body of an image type alone is the field ``file``. Work for a thread.
 
-    Raises 415 for another content type, 422 for a body that cannot be taken apart.
+    Raises 415 for another content type, 422 for a body that cannot be taken apart or holds more than ``most`` images.
     """
     kind, images = media_type(content_type), dict[str, list[bytes]]()
     if kind == "multipart/form-data":
-        for part in parts_of(body, content_type):
+        for part in parts_of(body, content_type, most=most):
             images.setdefault(part.name, []).append(part.data)
     elif kind == "application/json":
-        for name, value in json_object(body).items():
+        for name, value in json_object(body, most=most).items():
             images[name] = [decode_image(one)[1] for one in (value if isinstance(value, list) else [value])]
     elif kind.startswith("image/") or kind == "application/octet-stream":
         images["file"] = [body]

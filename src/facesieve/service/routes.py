@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Annotated, Literal
 
@@ -13,7 +14,7 @@ from facesieve.faces import FaceCrops
 from facesieve.galleries.base import Match
 from facesieve.identification import Identified
 from facesieve.runtime import Trace
-from facesieve.service.access import allowed, unless_gone
+from facesieve.service.access import allowed, in_time
 from facesieve.service.handlers import Format, Handlers
 from facesieve.service.request_body import images_of, read_body
 from facesieve.service.schemas import (
@@ -47,9 +48,10 @@ def _handlers(request: Request) -> Handlers:
 
 
 async def _images(request: Request) -> dict[str, list[bytes]]:
-    settings = _handlers(request).settings
-    body = await read_body(request, settings.max_bytes, settings.body_timeout_s)
-    return images_of(body, request.headers.get("content-type", ""))
+    handlers = _handlers(request)
+    handlers.check_place()
+    body = await read_body(request, handlers.settings.max_bytes, handlers.settings.body_timeout_s)
+    return await asyncio.to_thread(images_of, body, request.headers.get("content-type", ""))
 
 
 def _only(images: dict[str, list[bytes]], *names: str) -> list[bytes]:
@@ -85,7 +87,7 @@ async def purify(
         image = await handlers.encode(before.with_crops(trace.crops), _FORMATS[wanted])
         return Response(image, media_type=wanted, headers={"X-Facesieve-Faces": str(len(before))})
 
-    return await unless_gone(request, work())
+    return await in_time(request, work())
 
 
 def _wanted(accept: str, stages: bool) -> str:
@@ -132,7 +134,7 @@ async def identify(
 ) -> IdentifyResponse:
     """Name everyone in a photograph, with the shield in front of the recogniser."""
     (data,) = _only(await _images(request), "file")
-    found = await unless_gone(request, _handlers(request).identify(data, count, threshold, seed))
+    found = await in_time(request, _handlers(request).identify(data, count, threshold, seed))
     request.state.notes["faces"] = len(found)
     return IdentifyResponse(faces=[_person(one) for one in found])
 
@@ -173,7 +175,7 @@ async def verify(
         work = _handlers(request).compare(file, other, threshold, seed)
     else:
         work = _handlers(request).verify(_only(images, "file")[0], person, threshold, seed)
-    found = await unless_gone(request, work)
+    found = await in_time(request, work)
     return VerifyResponse(same=found.same, score=found.score, threshold=found.threshold, templates=found.templates)
 
 
@@ -194,7 +196,7 @@ async def enrol(
     images, handlers = await _images(request), _handlers(request)
     if set(images) != {"file"} or not 1 <= len(images["file"]) <= handlers.settings.max_faces:
         raise InputError(f"send 1 to {handlers.settings.max_faces} photographs, each as file, and nothing else")
-    made = await unless_gone(request, handlers.enrol(id, images["file"], templates, seed))
+    made = await in_time(request, handlers.enrol(id, images["file"], templates, seed))
     return PersonResponse(person=id, templates=made)
 
 

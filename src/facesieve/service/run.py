@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import sys
 
 import numpy as np
 import uvicorn
@@ -18,6 +19,7 @@ from facesieve.runtime import PurifierCard, Runtime
 from facesieve.service.app import create_app
 from facesieve.service.batcher import Limits
 from facesieve.service.batcher_local import LocalBatcher
+from facesieve.service.connections import connections_of
 from facesieve.service.handlers import Handlers
 from facesieve.service.keys import Keys
 from facesieve.service.logs import event, log_to_stderr
@@ -25,6 +27,8 @@ from facesieve.service.metrics import Metrics
 from facesieve.service.proxy import create_proxy
 from facesieve.service.settings import Settings, has_service_link
 from facesieve.shield import Shield, load_shield
+
+SWITCH = 0.001  # seconds that a busy thread keeps the interpreter before the event loop has its turn
 
 
 def build_app(settings: Settings) -> FastAPI:
@@ -71,11 +75,14 @@ def _add_page(app: FastAPI, settings: Settings, handlers: Handlers, shield: Shie
 def local_handlers(settings: Settings, runtime: Runtime) -> Handlers:
     """Handlers whose batcher has the purifier in this process; not opened yet."""
     metrics = Metrics()
-    limits = Limits(
-        settings.max_batch, settings.batch_wait_ms / 1000, settings.queue_faces, settings.deadline_s, settings.max_wait_s
-    )
-    batcher, card = LocalBatcher(runtime, limits, metrics), runtime.card
+    batcher, card = LocalBatcher(runtime, limits_of(settings), metrics), runtime.card
     return Handlers(batcher, card, identifier_of(settings, card), settings, metrics)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """How faces are gathered."""
+    wait = settings.batch_wait_ms / 1000
+    return Limits(settings.max_batch, wait, settings.queue_faces, settings.deadline_s, settings.max_wait_s, settings.readers)
 
 
 def serve(settings: Settings) -> None:
@@ -84,23 +91,30 @@ def serve(settings: Settings) -> None:
     begin_log(settings)
     try:
         app = build_app(settings)
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=settings.upstream is None,  # the proxy passes that of the server behind
-            ws="none",
-            timeout_graceful_shutdown=settings.stop_timeout_s,
-        )
+        config = server_config(app, settings)
         # uvicorn raises the signal again once it has stopped; it must not end the process as if it had crashed.
         signal.signal(signal.SIGTERM, lambda *_: None)
         signal.signal(signal.SIGINT, lambda *_: None)
         event("listening", {"host": settings.host, "port": listener.getsockname()[1], "proxy": settings.upstream is not None})
+        sys.setswitchinterval(SWITCH)
         uvicorn.Server(config).run(sockets=[listener])
         event("stopped", {})
     finally:
         listener.close()
+
+
+def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How the application is served."""
+    return uvicorn.Config(
+        app,
+        http=connections_of(settings),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=settings.upstream is None,  # the proxy passes that of the server behind
+        ws="none",
+        timeout_graceful_shutdown=settings.stop_timeout_s,
+    )
 
 
 def begin_log(settings: Settings) -> None:

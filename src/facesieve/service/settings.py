@@ -45,15 +45,19 @@ class Settings(BaseModel):
     batch_wait_ms: float = Field(10, ge=0, description="How long a face waits for others to share its batch, ms.")
     queue_faces: int = Field(64, ge=1, description="Most faces that wait; more are refused with 503.")
     max_wait_s: float = Field(
-        1, gt=0, description="A face is refused with 503 while those that wait would take longer than this, s."
+        5, gt=0, description="A photograph is refused with 503 while those that wait would take longer than this, s."
     )
-    deadline_s: float = Field(30, gt=0, description="How long a request may wait for its faces before it is refused with 503, s.")
+    deadline_s: float = Field(30, gt=0, description="How long a request may take from its start before it is refused with 503, s.")
+    readers: int = Field(2, ge=1, description="Threads that read photographs, find their faces and write results.")
     max_requests: int = Field(128, ge=1, description="Most requests at a time; more are refused with 503.")
+    max_connections: int = Field(512, ge=1, description="Most connections; for one more, one that sends no request is closed.")
 
     max_bytes: int = Field(20_000_000, ge=1, description="Largest request body, bytes.")
     max_pixels: int = Field(16_000_000, ge=256, description="Largest photograph, pixels.")
     max_faces: int = Field(16, ge=1, description="Most faces in a photograph.")
+    head_timeout_s: float = Field(10, gt=0, description="How long the head of a request may take to arrive, s.")
     body_timeout_s: float = Field(30, gt=0, description="How long a body may take to arrive, s.")
+    send_timeout_s: float = Field(30, gt=0, description="How long a client may take nothing of an answer, s.")
     stop_timeout_s: int = Field(60, ge=1, description="How long a stop waits for accepted requests, s.")
 
     upstream: str | None = Field(None, description="Proxy mode: address of the face recognition server behind.")
