@@ -63,7 +63,9 @@ class Gate:
 def gated_handlers(gate, **settings):
     """Handlers whose batcher runs ``gate``."""
     chosen, metrics, card = Settings(**settings), Metrics(), quick_shield().card
-    handlers = Handlers(LocalBatcher(gate, limits_of(chosen), metrics), card, Identifier(load_sface(), card.label), chosen, metrics)
+    handlers = Handlers(
+        LocalBatcher(gate, limits_of(chosen), metrics), card, Identifier(load_sface(), card.label), chosen, metrics
+    )
     handlers.open()
     return handlers
 

@@ -28,7 +28,10 @@ class Readers:
         self._admission = admission
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="readers")
         self._lock = threading.Lock()
-        self._to_write, self._to_read = deque[tuple[Future[Any], Callable[[], Any]]](), deque[tuple[Future[Any], Callable[[], Any]]]()
+        self._to_write, self._to_read = (
+            deque[tuple[Future[Any], Callable[[], Any]]](),
+            deque[tuple[Future[Any], Callable[[], Any]]](),
+        )
         self._own = threading.local()
 
     def detector(self) -> Detector:

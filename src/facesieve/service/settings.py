@@ -47,7 +47,9 @@ class Settings(BaseModel):
     max_wait_s: float = Field(
         5, gt=0, description="A photograph is refused with 503 while those that wait would take longer than this, s."
     )
-    deadline_s: float = Field(30, gt=0, description="How long a request may take from its start before it is refused with 503, s.")
+    deadline_s: float = Field(
+        30, gt=0, description="How long a request may take from its start before it is refused with 503, s."
+    )
     readers: int = Field(2, ge=1, description="Threads that read photographs, find their faces and write results.")
     max_requests: int = Field(128, ge=1, description="Most requests at a time; more are refused with 503.")
     max_connections: int = Field(512, ge=1, description="Most connections; for one more, one that sends no request is closed.")
