@@ -18,7 +18,6 @@ from facesieve.faces import Crops
 from facesieve.runtime import Trace
 from facesieve.service.metrics import Metrics
 
-
 FIRST_READING = 0.1  # seconds for a photograph to be read and its faces found, until one was timed
 
 

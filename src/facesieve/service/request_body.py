@@ -22,7 +22,6 @@ from starlette.requests import Request
 
 from facesieve.service.problems import ProblemError
 
-
 PIECES = 64  # most parts of a form, and most members and values of a JSON body
 _IN_BASE64 = b"".join(bytes([n]) for n in range(33))  # blanks and line ends, which base64 may be broken with
 _DECODED_AT_A_TIME = 2**20  # characters: one call of the decoder holds up every other thread
