@@ -152,7 +152,7 @@ def join_parts(parts: Sequence[Part], boundary: bytes) -> bytes:
 
 
 def json_object(body: bytes, *, most: int = PIECES) -> dict[str, Any]:
-    """The one JSON object in ``body``. Raises 422 for anything else, for a name that comes twice, and for more than ``most`` values."""
+    """The one JSON object in ``body``. Raises 422 for anything else, a name that comes twice, more than ``most`` values."""
     check_pieces(body, most)
     try:
         found = json.loads(json_text(body), object_pairs_hook=_distinct)
