@@ -17,6 +17,7 @@
     │   └── OtherPeopleError  a closed-set recogniser of other people than the data's
     ├── GalleryError          a gallery that cannot serve what is asked of it
     │   └── GalleryFailedError  its files or its server fail
+    ├── OutOfMemoryError      the machine has no memory left for a photograph
     └── MissingExtraError     a feature whose optional dependency is not installed
 
 An error says what was wrong (``what``), in which file, photograph or setting (``where``), and what can
@@ -117,6 +118,10 @@ class GalleryError(FacesieveError):
 
 class GalleryFailedError(GalleryError):
     """A gallery whose files or server fail. ``what`` quotes them and may name any place, so it is not for strangers."""
+
+
+class OutOfMemoryError(FacesieveError):
+    """The machine has no memory left for a photograph, which may be sound: the fault is not the sender's."""
 
 
 class MissingExtraError(FacesieveError):

@@ -12,22 +12,34 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 from facesieve.errors import ImageError
 
 
-def eight_bit(image: Image.Image, where: str) -> Image.Image:
-    """``image`` with 8-bit samples; 16-bit colour comes from Pillow as 8-bit already (the high byte), 16-bit grey does not."""
+def eight_bit(image: Image.Image) -> Image.Image:
+    """``image`` with 8-bit samples; 16-bit colour comes from Pillow as 8-bit already (the high byte), 16-bit grey does not.
+
+    Raises ``ImageError`` for samples that have no agreed black and white.
+    """
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
-        raise ImageError("float, signed or 32-bit samples have no agreed black and white", where, "save it with 8 bits")
+        raise ImageError("float, signed or 32-bit samples have no agreed black and white", advice="save it with 8 bits")
     if not image.mode.startswith("I"):  # I;16, I;16B; older Pillow reads a 16-bit PNG as I
         return image
     tags: Any = getattr(image, "tag_v2", {})
     top = 2 ** tags.get(BITSPERSAMPLE, (16,))[0] - 1  # a TIFF may have 12 bits
-    values = np.asarray(image).astype(np.uint32)
-    grey = (values * 255 + top // 2) // top
+    values = np.asarray(image)
+    levels = (np.arange(2**16, dtype=np.uint32).clip(0, top) * 255 + top // 2) // top
     if tags.get(PHOTOMETRIC_INTERPRETATION) == 0:  # white is zero; Pillow inverts this in 8 bits, not in 16
-        grey = 255 - grey
-    small = Image.fromarray(grey.astype(np.uint8))
+        levels = 255 - levels
+    small = Image.fromarray(levels.astype(np.uint8)[values])
     if (clear := image.info.get("transparency")) is not None:
         small.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     return small
+
+
+def high_byte(image: Image.Image) -> Image.Image:
+    """A channel, grey of 8 or 16 bits, as Pillow reads a colour's: the high 8 bits. Raises ``ValueError`` for others."""
+    if image.mode == "L":
+        return image
+    if not image.mode.startswith("I;16"):
+        raise ValueError(f"planes of mode {image.mode}")
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 def srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

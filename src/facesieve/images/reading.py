@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from io import BytesIO
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
@@ -17,24 +16,28 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from facesieve.errors import ImageError, one_line, printable
+from facesieve.errors import FacesieveError, ImageError, OutOfMemoryError, one_line, printable
 from facesieve.images.arrays import Photo
-from facesieve.images.colour import eight_bit, srgb
+from facesieve.images.aside import Decoded, decoded_aside
+from facesieve.images.bare import Bare, bare_gif, bare_png, bare_webp
+from facesieve.images.colour import eight_bit, high_byte, srgb
+from facesieve.images.exif import dates_in, orientation_in
+from facesieve.images.jpeg import bare_jpeg
+from facesieve.images.kinds import HEAD, READ, Kind, kind_of
+from facesieve.images.limits import Timed, check_size, seconds_for
+from facesieve.images.tiff import Tiff
 from facesieve.specs import MAX_PIXELS
 
-SHORTEST_SIDE = 16
-LONGEST_SIDE = 32_768
-
-# The decoders that untrusted bytes may reach, by the bytes a file begins with. They are called
-# directly: Image.open would apply a process-wide pixel limit, and warn, before ours is applied.
-_DECODERS: tuple[tuple[re.Pattern[bytes], type[ImageFile]], ...] = (
-    (re.compile(rb"\xff\xd8\xff"), JpegImageFile),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
-    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), WebPImageFile),
-    (re.compile(rb"BM"), BmpImageFile),
-    (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImageFile),
-    (re.compile(rb"GIF8[79]a"), GifImageFile),
-)
+# How a format is stripped of what no pixel depends on, and decoded. Decoders are called directly: Image.open
+# would apply a process-wide pixel limit, and warn, before ours is applied. Other formats are decoded aside.
+_DECODERS: dict[str, tuple[Callable[[bytes, int], Bare], type[ImageFile]]] = {
+    "JPEG": (lambda data, _: bare_jpeg(data), JpegImageFile),
+    "PNG": (lambda data, _: bare_png(data), PngImageFile),
+    "WEBP": (lambda data, _: bare_webp(data), WebPImageFile),
+    "GIF": (lambda data, _: bare_gif(data), GifImageFile),
+    "BMP": (lambda data, _: Bare([data]), BmpImageFile),
+    "TIFF": (lambda data, max_pixels: Tiff.of(data).bare(max_pixels), TiffImageFile),
+}
 
 TURNS = {  # EXIF orientation -> what sets the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -46,48 +49,57 @@ TURNS = {  # EXIF orientation -> what sets the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 
+Source = Path | str | bytes | BinaryIO
 
-def read_photo(source: Path | str | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Photo:
+
+def read_photo(source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Photo:
     """The photograph in ``source``: ``uint8`` sRGB (H, W, 3), upright, its own writable memory.
 
-    JPEG, PNG, WebP, BMP, TIFF and GIF, whatever the file is called; of an animation or a TIFF of
-    many pages, the first. EXIF orientation is applied. Transparent pixels are blended over white.
-    Colours are converted to sRGB by the embedded ICC profile; without one, or with one that is
-    broken or for other kinds of pixel, they are taken as sRGB. 16-bit samples are scaled to 8 bits.
+    JPEG (also MPO), PNG, WebP, BMP, TIFF, GIF, HEIC, AVIF and JPEG 2000, whatever the file is called; of an animation or
+    of a file of several pictures, the first. The orientation in EXIF, else XMP, is applied. Transparent pixels are blended
+    over white. Colours are converted to sRGB by the embedded ICC profile; without one, or with one that is broken, larger
+    than 4 MiB, or for other kinds of pixel, they are taken as sRGB. 16-bit samples are scaled to 8 bits. A JPEG that lacks
+    only its end marker is read; one that lacks pixels is not.
 
-    Raises ``ImageError`` for anything else: a missing file, damaged data, a side shorter than 16
-    or longer than 32,768 pixels, more than ``max_pixels``; and for floating-point, signed or 32-bit
-    samples, which have no agreed black and white. ``name`` stands in the message.
+    Raises ``ImageError`` for anything else: a missing file, damaged data, a camera's raw file, a side shorter than 16
+    or longer than 32,768 pixels, more than ``max_pixels``, more than 4 s of processor time (in proportion for more than
+    50 megapixels); and for floating-point, signed or 32-bit samples, which have no agreed black and white. Raises
+    ``OutOfMemoryError`` where the machine has no memory left. ``name`` stands in the message.
     """
-    source = Path(source) if isinstance(source, str) else source
-    named = str(source) if isinstance(source, Path) else str(getattr(source, "name", "image"))
-    where = printable(name or named)
-    data = _read_bytes(source, where, limit=8 * max_pixels + 2**24)  # 16-bit RGBA, and room for metadata
-    decoder = next((decoder for begins, decoder in _DECODERS if begins.match(data)), None)
-    if decoder is None:
-        raise ImageError("not a JPEG, PNG, WebP, BMP, TIFF or GIF image", where, "convert it to one of these")
+    return read_with_dates(source, max_pixels=max_pixels, name=name)[0]
+
+
+def read_with_dates(source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None = None) -> tuple[Photo, bytes]:
+    """As ``read_photo``; and an EXIF block of when it was taken and an upright orientation, for ``encode_photo``."""
+    where = _where(source, name)
+    data = photo_bytes(source, max_pixels=max_pixels, name=name)
+    kind = kind_of(data[:HEAD])
+    if kind is None:
+        raise ImageError(f"not a {READ} image", where, "convert it to one of these")
+    if kind.unread is not None:
+        raise ImageError(f"{kind.unread}, not a {READ} image", where, "convert it to JPEG, PNG or TIFF")
     try:
-        return _decode(data, decoder, max_pixels, where)
-    except ImageError:
-        raise
+        return _decoded(data, kind, max_pixels)
+    except FacesieveError as error:
+        raise error.at(where) from error.__cause__
+    except MemoryError as error:
+        raise OutOfMemoryError("the machine has no memory left to decode it", where, "try again later") from error
     # Every exception, on purpose: on damaged bytes Pillow's decoders raise, besides OSError, what
     # their parsing runs into (SyntaxError, ValueError, struct.error, zlib.error, EOFError, KeyError,
-    # OverflowError, MemoryError, its own bomb errors, warnings where those are errors...).
+    # OverflowError, its own bomb errors, warnings where those are errors...).
     except Exception as error:
         raise ImageError(
-            f"damaged or unsupported {decoder.format} ({one_line(error, limit=120)})", where, "save it again as PNG"
+            f"damaged or unsupported {kind.name} ({one_line(error, limit=120)})", where, "save it again as PNG"
         ) from error
 
 
-_UNREADABLE: dict[type[OSError], tuple[str, str]] = {
-    FileNotFoundError: ("no such file", "check the path"),
-    IsADirectoryError: ("is a directory", "name one image file in it"),
-    PermissionError: ("may not be read by this user", "change its permissions"),
-}
+def photo_bytes(source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None = None) -> bytes:
+    """The bytes of a photograph's file: as many as one of ``max_pixels`` may have, since a device or a stream may never end.
 
-
-def _read_bytes(source: Path | bytes | BinaryIO, where: str, limit: int) -> bytes:
-    """All bytes of ``source``, at most ``limit``: a device or a stream may never end."""
+    Raises ``ImageError`` for a file that is larger, empty, or cannot be read. ``name`` stands in the message.
+    """
+    where, limit = _where(source, name), 8 * max_pixels + 2**24  # 16-bit RGBA, and room for metadata
+    source = Path(source) if isinstance(source, str) else source
     try:
         if isinstance(source, Path):
             with source.open("rb") as file:
@@ -105,30 +117,51 @@ def _read_bytes(source: Path | bytes | BinaryIO, where: str, limit: int) -> byte
     return data
 
 
-def _decode(data: bytes, decoder: type[ImageFile], max_pixels: int, where: str) -> Photo:
-    with decoder(BytesIO(data)) as image:
-        check_size(image.size, max_pixels, where)  # known from the header; no pixel is decoded yet
-        image.load()
-        turn = _turn(image)
-        rgb = srgb(eight_bit(image, where), image.info.get("icc_profile"))
-        return np.array(rgb if turn is None else rgb.transpose(turn))
+_UNREADABLE: dict[type[OSError], tuple[str, str]] = {
+    FileNotFoundError: ("no such file", "check the path"),
+    IsADirectoryError: ("is a directory", "name one image file in it"),
+    PermissionError: ("may not be read by this user", "change its permissions"),
+}
 
 
-def check_size(size: tuple[int, int], max_pixels: int, where: str) -> None:
-    """Raises ``ImageError`` for a width and height that are not taken."""
-    width, height = size
-    found = f"{width:,} x {height:,} pixels"
-    if min(size) < SHORTEST_SIDE:
-        raise ImageError(f"{found}, a side shorter than {SHORTEST_SIDE}", where, "give a larger image")
-    if max(size) > LONGEST_SIDE:
-        raise ImageError(f"{found}, a side longer than {LONGEST_SIDE:,}", where, "make it smaller")
-    if width * height > max_pixels:
-        raise ImageError(f"{found}, more than the limit of {max_pixels:,}", where, "make it smaller, or raise the limit")
+def _where(source: Source, name: str | None) -> str:
+    named = str(source) if isinstance(source, Path | str) else str(getattr(source, "name", "image"))
+    return printable(name or named)
 
 
-def _turn(image: ImageFile) -> Image.Transpose | None:
-    """What sets a loaded image upright, by its EXIF or XMP orientation (a TIFF is turned by Pillow as it loads)."""
-    try:
-        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken metadata, of as many kinds as broken pixels: shown as it is stored, as viewers do
-        return None
+def _decoded(data: bytes, kind: Kind, max_pixels: int) -> tuple[Photo, bytes]:
+    if kind.name not in _DECODERS:
+        found = decoded_aside(data, kind.name, max_pixels)
+        orientation = orientation_in(found.exif)
+    else:
+        strip, decoder = _DECODERS[kind.name]
+        bare = strip(data, max_pixels)
+        del data
+        orientation = orientation_in(bare.exif, bare.xmp)
+        found = Decoded(_picture(bare, decoder, max_pixels), bare.exif, bare.profile)
+    dates = dates_in(found.exif)
+    rgb = srgb(eight_bit(found.image), found.profile)
+    turn = TURNS.get(orientation)
+    return np.array(rgb if turn is None else rgb.transpose(turn)), dates
+
+
+def _picture(bare: Bare, decoder: type[ImageFile], max_pixels: int) -> Image.Image:
+    """The picture in the files that a format was stripped to."""
+    if bare.planes is not None:
+        return Image.merge(bare.planes, [high_byte(_opened(file, decoder, max_pixels)) for file in bare.files])
+    if bare.twins is None:
+        return _opened(bare.files[0], decoder, max_pixels)
+    for file, twin in zip(bare.files, bare.twins, strict=True):
+        image = _opened(file, decoder, max_pixels)
+        if image.tobytes() == _opened(twin, decoder, max_pixels).tobytes():
+            return image
+    raise ValueError("image file is truncated")
+
+
+def _opened(data: bytes, decoder: type[ImageFile], max_pixels: int) -> Image.Image:
+    """A file's picture, decoded within the limits on pixels and time."""
+    image = decoder(Timed(data, seconds_for(max_pixels)))
+    check_size(image.size, max_pixels)  # known from the header; no pixel is decoded yet
+    image.decodermaxblock = 4096  # the clock is looked at between blocks
+    image.load()
+    return image

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 
 from facesieve.errors import ImageError, InputError, one_line
 from facesieve.images.arrays import Photo
 from facesieve.images.colour import eight_bit, srgb
-from facesieve.images.reading import TURNS, check_size, read_photo
+from facesieve.images.exif import orientation_in
+from facesieve.images.limits import check_size
+from facesieve.images.reading import TURNS, read_photo
 from facesieve.specs import MAX_PIXELS
 
 TAKEN = "give a path, a PIL image, or an array of uint8, (H, W, 3), (H, W, 4) or (H, W), in RGB"
@@ -54,15 +56,19 @@ def _of_pil(image: Image.Image, max_pixels: int) -> Photo:
     name = str(getattr(image, "filename", "") or "image")
     check_size(image.size, max_pixels, name)
     try:
-        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
         image.load()  # a TIFF is turned as it loads, and then has no orientation
-        turn = turn if ExifTags.Base.Orientation in image.getexif() else None
-        rgb = srgb(eight_bit(image, name), image.info.get("icc_profile"))
-    except ImageError:
-        raise
+        turn = TURNS.get(orientation_in(image.info.get("exif"), _xmp(image)))
+        rgb = srgb(eight_bit(image), image.info.get("icc_profile"))
+    except ImageError as error:
+        raise error.at(name) from None
     except Exception as error:  # a lazy image is read now, and its bytes may be anything
         raise ImageError(f"cannot be read ({one_line(error, limit=120)})", name, "save it again as PNG") from error
     return np.array(rgb if turn is None else rgb.transpose(turn))
+
+
+def _xmp(image: Image.Image) -> bytes | None:
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    return xmp.encode(errors="replace") if isinstance(xmp, str) else xmp
 
 
 def _described(thing: object) -> str:

@@ -14,6 +14,7 @@ from facesieve.errors import (
     ManyFacesError,
     NoFaceError,
     NotSquareError,
+    OutOfMemoryError,
 )
 from facesieve.service.batcher import BusyError
 
@@ -42,6 +43,7 @@ TITLES = {
 # Status and kind of an error of the library, by the first type that fits.
 KINDS: dict[type[FacesieveError], tuple[int, str]] = {
     BusyError: (503, "busy"),
+    OutOfMemoryError: (503, "busy"),
     GalleryError: (409, "gallery"),
     ImageError: (422, "unreadable-image"),
     NoFaceError: (422, "no-face"),

@@ -55,7 +55,7 @@ class Settings(BaseModel):
     max_connections: int = Field(512, ge=1, description="Most connections; for one more, one that sends no request is closed.")
 
     max_bytes: int = Field(20_000_000, ge=1, description="Largest request body, bytes.")
-    max_pixels: int = Field(16_000_000, ge=256, description="Largest photograph, pixels.")
+    max_pixels: int = Field(MAX_PIXELS, ge=256, description="Largest photograph, pixels.")
     max_faces: int = Field(16, ge=1, description="Most faces in a photograph.")
     head_timeout_s: float = Field(10, gt=0, description="How long the head of a request may take to arrive, s.")
     body_timeout_s: float = Field(30, gt=0, description="How long a body may take to arrive, s.")

@@ -1,0 +1,77 @@
+"""Decodes one picture in a process of its own, limited in memory and processor time: run as a script, it imports nothing of ours.
+
+For formats whose decoders cannot be stopped. The file comes by standard input; by standard output goes one line of JSON,
+with ``error``, ``size`` alone where it is not taken, or ``mode``, ``size``, ``exif`` and ``profile`` (their lengths), and
+then the metadata and the pixels.
+"""
+
+import json
+import sys
+import warnings
+from io import BytesIO
+
+from PIL import Image
+
+MOST_METADATA = 4 * 2**20
+
+
+def limit(memory: int, seconds: int) -> None:
+    """Ask the operating system to end this process beyond these; on Windows it cannot."""
+    try:
+        import resource
+    except ImportError:
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+
+
+def opened(kind: str, data: bytes) -> Image.Image:
+    """The picture in a file, not yet decoded."""
+    if kind == "HEIC":
+        from pi_heif import HeifImageFile
+
+        image: Image.Image = HeifImageFile(BytesIO(data))
+        return image
+    if kind == "AVIF":
+        from PIL.AvifImagePlugin import AvifImageFile
+
+        return AvifImageFile(BytesIO(data))
+    from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+
+    return Jpeg2KImageFile(BytesIO(data))
+
+
+def answer(kind: str, max_pixels: int, longest: int) -> tuple[dict[str, object], list[bytes]]:
+    """The line for the file of standard input, and what follows it."""
+    image = opened(kind, sys.stdin.buffer.read())
+    if image.width * image.height > max_pixels or max(image.size) > longest:
+        return {"size": image.size}, []
+    image.load()
+    if image.mode in {"P", "PA"}:
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    held = [image.info.get(name) or b"" for name in ("exif", "icc_profile")]
+    exif, profile = (data if len(data) <= MOST_METADATA else b"" for data in held)
+    line = {"mode": image.mode, "size": image.size, "exif": len(exif), "profile": len(profile)}
+    return line, [exif, profile, image.tobytes()]
+
+
+def main(kind: str, max_pixels: str, longest: str, memory: str, seconds: str) -> None:
+    """Answer for the one file."""
+    limit(int(memory), int(seconds))
+    warnings.simplefilter("ignore")
+    rest: list[bytes] = []
+    try:
+        line, rest = answer(kind, int(max_pixels), int(longest))
+    except MemoryError:
+        line = {"error": "memory"}
+    except Exception as error:
+        line = {"error": str(error) or type(error).__name__}
+    sys.stdout.buffer.write(json.dumps(line).encode() + b"\n")
+    for part in rest:
+        sys.stdout.buffer.write(part)
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
