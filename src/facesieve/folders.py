@@ -7,7 +7,6 @@ neither photographs nor people. A path that somebody names is taken whatever it 
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections import Counter, deque
 from collections.abc import Sequence, Set
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from facesieve.errors import InputError, one_line
+from facesieve.kinds import HEAD, kind_of
 
 # Of pictures that are read; a file's bytes decide what it is, its suffix only whether it is looked at.
 IMAGE_SUFFIXES = frozenset({
@@ -40,25 +40,10 @@ _CLIPS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".3g
 _ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _HOLDERS = {_CLIPS: "a clip is no photograph", _ARCHIVES: "an archive is not looked into; unpack it"}
 
-HEAD = 32  # bytes of a file that tell what it is
-_BEGINNINGS = re.compile(
-    rb"\xff\xd8\xff"  # JPEG
-    rb"|\x89PNG\r\n\x1a\n"
-    rb"|RIFF.{4}WEBP"
-    rb"|BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"
-    rb"|II[*+]\0|MM\0[*+]|IIU\0|IIR[OS]|MMOR|FUJIFILMCCD-RAW"  # TIFF, and the raw files of cameras
-    rb"|GIF8[79]a"
-    rb"|.{4}ftyp(?:he[iv]|mif|msf|avi[fs]|crx|jxl)"  # HEIC, AVIF, CR3
-    rb"|\0\0\0\x0c(?:JXL |jP  )\r\n\x87\n|\xff\x0a|\xff\x4f\xff\x51"  # JPEG XL, JPEG 2000
-    rb"|8BPS|qoif|\x76\x2f\x31\x01"  # Photoshop, QOI, OpenEXR
-    rb"|P[1-6]\s+(?:#|\d+\s+\d)",  # PBM, PGM, PPM
-    re.DOTALL,
-)
-
 
 def begins_as_image(head: bytes) -> bool:
     """Whether bytes begin as those of a picture of any usual kind do; ``HEAD`` of them are enough."""
-    return _BEGINNINGS.match(head) is not None
+    return kind_of(head) is not None
 
 
 def is_housekeeping(name: str) -> bool:

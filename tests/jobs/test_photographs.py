@@ -216,7 +216,7 @@ def test_one_photograph_alone_is_the_same_without_a_file(photos, tmp_path, shiel
     (alone,) = purify_alone(Unit(Path("standard input"), Path(), "-", data=data), shield, Options(seed=3))
     run(photos / "a.jpg", tmp_path / "out", shield, seed=3)
     assert (tmp_path / "out" / "a.png").read_bytes() == alone
-    with pytest.raises(InputError, match="^nowhere.jpg: No such file"):
+    with pytest.raises(InputError, match="^nowhere.jpg: no such file"):
         purify_alone(Unit(Path("nowhere.jpg"), Path(), ""), shield, Options())
 
 

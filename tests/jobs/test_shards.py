@@ -203,7 +203,7 @@ def test_what_cannot_be_purified_is_dropped_and_listed(tmp_path, shield, photos)
     write_failures(tmp_path / "out", result.failures)
     lines = [json.loads(line) for line in (tmp_path / "out" / "failures.jsonl").read_text().splitlines()]
     assert [(line["key"], line["reason"].split(";")[0]) for line in lines] == [
-        ("2", "2: not a JPEG, PNG, WebP, BMP, TIFF or GIF image"),
+        ("2", "2: not a JPEG, PNG, WebP, BMP, TIFF, GIF, HEIC, AVIF or JPEG 2000 image"),
         ("3", "3: there is no image in this sample"),
         ("4", "4: no face found"),
     ]

@@ -166,7 +166,10 @@ def test_a_mistake_is_one_line_in_the_page(browser, served, tmp_path):
     page.goto(served.url)
     for name, line in (
         ("wall.png", "no face found; choose a photograph that shows one from the front, and larger"),
-        ("broken_.jpg", "broken_.jpg: not a JPEG, PNG, WebP, BMP, TIFF or GIF image; convert it to one of these"),
+        (
+            "broken_.jpg",
+            "broken_.jpg: not a JPEG, PNG, WebP, BMP, TIFF, GIF, HEIC, AVIF or JPEG 2000 image; convert it to one of these",
+        ),
     ):
         page.set_input_files("#photo input[type=file]", tmp_path / name)
         page.wait_for_selector("#photo img")

@@ -181,10 +181,13 @@ def _check_stream(inputs: list[str], grid: bool, of_shards: bool, cluster: str |
 
 def _stream(source: str, output: str) -> list[Unit]:
     """The one photograph of standard input, or for standard output."""
+    from facesieve.images import photo_bytes
     from facesieve.jobs.formats import Unit
 
     if source == "-":
-        return [Unit(Path("standard input"), Path(output) / "stdin", "-", data=sys.stdin.buffer.read())]
+        return [
+            Unit(Path("standard input"), Path(output) / "stdin", "-", data=photo_bytes(sys.stdin.buffer, name="standard input"))
+        ]
     if not Path(source).exists():
         raise InputError("no such file or folder", source)
     return [Unit(Path(source), Path(output) / Path(source).stem, source)]

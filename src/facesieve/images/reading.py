@@ -23,9 +23,9 @@ from facesieve.images.bare import Bare, bare_gif, bare_png, bare_webp
 from facesieve.images.colour import eight_bit, high_byte, srgb
 from facesieve.images.exif import dates_in, orientation_in
 from facesieve.images.jpeg import bare_jpeg
-from facesieve.images.kinds import HEAD, READ, Kind, kind_of
 from facesieve.images.limits import Timed, check_size, seconds_for
 from facesieve.images.tiff import Tiff
+from facesieve.kinds import HEAD, READ, Kind, kind_of
 from facesieve.specs import MAX_PIXELS
 
 # How a format is stripped of what no pixel depends on, and decoded. Decoders are called directly: Image.open

@@ -21,6 +21,7 @@ from facesieve.faces import FaceCrops
 from facesieve.files import make_folder, sha256_of_file, write_atomic
 from facesieve.images import encode_photo, to_photo
 from facesieve.runtime import PurifierCard
+from facesieve.specs import MAX_PIXELS
 
 FAILURES = "failures.jsonl"
 
@@ -33,6 +34,7 @@ class Options:
 
     ``image_column`` and ``on_failure`` are of shards: what holds the image of a sample (found if None), and whether
     a sample that cannot be purified is left out (``drop``) or passed on as it was, unshielded (``keep``).
+    ``max_pixels`` is the largest photograph that is read.
     """
 
     aligned: bool = False
@@ -42,10 +44,13 @@ class Options:
     batch_size: int = 8
     image_column: str | None = None
     on_failure: Literal["drop", "keep"] = "drop"
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.on_failure not in {"drop", "keep"}:
             raise SettingError(f"on-failure {self.on_failure!r} must be drop or keep")
+        if self.max_pixels < 256:
+            raise SettingError(f"max-pixels {self.max_pixels} is below 256, the smallest photograph that is read")
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def purify_alone(unit: Unit, shield: Shield, options: Options) -> list[bytes]:
     for a file that cannot be read.
     """
     try:
-        data = unit.source.read_bytes() if unit.data is None else unit.data
+        data = unit.bytes_of(options.max_pixels)
         work = _opened(data, str(unit.source), shield, options)
     except (FacesieveError, OSError) as error:
         raise _known(error, unit.source) from error
@@ -241,7 +241,9 @@ class _Job:
 
 def _opened(data: bytes, name: str, shield: Shield, options: Options) -> Work:
     """A photograph's bytes, read, its faces cut out. Raises what ``Shield.cut`` does, and ``ImageError``."""
-    before = shield.cut(read_photo(data, name=name), aligned=options.aligned, sha256=sha256_of(data))
+    before = shield.cut(
+        read_photo(data, max_pixels=options.max_pixels, name=name), aligned=options.aligned, sha256=sha256_of(data)
+    )
     return Work(before, before.seeds(options.seed))
 
 

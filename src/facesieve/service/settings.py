@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from facesieve.errors import MissingExtraError, SettingError
 from facesieve.files import first_problem, read_toml
 from facesieve.hosts import is_loopback
-from facesieve.specs import DEFAULT_PRESET, EMBEDDER, RUNTIME, in_use
+from facesieve.specs import DEFAULT_PRESET, EMBEDDER, MAX_PIXELS, RUNTIME, in_use
 
 
 class Settings(BaseModel):

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Protocol
 
 from facesieve.errors import ExistsError, FacesieveError, InputError, many
 from facesieve.files import draft, make_folder, remove_drafts, sha256_of, sha256_of_file
+from facesieve.images import photo_bytes
 from facesieve.jobs.record import Failure, Options, Record, Work, is_made, made_from, ran_on, read_record, write_record
 from facesieve.registry import Registry
 from facesieve.runtime import PurifierCard
@@ -44,6 +45,10 @@ class Unit:
     def is_shard(self) -> bool:
         """Whether it holds many photographs."""
         return self.format != PHOTOGRAPH
+
+    def bytes_of(self, max_pixels: int) -> bytes:
+        """A photograph's file, as far as one of ``max_pixels`` goes. Raises ``ImageError``."""
+        return photo_bytes(self.source if self.data is None else self.data, max_pixels=max_pixels, name=str(self.source))
 
     def picture(self, number: int | None) -> Path:
         """Where the result of a photograph goes, or of its face ``number``, from 0."""

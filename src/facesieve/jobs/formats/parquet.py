@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from facesieve.errors import AmbiguousImageError, InputError, MissingExtraError, one_line
-from facesieve.folders import HEAD, begins_as_image
+from facesieve.folders import begins_as_image
 from facesieve.jobs.formats import FORMATS, Sample, ShardFormat, Writer
+from facesieve.kinds import HEAD
 
 RECORD = "facesieve"
 ROWS, BYTES = 1000, 2**26  # of a row group that is written; it is held in memory until it is full

@@ -18,7 +18,7 @@ class _Photograph(Task):
         super().__init__(unit, card, options)
         if unit.problem is not None:
             raise InputError(unit.problem, unit.source)
-        self.data = unit.source.read_bytes() if unit.data is None else unit.data
+        self.data = unit.bytes_of(options.max_pixels)
         self.made_from = made_from(sha256_of(self.data), card, options)
 
     def is_done(self) -> bool:

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from facesieve.errors import AmbiguousImageError, InputError, one_line
-from facesieve.folders import HEAD, begins_as_image, is_housekeeping, is_image_name
+from facesieve.folders import begins_as_image, is_housekeeping, is_image_name
 from facesieve.jobs.formats import FORMATS, Sample, ShardFormat, Writer
+from facesieve.kinds import HEAD
 
 RECORD = "facesieve.json"
 

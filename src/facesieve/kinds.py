@@ -38,11 +38,12 @@ KINDS = (
     Kind("HEIC", _begins(_BRANDS + rb"(?:hei[cxms]|hev[cx]|mif1|msf1)")),
     Kind("JPEG 2000", _begins(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51\0")),
     Kind("raw", _begins(rb"FUJIFILMCCD-RAW|II(?:RO|RS|U\0)|MMOR|FOVb|\0MRM|II\x1a\0\0\0HEAPCCDR"), _RAW),
-    Kind("Photoshop", _begins(rb"8BPS\0[\x01\x02]"), "a Photoshop file"),
+    Kind("Photoshop", _begins(rb"8BPS"), "a Photoshop file"),
     Kind("JPEG XL", _begins(rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"), "a JPEG XL image"),
     Kind("JPEG XR", _begins(rb"II\xbc\x01"), "a JPEG XR image"),
     Kind("OpenEXR", _begins(rb"\x76\x2f\x31\x01"), "an OpenEXR image"),
     Kind("Netpbm", _begins(rb"P[1-6]\s+(?:#[^\n]*\n\s*)*\d+\s"), "a Netpbm image"),
+    Kind("QOI", _begins(rb"qoif"), "a QOI image"),
     Kind("GIMP", _begins(rb"gimp xcf "), "a GIMP file"),
 )
 READ = "JPEG, PNG, WebP, BMP, TIFF, GIF, HEIC, AVIF or JPEG 2000"
