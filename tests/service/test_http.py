@@ -344,7 +344,7 @@ def test_the_page_of_the_service_is_true(collins, tmp_path, monkeypatch):
         exec(code.replace("http://127.0.0.1:8000", url), namespace)
     assert namespace["purified"].startswith(b"\x89PNG")
     table = re.search(r"^\| setting \| default .*?\n\|[-|]+\n(.*?)\n\n", page, re.M | re.S)[1].splitlines()
-    plain = {"None": "none", "True": "true", "False": "false"}
+    plain = {"None": "none", "()": "none", "True": "true", "False": "false"}
     fields = Settings.model_fields.items()
     expected = [f"| `{name}` | {plain.get(str(field.default), field.default)} | {field.description} |" for name, field in fields]
     assert table == expected

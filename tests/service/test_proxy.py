@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from python_multipart.multipart import parse_options_header
-from serving import StandIn, handlers_of, pixels, running
+from serving import StandIn, handlers_of, pixels, problem, running
 
 from facesieve.service.keys import Keys, add_key
 from facesieve.service.proxy import create_proxy
@@ -239,6 +239,71 @@ def test_a_photograph_without_a_face_passes_where_that_is_the_setting(address, b
     assert base64.b64decode(json.loads(body)["img"]) == blank
 
 
+# --- it fails closed, and says what it did ------------------------------------------------------
+
+
+def test_a_photograph_never_arrives_however_its_address_is_written(proxy, behind, collins):
+    """One call each, over the network: what a path parameter and its like do to the server's own reading of a path."""
+    for path in (
+        b"/api/v1/recognition;x=1/recognize",
+        b"/api/v1;x/recognition/recognize",
+        b"/api/v1/recognition%3bx/recognize",
+        b"/api/v1/recognition%2frecognize",
+        b"/represent;x",
+        b"/represent%0a",
+        b"/repres%2565nt",
+    ):
+        answer = httpx.post(httpx.URL(proxy).copy_with(raw_path=path), files={"file": ("a.jpg", collins)})
+        assert all(collins not in body for *_, body in behind.calls), path
+        assert answer.status_code in {207, 400}
+    assert problem(httpx.post(f"{proxy}/represent;x", files={"img": collins}), 400, "input").endswith("write it plainly")
+
+
+def test_an_image_at_an_address_that_is_not_shielded_is_refused_unless_it_is_passed(address, behind, collins):
+    settings = {
+        "upstream": address,
+        "upstream_route": ["POST /recognize field=image body=image"],
+        "upstream_pass": "POST /uploads",
+    }
+    with running(create_proxy(handlers_of(**settings))) as url:
+        assert "not shielded" in problem(httpx.put(f"{url}/recognize", content=collins), 422, "unshielded")
+        assert problem(httpx.post(f"{url}/avatars", json={"a": [b64(collins)]}), 422, "unshielded")
+        assert problem(httpx.get(f"{url}/a", params={"u": "data:image/jpeg;base64," + b64(collins)[:300]}), 422, "unshielded")
+        assert problem(httpx.post(f"{url}/a", content=b"x", headers={"X-Original-URL": "/recognize"}), 400, "input")
+        assert problem(httpx.post(f"{url}/a", content=b"x", headers={"Content-Encoding": "gzip"}), 415, "media-type")
+        assert behind.calls == []
+        assert httpx.post(f"{url}/uploads", content=collins).status_code == 207
+        answer = httpx.post(f"{url}/recognize", content=collins, headers={"Content-Type": "image/jpeg"})
+        text = httpx.get(f"{url}/facesieve/metrics").text
+    assert [call[1] for call in behind.calls] == [b"/uploads", b"/recognize"]
+    assert behind.calls[0][3] == collins
+    assert is_purified(behind.calls[1][3], collins)
+    assert answer.headers["facesieve-faces"] == "1"
+    assert 'facesieve_gate_images_total{outcome="refused"} 5.0' in text
+    assert 'facesieve_gate_images_total{outcome="purified"} 1.0' in text
+
+
+def test_the_answer_the_log_and_the_figures_say_what_was_done(address, collins, obama, blank, caplog):
+    with (
+        caplog.at_level("INFO", logger="facesieve.service"),
+        running(create_proxy(handlers_of(upstream=address, no_face="pass"))) as url,
+    ):
+        two = httpx.post(f"{url}/verify", json={"img1": b64(collins), "img2": b64(obama[0])})
+        none = httpx.post(f"{url}/represent", json={"img": b64(blank)})
+        other = httpx.get(f"{url}/anything")
+        text = httpx.get(f"{url}/facesieve/metrics").text
+    assert (two.headers["facesieve-faces"], two.headers["facesieve-preset"]) == ("2", "robust")
+    assert 0 < float(two.headers["facesieve-tamper"]) <= 2
+    assert (none.headers["facesieve-faces"], "facesieve-tamper" in none.headers) == ("0", False)
+    assert not [name for name in other.headers if name.startswith("facesieve")]
+    logged = [record.fields for record in caplog.records if record.getMessage() == "request"]
+    assert [(line.get("images_purified"), line.get("images_passed"), line.get("faces")) for line in logged[:2]] == [
+        (2, None, 2),
+        (None, 1, 0),
+    ]
+    assert 'facesieve_gate_images_total{outcome="passed"} 1.0' in text
+
+
 # --- its own addresses, keys, a server that is not there ---------------------------------------
 
 
@@ -254,6 +319,26 @@ def test_its_own_health_is_under_a_prefix_and_keys_are_asked_for_in_a_header_of_
     assert raw == b"/base/healthz"
     assert header(headers, b"x-api-key") == [b"theirs"]
     assert header(headers, b"x-facesieve-key") == []
+
+
+def test_a_401_names_the_header_that_works_and_a_preflight_needs_no_key(address, behind, tmp_path):
+    path = tmp_path / "keys.json"
+    key = add_key(path, "app", ["purify"])
+    with running(create_proxy(handlers_of(upstream=address, keys=path), keys=Keys(path))) as url:
+        for headers in ({}, {"Authorization": f"Bearer {key}"}):
+            answer = httpx.post(f"{url}/represent", headers=headers)
+            assert "X-Facesieve-Key" in problem(answer, 401, "no-key")
+            assert "X-Facesieve-Key" in answer.headers["www-authenticate"]
+        assert behind.calls == []
+        asked = {"Origin": "http://app", "Access-Control-Request-Method": "POST"}
+        assert httpx.options(f"{url}/represent", headers=asked).status_code == 207
+        assert httpx.request("OPTIONS", f"{url}/represent", headers=asked, content=b"x").status_code == 401
+        assert (
+            httpx.post(f"{url}/represent", headers={"X-Facesieve-Key": key, "Authorization": "Bearer theirs"}).status_code == 207
+        )
+    assert [call[0] for call in behind.calls] == ["OPTIONS", "POST"]
+    assert header(behind.calls[1][2], b"authorization") == [b"Bearer theirs"]
+    assert all(header(call[2], b"x-facesieve-key") == [] for call in behind.calls)
 
 
 def test_a_server_that_is_not_there_is_502(collins):

@@ -20,12 +20,15 @@ Config = Annotated[Path | None, typer.Option("--config", envvar="FACESIEVE_CONFI
 Cluster = Annotated[
     str | None, typer.Option("--cluster", help="Serve on Ray: local, auto, or the address of one; otherwise in this process.")
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="With --upstream: print which calls would be shielded and which passed unseen, and end.")
+]
 KeyFile = Annotated[
     Path, typer.Option("--keys", envvar="FACESIEVE_KEYS", help="The keys file, the one that the service is given.")
 ]
 
 
-def serve(context: typer.Context, config: Path | None, cluster: str | None, **given: Any) -> None:
+def serve(context: typer.Context, config: Path | None, cluster: str | None, dry_run: bool, **given: Any) -> None:
     """Serve the shield over HTTP. With --upstream: purify the photographs in calls to another server.
 
     Each setting is an option, an environment variable and a line of the --config file, in this order of precedence.
@@ -33,9 +36,12 @@ def serve(context: typer.Context, config: Path | None, cluster: str | None, **gi
     if context.invoked_subcommand is not None:
         return
     try:
-        settings = load_settings(config, {name: value for name, value in given.items() if value is not None})
+        settings = load_settings(config, {name: value for name, value in given.items() if value not in (None, [])})
     except SettingError as error:
         raise error.advised("`facesieve serve --help` lists the settings") from None
+    if dry_run:
+        print_routes(settings)
+        return
     if cluster is not None:
         serve_on_cluster(settings, cluster)
         return
@@ -44,6 +50,16 @@ def serve(context: typer.Context, config: Path | None, cluster: str | None, **gi
     except ImportError as error:
         raise MissingExtraError("the service", "serve") from error
     run(settings)
+
+
+def print_routes(settings: Settings) -> None:
+    """What the gate would do, without starting it."""
+    from facesieve.service.gate_routes import routes_of
+
+    if settings.upstream is None:
+        raise SettingError("a dry run says what the gate shields", "dry_run", "give --upstream")
+    for line in routes_of(settings).lines():
+        out.print(line, markup=False, soft_wrap=True)
 
 
 def serve_on_cluster(settings: Settings, address: str) -> None:
@@ -62,15 +78,17 @@ def _parameters() -> list[inspect.Parameter]:
         inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
         inspect.Parameter("config", kind, annotation=Config, default=None),
         inspect.Parameter("cluster", kind, annotation=Cluster, default=None),
+        inspect.Parameter("dry_run", kind, annotation=DryRun, default=False),
     ]
     for name, setting in Settings.model_fields.items():
-        usual = "" if setting.default is None else f" [default: {setting.default}]"
+        usual = "" if setting.default in {None, ()} else f" [default: {setting.default}]"
         flag = "--" + name.replace("_", "-")
         names = (f"{flag}/--no-{flag[2:]}",) if setting.annotation is bool else (flag,)
         variable = f" [env var: FACESIEVE_{name.upper()}]"
         option = typer.Option(*names, help=f"{setting.description}{usual}{variable}", show_default=False)
         basic = setting.annotation if setting.annotation in {bool, int, float} else str
         basic = int if name == "scale" else basic  # the checks of the settings see to the rest
+        basic = list[str] if setting.default == () else basic
         parameters.append(inspect.Parameter(name, kind, annotation=Annotated[basic | None, option], default=None))
     return parameters
 

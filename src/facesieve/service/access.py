@@ -20,14 +20,18 @@ _bearer = HTTPBearer(auto_error=False, description="An API key of `facesieve ser
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key.")
 
 
-def check_key(keys: Keys | None, given: str | None, scope: str | None) -> str | None:
-    """The name of the key; None where no keys are asked for. Raises 401, or 403 for a key without ``scope``."""
+def check_key(keys: Keys | None, given: str | None, scope: str | None, *, header: str | None = None) -> str | None:
+    """The name of the key; None where no keys are asked for. Raises 401, or 403 for a key without ``scope``.
+
+    ``header`` is the one that the key is read from where that is none of the usual two.
+    """
     if keys is None:
         return None
     found = keys.find(given) if given else None
     if found is None:
-        detail = "the API key is unknown" if given else "send an API key: Authorization: Bearer KEY"
-        raise ProblemError(401, "no-key", detail, {"WWW-Authenticate": "Bearer"})
+        wanted = f"{header}: KEY" if header else "Authorization: Bearer KEY"
+        detail = "the API key is unknown" if given else f"send an API key: {wanted}"
+        raise ProblemError(401, "no-key", detail, {"WWW-Authenticate": f'ApiKey header="{header}"' if header else "Bearer"})
     if scope is not None and scope not in found.scopes:
         raise ProblemError(403, "scope", f"this needs a key with the scope {scope}")
     return found.name

@@ -20,7 +20,7 @@ from facesieve.files import sha256_of
 from facesieve.galleries import create_gallery
 from facesieve.galleries.base import Entry, Gallery
 from facesieve.galleries.checks import checked_name
-from facesieve.identification import Identified, Identifier, Templates, Verified, one_face, stacked
+from facesieve.identification import Identified, Identifier, Templates, Verified, one_face, stacked, tamper_scores
 from facesieve.images import encode_photo, read_photo, to_photo
 from facesieve.runtime import PurifierCard, Trace
 from facesieve.service.batcher import Batcher
@@ -145,6 +145,12 @@ class Handlers:
     async def restore(self, before: FaceCrops, seed: int | None = None) -> FaceCrops:
         """The same faces, purified."""
         return before.with_crops((await self.purify(before, seed)).crops)
+
+    async def tampers(self, before: FaceCrops, after: FaceCrops) -> list[float]:
+        """Each face's tamper score; none where there is no recogniser."""
+        if (identifier := self._identifier) is None:
+            return []
+        return await self._do("embed", lambda: tamper_scores(identifier.raw_rows(before), identifier.rows(before, after)))
 
     async def encode(self, after: FaceCrops, format: Format) -> bytes:
         """The photograph with its faces put back, as a file."""

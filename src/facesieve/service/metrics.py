@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -12,6 +13,8 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _FACES = (1, 2, 4, 8, 16, 32, 64)
 _TAMPER = tuple(tenth / 10 for tenth in range(1, 11))
 _CHANGE = tuple(level / 255 for level in (1, 2, 4, 6, 8, 12, 16, 24, 32))
+
+Outcome = Literal["purified", "passed", "refused"]  # of an image in a call to the server behind
 
 
 class Metrics:
@@ -30,6 +33,7 @@ class Metrics:
         self._queue = Gauge("facesieve_queue_faces", "Faces that wait", registry=registry)
         self._active = Gauge("facesieve_active_requests", "Requests in progress", registry=registry)
         self._faces = Counter("facesieve_faces", "Faces purified", registry=registry)
+        self._images = Counter("facesieve_gate_images", "Images in calls to the server behind", ["outcome"], registry=registry)
         self._change = Histogram(
             "facesieve_face_change",
             "Mean absolute difference that the shield made to a face, 0 to 1",
@@ -64,6 +68,10 @@ class Metrics:
     def tamper(self, score: float) -> None:
         """A face that was identified has this tamper score."""
         self._tamper.observe(score)
+
+    def images(self, outcome: Outcome, count: int) -> None:
+        """So many images of a call to the server behind were purified, passed on as they were, or refused."""
+        self._images.labels(outcome).inc(count)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """A request was answered."""

@@ -36,6 +36,7 @@ TITLES = {
     "not-found": "There is no such thing",
     "method": "The method is not allowed here",
     "gallery": "The gallery cannot do this",
+    "unshielded": "An image at an address that is not shielded",
     "upstream": "The server behind did not answer",
     "defect": "An error of the service",
 }

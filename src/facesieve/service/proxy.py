@@ -1,78 +1,68 @@
-"""A proxy in front of a face recognition server: the photographs in its calls are purified, everything else passes.
+"""A gate in front of a face recognition server: the photographs in its calls are purified, what holds none passes as it is.
 
-CompreFace (https://github.com/exadel-inc/CompreFace): multipart ``file``, ``source_image``,
-``target_image``, or the same names in JSON with base64, under ``/api/v1/recognition``,
-``/api/v1/detection`` and ``/api/v1/verification``. DeepFace's API (https://github.com/serengil/deepface):
-``img``, ``img1``, ``img2`` in JSON as data URIs or base64, or as multipart files, to ``/represent``,
-``/verify``, ``/analyze``, ``/register`` and ``/search``.
+Which calls hold photographs says the table of ``gate_routes``; how a path and a body are read, ``gate_path`` and ``gate_body``.
 
-What a shield lets through unseen is a hole, so a call to such an address is refused if its
-body cannot be read with certainty: another content type, a compressed body, a name that comes
-twice, an image by its path or address instead of its bytes.
+What a gate lets through unseen is a hole, so it fails closed: a call is read once, what servers could read in two ways
+is refused with the reason, and so is an image at an address that the table does not have.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import re
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
+from urllib.parse import quote
 
 import httpx
 from fastapi import FastAPI, Request, Response
 from starlette.responses import StreamingResponse
 
-from facesieve.errors import NoFaceError
+from facesieve.errors import FacesieveError, NoFaceError
 from facesieve.service.access import check_key, unless_gone
 from facesieve.service.app import bare_app
+from facesieve.service.gate_body import Pieces, body_without_image, check_query, filled, shielded_body, slots_of
+from facesieve.service.gate_path import check_controls
+from facesieve.service.gate_routes import routes_of
 from facesieve.service.handlers import Format, Handlers
 from facesieve.service.keys import Keys
-from facesieve.service.problems import ProblemError
-from facesieve.service.proxy_json import members_of
-from facesieve.service.request_body import (
-    Part,
-    boundary_of,
-    decode_image,
-    join_parts,
-    json_text,
-    media_type,
-    parts_of,
-    read_body,
-)
+from facesieve.service.metrics import Outcome
+from facesieve.service.problems import ProblemError, as_problem
+from facesieve.service.request_body import read_body, slow_body
 
 T = TypeVar("T")
 
 PREFIX = "/facesieve"  # of the proxy's own health and figures
-KEY_HEADER = b"x-facesieve-key"
+KEY_HEADER = "X-Facesieve-Key"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+MOST_IMAGES = 64  # in one call
+OWN = b"facesieve-"  # headers that the gate alone writes
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade proxy-authenticate proxy-authorization".split()
 )
+# Frameworks may look an address up by these instead of by the request's own.
+_OTHER_ADDRESS = ("x-original-url", "x-rewrite-url", "x-original-uri", "x-forwarded-uri", "x-forwarded-path")
+_REFUSALS = {400, 413, 415, 422}  # for what the call is
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Which calls of a server hold photographs, and under which names."""
+@dataclass
+class Done:
+    """What was done with the images of one call."""
 
-    path: re.Pattern[str]
-    names: frozenset[str]
-    elsewhere: frozenset[str] = frozenset()  # names that give an image by path or address
+    outcomes: list[Outcome] = field(default_factory=list)
+    faces: int = 0
+    tamper: float | None = None  # the highest tamper score of a face
+    kind: str | None = None  # the new type of a body that is itself an image
 
-
-KINDS = {
-    "compreface": Kind(
-        re.compile(r"(?:.*/)?api/v1/(?:recognition|detection|verification)/.*"),
-        frozenset({"file", "source_image", "target_image"}),
-    ),
-    "deepface": Kind(
-        re.compile(r"(?:.*/)?(?:represent|verify|analyze|register|search)"),
-        frozenset({"img", "img1", "img2"}),
-        frozenset({"img_path", "img1_path", "img2_path"}),
-    ),
-}
+    def headers(self, preset: str) -> list[tuple[bytes, bytes]]:
+        """What the caller is told; nothing of a call without an image."""
+        if not self.outcomes:
+            return []
+        found = {"faces": str(self.faces), "preset": preset}
+        if self.tamper is not None:
+            found["tamper"] = f"{self.tamper:.3f}"
+        return [(OWN + name.encode(), value.encode()) for name, value in found.items()]
 
 
 def create_proxy(handlers: Handlers, *, keys: Keys | None = None) -> FastAPI:
@@ -94,8 +84,9 @@ def create_proxy(handlers: Handlers, *, keys: Keys | None = None) -> FastAPI:
     app.router.lifespan_context = lifespan
 
     async def handle(request: Request) -> Response:
-        own = request.headers.get(KEY_HEADER.decode())
-        name = check_key(keys, own, "purify")
+        if _is_preflight(request):
+            return _with_key_allowed(await upstream.handle(request), keys)
+        name = check_key(keys, request.headers.get(KEY_HEADER), "purify", header=KEY_HEADER)
         if name is not None:
             request.state.notes["key"] = name
         return await upstream.handle(request)
@@ -110,9 +101,7 @@ class Upstream:
     def __init__(self, handlers: Handlers) -> None:
         settings = handlers.settings
         self._handlers, self._settings = handlers, settings
-        self._base = httpx.URL(settings.upstream or "")
-        wanted = KINDS if settings.upstream_kind == "both" else {settings.upstream_kind: KINDS[settings.upstream_kind]}
-        self._kinds = tuple(wanted.values())
+        self._base, self._routes = httpx.URL(settings.upstream or ""), routes_of(settings)
         # Connections are not kept: one that the server behind closes as it is used again would fail a call.
         limits = httpx.Limits(max_connections=settings.max_requests, max_keepalive_connections=0)
         # trust_env: a proxy or a .netrc of the environment must not be asked in between
@@ -124,28 +113,53 @@ class Upstream:
 
     async def handle(self, request: Request) -> Response:
         """Purify what is to be purified, ask the server behind, stream its answer."""
-        kind = self._kind(request)
-        if kind is None:
-            stated = "content-length" in request.headers or "transfer-encoding" in request.headers
-            return await self._ask(request, _headers(request, body=True), request.stream() if stated else None)
-        body = await read_body(request, self._settings.max_bytes, self._settings.body_timeout_s)
-        purified = await unless_gone(request, self._purified(request, kind, body)) if body else body
-        headers = [*_headers(request, body=False), (b"content-length", str(len(purified)).encode())]
-        return await self._ask(request, headers, purified)
+        try:
+            return await self._handle(request)
+        except FacesieveError as error:
+            if as_problem(error).status in _REFUSALS:
+                self._account(request, "refused", 1)
+            raise
 
-    def _kind(self, request: Request) -> Kind | None:
-        """The kind of call, if it can hold photographs."""
-        if request.method not in {"POST", "PUT", "PATCH"}:
-            return None
-        path = plain_path(request.scope["path"])
-        return next((kind for kind in self._kinds if kind.path.fullmatch(path)), None)
+    async def _handle(self, request: Request) -> Response:
+        path = raw_path(request)
+        check_controls(path)
+        if not _has_body(request):
+            check_query(request.scope["query_string"])
+            return await self._ask(request, _headers(request, body=True), None)
+        route = self._routes.of(request.method, path)
+        if route is None and self._routes.passes(request.method, path):
+            return await self._ask(request, _headers(request, body=True), self._unseen(request))
+        content_type, done = _one_reading(request), Done()
+        body = await read_body(request, self._settings.max_bytes, self._settings.body_timeout_s)
+        if body and route is None:
+            body = await asyncio.to_thread(body_without_image, body, content_type)
+        elif body and route is not None:
+            pieces = await asyncio.to_thread(shielded_body, body, content_type, route)
+            body = await unless_gone(request, self._filled(request, pieces, content_type, done))
+        headers = [*_headers(request, body=False, kind=done.kind), (b"content-length", str(len(body)).encode())]
+        answer = await self._ask(request, headers, body)
+        answer.raw_headers += done.headers(self._handlers.card.name)
+        return answer
+
+    def _account(self, request: Request, outcome: Outcome, count: int) -> None:
+        """Count images, and say in the log what was done with those of the call."""
+        self._handlers.metrics.images(outcome, count)
+        request.state.notes[f"images_{outcome}"] = count
+
+    async def _unseen(self, request: Request) -> AsyncIterator[bytes]:
+        """The body of a call that is passed unseen, as it comes, within the time of any body."""
+        try:
+            async with asyncio.timeout(self._settings.body_timeout_s):
+                async for chunk in request.stream():
+                    yield chunk
+        except TimeoutError:
+            raise slow_body(self._settings.body_timeout_s) from None
 
     async def _ask(
         self, request: Request, headers: list[tuple[bytes, bytes]], content: bytes | AsyncIterator[bytes] | None
     ) -> Response:
-        path = request.scope.get("raw_path") or request.scope["path"].encode()
         query = request.scope["query_string"]
-        target = self._base.raw_path.rstrip(b"/") + path + (b"?" + query if query else b"")
+        target = self._base.raw_path.rstrip(b"/") + raw_path(request) + (b"?" + query if query else b"")
         asked = httpx.Request(request.method, self._base.copy_with(raw_path=target), headers=headers, content=content)
         try:
             with self._handlers.metrics.phase("upstream"):
@@ -156,114 +170,85 @@ class Upstream:
         except httpx.HTTPError:
             raise ProblemError(502, "upstream", "the server behind cannot be reached") from None
         response = StreamingResponse(_stream(answer), answer.status_code)
-        response.raw_headers = [(n.lower(), v) for n, v in answer.headers.raw if n.lower() not in _hop_by_hop(answer.headers.raw)]
+        dropped = _hop_by_hop(answer.headers.raw)
+        raw = [(name.lower(), value) for name, value in answer.headers.raw]
+        response.raw_headers = [(name, value) for name, value in raw if name not in dropped and not name.startswith(OWN)]
         return response
 
     # --- the photographs in a call ----------------------------------------------------------------
 
-    async def _purified(self, request: Request, kind: Kind, body: bytes) -> bytes:
-        content_types = request.headers.getlist("content-type")
-        if request.headers.getlist("content-encoding") not in ([], ["identity"]):
-            raise ProblemError(415, "media-type", "a compressed body cannot be purified; send it as it is")
-        if len(content_types) > 1:
-            raise ProblemError(415, "media-type", "send one content type")
-        content_type = "".join(content_types)
-        if media_type(content_type) == "multipart/form-data":
-            return await self._multipart(kind, body, content_type)
-        if media_type(content_type) == "application/json":
-            return await self._json(kind, body)
-        raise ProblemError(415, "media-type", "images are purified in multipart/form-data and application/json alone")
+    async def _filled(self, request: Request, pieces: Pieces, content_type: str, done: Done) -> bytes:
+        """The body with purified images in it."""
+        slots = slots_of(pieces)
+        if len(slots) > MOST_IMAGES:
+            raise ProblemError(422, "input", f"{len(slots)} images in one call, at most {MOST_IMAGES} are taken")
+        images = await _all([self._image(slot.image, done) for slot in slots])
+        for outcome in sorted(set(done.outcomes)):
+            self._account(request, outcome, done.outcomes.count(outcome))
+        request.state.notes["faces"] = done.faces
+        if content_type.lower().startswith("image/") and images:
+            done.kind = images[0][1]
+        return filled(pieces, images)
 
-    async def _multipart(self, kind: Kind, body: bytes, content_type: str) -> bytes:
-        parts = parts_of(body, content_type)
-        if any(_is_ambiguous(part) for part in parts):
-            raise ProblemError(422, "input", "each part has one plain name in one Content-Disposition")
-        _check_names([part.name for part in parts], kind)
-
-        async def one(number: int) -> None:
-            part = parts[number]
-            if any(n.lower() == b"content-transfer-encoding" for n, _ in part.headers):
-                raise ProblemError(422, "input", f"{part.name}: send the image's bytes, without a transfer encoding")
-            if not any(b"filename" in value for _, value in part.headers):  # a field of text: base64, as in JSON
-                parts[number] = replace(part, data=(await self._text(part.data.decode("latin-1"))).encode("latin-1"))
-                return
-            data, kind_of_image = await self._image(part.data)
-            headers = tuple((n, kind_of_image.encode() if n.lower() == b"content-type" else v) for n, v in part.headers)
-            parts[number] = replace(part, data=data, headers=headers)
-
-        await _all([one(number) for number, part in enumerate(parts) if part.name in kind.names])
-        return join_parts(parts, boundary_of(content_type))
-
-    async def _json(self, kind: Kind, body: bytes) -> bytes:
-        """The same text with other images: no other byte of it changes."""
-        text = json_text(body)
-        members = members_of(text)
-        _check_names([member.name for member in members], kind)
-        wanted = [member for member in members if member.name in kind.names and member.value is not None]
-        values = await _all([self._value(member.value) for member in wanted])
-        for member, value in reversed(list(zip(wanted, values, strict=True))):
-            text = text[: member.begin] + value + text[member.end :]
-        return text.encode()
-
-    async def _value(self, value: object) -> str:
-        if isinstance(value, list):
-            return "[" + ", ".join([await self._value(one) for one in value]) + "]"
-        return '"' + await self._text(value) + '"'
-
-    async def _text(self, value: object) -> str:
-        """Base64 of the purified image; a data URI stays one."""
-        head, data = decode_image(value)
-        image, kind = await self._image(data)
-        return (f"data:{kind};base64," if head else "") + base64.b64encode(image).decode()
-
-    async def _image(self, data: bytes) -> tuple[bytes, str]:
-        """The purified image and its type: what it was, where that can be written, otherwise PNG."""
-        format = _format_of(data)
+    async def _image(self, data: bytes, done: Done) -> tuple[bytes, str | None]:
+        """The purified image and its type: what it was, where that can be written, otherwise PNG. None: it is as it came."""
         try:
             before = await self._handlers.cut(data)
         except NoFaceError:
             if self._settings.no_face == "refuse":
                 raise
-            return data, f"image/{format}"
+            done.outcomes.append("passed")
+            return data, None
         after = await self._handlers.restore(before)
-        return await self._handlers.encode(after, format), f"image/{format}"
+        scores = await self._handlers.tampers(before, after)
+        format = _format_of(data)
+        image = await self._handlers.encode(after, format)
+        done.outcomes.append("purified")
+        done.faces += len(before)
+        done.tamper = max([*scores, *([] if done.tamper is None else [done.tamper])], default=None)
+        return image, f"image/{format}"
 
 
-def plain_path(path: str) -> str:
-    """A path without what servers tell apart in different ways: case, doubled and last slashes, dots, ``;parameters``."""
-    parts: list[str] = []
-    for segment in re.split(r"[/\\]+", path.lower()):
-        part = segment.partition(";")[0]
-        if part == "..":
-            del parts[-1:]
-        elif part not in {"", "."}:
-            parts.append(part)
-    return "/".join(parts)
+def raw_path(request: Request) -> bytes:
+    """A request's path as it was sent, without its query."""
+    return request.scope.get("raw_path") or quote(request.scope["path"]).encode()
+
+
+def _has_body(request: Request) -> bool:
+    return request.headers.get("content-length", "0").strip() != "0" or "transfer-encoding" in request.headers
+
+
+def _is_preflight(request: Request) -> bool:
+    """A browser's question before a call: it carries no key, and no photograph."""
+    return request.method == "OPTIONS" and not _has_body(request)
+
+
+def _with_key_allowed(answer: Response, keys: Keys | None) -> Response:
+    """The answer to a preflight, with the key's header among those that a browser may send."""
+    if keys is not None:
+        name = b"access-control-allow-headers"
+        added = f", {KEY_HEADER}".encode()
+        answer.raw_headers = [(key, value + added if key == name else value) for key, value in answer.raw_headers]
+    return answer
+
+
+def _one_reading(request: Request) -> str:
+    """The content type of a body that can be read in one way. Raises 400 or 415 for others."""
+    headers = request.headers
+    if any(name in headers for name in _OTHER_ADDRESS):
+        raise ProblemError(400, "input", "a header names another address than the request does")
+    if set(headers.getlist("content-encoding")) - {"identity"}:
+        raise ProblemError(415, "media-type", "a compressed body cannot be looked through; send it as it is")
+    if len(headers.getlist("content-type")) > 1:
+        raise ProblemError(415, "media-type", "send one content type")
+    check_query(request.scope["query_string"])
+    return headers.get("content-type", "")
 
 
 def _format_of(data: bytes) -> Format:
     if data[:3] == b"\xff\xd8\xff":
         return "jpeg"
     return "webp" if data[:4] == b"RIFF" else "png"
-
-
-_A_NAME = re.compile(rb";\s*name(\*[^=;]*)?\s*=", re.IGNORECASE)
-
-
-def _is_ambiguous(part: Part) -> bool:
-    """Whether servers may call this part by different names: ``name*`` (RFC 2231) or several of a kind."""
-    found = [value for name, value in part.headers if name.strip().lower() == b"content-disposition"]
-    return len(found) != 1 or _A_NAME.findall(found[0]) != [b""]
-
-
-def _check_names(names: list[str], kind: Kind) -> None:
-    """Raise 422 for an image that is not in the call, and for names that servers may read in different ways."""
-    plain = [name.strip().lower() for name in names]
-    if kind.elsewhere & set(plain):
-        raise ProblemError(422, "input", "an image by path or address cannot be purified; send its bytes")
-    for name, simple in zip(names, plain, strict=True):
-        if simple in kind.names and (name != simple or plain.count(simple) > 1):
-            raise ProblemError(422, "input", f"send {simple} once, under exactly this name")
 
 
 async def _all(work: list[Coroutine[object, object, T]]) -> list[T]:
@@ -283,11 +268,14 @@ def _hop_by_hop(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
     return _HOP_BY_HOP | {word.strip().lower() for value in named for word in value.split(b",")}
 
 
-def _headers(request: Request, *, body: bool) -> list[tuple[bytes, bytes]]:
-    """The headers to pass on; with ``body`` that of its length too."""
+def _headers(request: Request, *, body: bool, kind: str | None = None) -> list[tuple[bytes, bytes]]:
+    """The headers to pass on; with ``body`` that of its length too; with ``kind`` another content type."""
     raw: list[tuple[bytes, bytes]] = request.scope["headers"]
-    left_out = _hop_by_hop(raw) | {b"host", b"expect", KEY_HEADER} | (frozenset() if body else {b"content-length"})
-    return [(name, value) for name, value in raw if name.lower() not in left_out]
+    left_out = (
+        _hop_by_hop(raw) | {b"host", b"expect", KEY_HEADER.lower().encode()} | (frozenset() if body else {b"content-length"})
+    )
+    typed = [(name, kind.encode() if kind and name.lower() == b"content-type" else value) for name, value in raw]
+    return [(name, value) for name, value in typed if name.lower() not in left_out]
 
 
 async def _stream(answer: httpx.Response) -> AsyncIterator[bytes]:

@@ -61,8 +61,13 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
                 if len(body) > limit:
                     raise too_large
     except TimeoutError:
-        raise ProblemError(408, "slow-body", f"the body did not arrive within {seconds:g} s") from None
+        raise slow_body(seconds) from None
     return bytes(body)
+
+
+def slow_body(seconds: float) -> ProblemError:
+    """408 for a body that takes longer than ``seconds``."""
+    return ProblemError(408, "slow-body", f"the body did not arrive within {seconds:g} s")
 
 
 # --- multipart ----------------------------------------------------------------------------------

@@ -53,9 +53,9 @@ def shield_of(settings: Settings) -> Shield:
     return shield
 
 
-def identifier_of(settings: Settings, card: PurifierCard) -> Identifier | None:
-    """The recogniser behind the purifier; a proxy has none."""
-    return None if settings.upstream else Identifier(load_embedder(settings.embedder, gradients=settings.page), card.label)
+def identifier_of(settings: Settings, card: PurifierCard) -> Identifier:
+    """The recogniser behind the purifier; a proxy has it for tamper scores alone."""
+    return Identifier(load_embedder(settings.embedder, gradients=settings.page), card.label)
 
 
 def app_of(settings: Settings, handlers: Handlers) -> FastAPI:

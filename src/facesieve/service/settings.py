@@ -7,12 +7,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from facesieve.errors import MissingExtraError, SettingError
 from facesieve.files import first_problem, read_toml
 from facesieve.hosts import is_loopback
 from facesieve.specs import DEFAULT_PRESET, EMBEDDER, MAX_PIXELS, RUNTIME, in_use
+
+
+def _lines(given: object) -> object:
+    """One line, several lines or a list of them, as a list."""
+    return [line.strip() for line in given.splitlines() if line.strip()] if isinstance(given, str) else given
+
+
+def _routes(lines: tuple[str, ...]) -> tuple[str, ...]:
+    from facesieve.service.gate_routes import parse_route
+
+    for line in lines:
+        parse_route(line)
+    return lines
+
+
+# The text is for the environment, whose variables would otherwise be read as JSON.
+Lines = Annotated[tuple[str, ...] | str, BeforeValidator(_lines), AfterValidator(_routes)]
 
 
 class Settings(BaseModel):
@@ -63,8 +80,14 @@ class Settings(BaseModel):
     stop_timeout_s: int = Field(60, ge=1, description="How long a stop waits for accepted requests, s.")
 
     upstream: str | None = Field(None, description="Proxy mode: address of the face recognition server behind.")
-    upstream_kind: Literal["compreface", "deepface", "both"] = Field(
-        "both", description="Whose calls hold photographs: compreface, deepface or both."
+    upstream_kind: Literal["compreface", "deepface", "both", "none"] = Field(
+        "both", description="Whose calls hold photographs: compreface, deepface, both, or none but those of upstream_route."
+    )
+    upstream_route: Lines = Field(
+        (), description="Proxy mode: other calls that hold photographs, as 'POST /recognize field=image'; one a line, or a list."
+    )
+    upstream_pass: Lines = Field(
+        (), description="Proxy mode: calls that are passed on without a look, as 'POST /uploads'; one a line, or a list."
     )
     upstream_timeout_s: float = Field(60, gt=0, description="How long the server behind may take to answer, s.")
     no_face: Literal["refuse", "pass"] = Field(

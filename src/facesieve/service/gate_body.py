@@ -1,0 +1,246 @@
+"""The images in a body, and the body with others in their place.
+
+A body becomes a list of pieces: bytes that stay as they are, and slots, each of an image. At a shielded address every image is
+a slot, whatever it is called; a body that cannot be read in one way alone is refused. Elsewhere there must be no image.
+All of this is work for a thread, not for the event loop.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import Any
+from urllib.parse import unquote_plus
+
+from facesieve.service.gate_images import SHORTEST_TEXT, has_image_inside, is_image, is_text_of_image
+from facesieve.service.gate_parts import checked_parts, head_of, is_file
+from facesieve.service.gate_routes import Route
+from facesieve.service.problems import ProblemError
+from facesieve.service.request_body import Part, decode_image, join_parts, json_text, media_type, unusable
+
+DEEPEST = 4  # JSON within a text of JSON, and so on
+MOST_TEXTS = 100_000  # texts in one JSON body
+_JSON = ("{", "[", '"')
+_NAME_ENDS = re.compile(r"[ \t\r\n]*:")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of an image in a body; ``write`` puts another one into the form that it had there, with a new type if given."""
+
+    image: bytes
+    write: Callable[[bytes, str | None], bytes]
+
+
+Pieces = list[bytes | Slot]
+
+
+def slots_of(pieces: Sequence[bytes | Slot]) -> list[Slot]:
+    """The slots alone."""
+    return [piece for piece in pieces if isinstance(piece, Slot)]
+
+
+def filled(pieces: Sequence[bytes | Slot], images: Sequence[tuple[bytes, str | None]]) -> bytes:
+    """The body with these images and their types in its slots, in order."""
+    left = iter(images)
+    return b"".join(piece.write(*next(left)) if isinstance(piece, Slot) else piece for piece in pieces)
+
+
+# --- at a shielded address ------------------------------------------------------------------------
+
+
+def shielded_body(body: bytes, content_type: str, route: Route) -> Pieces:
+    """A body's pieces. Raises 415 for content types whose images cannot be found, 422 for what cannot be read with certainty."""
+    kind = media_type(content_type)
+    if kind == "multipart/form-data":
+        return _of_parts(body, content_type, route)
+    if kind == "application/json":
+        if not re.fullmatch(r"[^;]*(;\s*charset=\"?utf-8\"?\s*)?", content_type, re.IGNORECASE):
+            raise ProblemError(415, "media-type", "send JSON in UTF-8")
+        return _of_json(body, route)
+    if route.raw and is_image(body):
+        return [Slot(body, lambda image, _: image)]
+    known = "multipart/form-data and application/json" + (", or as the body itself" if route.raw else " alone")
+    raise ProblemError(415, "media-type", f"images are purified in {known}")
+
+
+def _of_parts(body: bytes, content_type: str, route: Route) -> Pieces:
+    parts, boundary = checked_parts(body, content_type, plain_names=True)
+    _check_names([part.name for part in parts], route)
+    return [*(piece for part in parts for piece in _of_part(part, boundary, route)), b"--" + boundary + b"--\r\n"]
+
+
+def _of_part(part: Part, boundary: bytes, route: Route) -> Pieces:
+    """An image, a text with images in it, or neither."""
+    if (is_file(part) and part.data) or is_image(part.data):
+        return [Slot(part.data, lambda image, kind: head_of(part, boundary, kind) + image), b"\r\n"]
+    text = part.data.decode("utf-8", "surrogateescape")
+    if part.name in route.names and not is_file(part):
+        _require_image(text, part.name)
+    return [head_of(part, boundary), *_as_bytes(_of_text(text, part.name)), b"\r\n"]
+
+
+def _of_json(body: bytes, route: Route) -> Pieces:
+    if body.count(b'"') > 2 * MOST_TEXTS:
+        raise unusable(f"the JSON body has more than {MOST_TEXTS:,} texts")
+    text = json_text(body)
+    value = _json_value(text)
+    if isinstance(value, dict):
+        _check_names(list(value), route)
+        for name in route.names & set(value):
+            for one in value[name] if isinstance(value[name], list) else [value[name]]:
+                if one is not None:
+                    _require_image(one, name)
+    return _as_bytes(_of_json_text(text, 0))
+
+
+def _json_value(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_distinct)
+    except (ValueError, RecursionError):
+        raise unusable("the body is not JSON") from None
+
+
+def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) < len(members):
+        raise unusable("a name comes twice in a JSON object")
+    return found
+
+
+def _require_image(value: object, name: str) -> None:
+    decode_image(value)
+    if not isinstance(value, str) or not is_text_of_image(value):
+        raise unusable(f"{name} is no image of a known kind")
+
+
+def _check_names(names: list[str], route: Route) -> None:
+    """Raise 422 for an image that is not in the call, and for names that servers may read in different ways."""
+    plain = [name.strip().lower() for name in names]
+    if {name.lower() for name in route.elsewhere} & set(plain):
+        raise unusable("an image by path or address cannot be purified; send its bytes")
+    for name, simple in zip(names, plain, strict=True):
+        spelt = next((known for known in route.names if known.lower() == simple), name)
+        if name != spelt or (spelt in route.names and plain.count(simple) > 1):
+            raise unusable(f"send {spelt} once, under exactly this name")
+
+
+# --- texts ----------------------------------------------------------------------------------------
+
+
+def _of_text(text: str, name: str, depth: int = 0) -> list[str | Slot]:
+    """A text's pieces: itself, an image that it is, or images in the JSON that it is."""
+    if len(text) >= SHORTEST_TEXT:
+        if is_text_of_image(text):
+            head, image = decode_image(text)
+            return [Slot(image, partial(_in_base64, head))]
+        if text.lstrip().startswith(_JSON) and _is_json(text):
+            return _of_json_text(text, depth + 1)
+        if has_image_inside(text.encode("utf-8", "replace")):
+            raise unusable(f"{name}: an image within a text cannot be purified; send it alone")
+    return [text]
+
+
+def _of_json_text(text: str, depth: int) -> list[str | Slot]:
+    """The same text with slots in it: no other sign of it changes."""
+    if depth > DEEPEST:
+        raise unusable("JSON within JSON, too deep")
+    pieces, done = list[str | Slot](), 0
+    for value, begin, end in _texts(text):
+        inside = _of_text(value, "a text", depth)
+        if any(isinstance(piece, Slot) for piece in inside):
+            if _NAME_ENDS.match(text, end):
+                raise unusable("an image where a name belongs")
+            pieces += [
+                text[done : begin + 1],
+                *(piece if isinstance(piece, Slot) else json.dumps(piece)[1:-1] for piece in inside),
+            ]
+            done = end - 1
+    return [*pieces, text[done:]]
+
+
+def _texts(text: str) -> Iterator[tuple[str, int, int]]:
+    """The texts in JSON that may be images, each with the places of its first quotation mark and after its last."""
+    begin = text.find('"')
+    while begin >= 0:
+        value, end = scanstring(text, begin + 1, False)
+        if len(value) >= SHORTEST_TEXT:
+            yield value, begin, end
+        begin = text.find('"', end)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _as_bytes(pieces: Sequence[str | Slot]) -> Pieces:
+    return [piece if isinstance(piece, Slot) else piece.encode("utf-8", "surrogateescape") for piece in pieces]
+
+
+def _in_base64(head: str, image: bytes, kind: str | None) -> bytes:
+    """An image as base64; a data URI, of which ``head`` is left, stays one."""
+    begin = f"data:{kind};base64," if head and kind else head
+    return begin.encode() + base64.b64encode(image)
+
+
+# --- elsewhere ------------------------------------------------------------------------------------
+
+
+def body_without_image(body: bytes, content_type: str) -> bytes:
+    """The body of a call to any other address. Raises 422 where it holds an image, or cannot be looked through."""
+    if media_type(content_type).startswith("multipart/"):
+        parts, boundary = checked_parts(body, content_type, plain_names=False)
+        for part in parts:
+            _check_holds_none(part.data)
+        return join_parts(parts, boundary)
+    _check_holds_none(body)
+    return body
+
+
+def check_query(query: bytes) -> None:
+    """Raise 422 for a query that holds an image."""
+    if len(query) >= SHORTEST_TEXT:
+        _check_form(query.decode("latin-1"))
+
+
+def _check_holds_none(data: bytes) -> None:
+    if is_image(data) or has_image_inside(data):
+        raise _unshielded()
+    # Of UTF-16 and UTF-32 what is ASCII is left: all that base64 and the signs of JSON are made of.
+    text = (data.replace(b"\0", b"") if b"\0" in data[:4] else data).decode("latin-1").lstrip("\xef\xbb\xbf\xff\xfe")
+    _check_text(text, 0)
+    if re.match(r"\s*[\w.\[\]%+*~-]{1,200}=", text):
+        _check_form(text)
+
+
+def _check_form(text: str) -> None:
+    for word in re.split("[&;=]", text):
+        if len(word) >= SHORTEST_TEXT:
+            _check_text(unquote_plus(word), 0)
+
+
+def _check_text(text: str, depth: int) -> None:
+    if is_text_of_image(text) or has_image_inside(text.encode("utf-8", "replace")):
+        raise _unshielded()
+    if text.lstrip().startswith(_JSON):
+        if depth > DEEPEST or text.count('"') > 2 * MOST_TEXTS:
+            raise unusable("the body has too many texts to be looked through, or they are nested too deep")
+        try:
+            for value, _, _ in _texts(text):
+                _check_text(value, depth + 1)
+        except ValueError:  # no JSON after all
+            return
+
+
+def _unshielded() -> ProblemError:
+    detail = "the call holds an image, and this address is not shielded; the settings may shield it or pass it unseen"
+    return ProblemError(422, "unshielded", detail)
