@@ -4,7 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from facesieve.faces import TEMPLATE, Detector, Face, align, alignment, paste, warp
+from facesieve.errors import SettingError
+from facesieve.faces import FINISHES, TEMPLATE, Detector, Face, FaceCrops, align, alignment, paste, warp
+from facesieve.faces.paste import REACH
 from facesieve.images import read_photo, to_floats
 
 DETECTOR = Detector()
@@ -108,7 +110,8 @@ def test_pasting_leaves_the_rest_of_the_photo_untouched(center, degrees):
     photo = rng.integers(0, 256, (300, 400, 3), np.uint8)
     face = face_at(center, 90, degrees)
     result = paste(photo, rng.random((3, 128, 128), np.float32), face)
-    reach = np.hypot(*(np.mgrid[:300, :400][::-1] - np.array(center)[:, None, None])) <= 90 / 2 * np.sqrt(2) + 2
+    x, y = apply(similarity(1 / 90, -degrees, (0, 0)), np.mgrid[:300, :400][::-1].reshape(2, -1).T - center).T
+    reach = (np.hypot(x / REACH[0], y / REACH[1]) <= 1.03).reshape(300, 400)  # an ellipse upright in the face; a pixel's rounding
     assert (result != photo).any()
     np.testing.assert_array_equal(result[~reach], photo[~reach])
 
@@ -133,7 +136,78 @@ def test_the_middle_of_a_pasted_face_is_the_crop():
     photo = np.zeros((200, 200, 3), np.uint8)
     result = paste(photo, np.ones((3, 128, 128), np.float32), face_at((100, 100), 128))
     assert result[100, 100].tolist() == [255, 255, 255]
-    assert 0 < result[100, 100 - 60].max() < 255  # and fades towards its border
+    assert result[100, 100 - 59].tolist() == [255, 255, 255]  # in secure up to the seam at its border
+    assert 0 < result[100, 100 - 66].max() < 255  # and fades beyond it
+    seen = paste(photo, np.ones((3, 128, 128), np.float32), face_at((100, 100), 128), finish="detail")
+    assert seen[100, 100].tolist() == [255, 255, 255]
+    assert 0 < seen[100, 100 - 60].max() < 255  # in detail towards its border
+
+
+def in_the_square(shape, center, side, degrees, inset=0.0):
+    """The pixels of a photo whose middles lie in a face's square, ``inset`` of the side away from its border."""
+    x, y = apply(similarity(1 / side, -degrees, (0, 0)), np.mgrid[: shape[0], : shape[1]][::-1].reshape(2, -1).T - center).T
+    return (np.maximum(abs(x), abs(y)) <= 0.5 - inset).reshape(shape[:2])
+
+
+@pytest.mark.parametrize(("side", "degrees"), [(40, 0), (90, 12), (128, 90), (200, -30), (390, 5)])
+def test_in_secure_nothing_that_the_photograph_has_in_the_square_matters(side, degrees):
+    """Two photographs that differ in the square alone, by everything, give one result there: no bit of an attack gets through."""
+    rng, center = np.random.default_rng(3), (210, 190)
+    photo, crop = rng.integers(0, 256, (420, 400, 3), np.uint8), rng.random((3, 128, 128), np.float32)
+    shape = photo.shape
+    inner = in_the_square(shape, center, side, degrees, inset=0.1 / 128)  # places are rounded to 1/32 of the crop's pixels
+    other = np.where(inner[..., None], rng.integers(0, 256, shape, np.uint8), photo)
+    face = face_at(center, side, degrees)
+    np.testing.assert_array_equal(paste(photo, crop, face), paste(other, crop, face))
+    detailed = paste(photo, crop, face, finish="detail"), paste(other, crop, face, finish="detail")
+    assert (detailed[0] != detailed[1]).any()
+
+
+@pytest.mark.parametrize("side", [256, 512])
+def test_in_detail_what_is_finer_than_the_crops_grid_is_the_photographs(side):
+    """A chequerboard of single pixels has no part in the crop's grid: it comes through whole, on top of the purifier's colours."""
+    rows, columns = np.mgrid[:700, :700]
+    board = 8 * (2 * ((rows + columns) % 2) - 1)
+    photo = np.repeat((100 + board)[..., None], 3, 2).astype(np.uint8)
+    face, crop = face_at((349.5, 349.5), side), np.full((3, 128, 128), 150 / 255, np.float32)
+    middle = (slice(300, 400), slice(300, 400))
+    assert np.abs(paste(photo, crop, face, finish="detail")[middle].astype(int) - (150 + board[middle])[..., None]).max() <= 1
+    assert np.abs(paste(photo, crop, face)[middle].astype(int) - 150).max() == 0
+
+
+@pytest.mark.parametrize("side", [30, 60, 100])
+def test_of_a_face_smaller_than_the_crop_both_finishes_are_alike(side):
+    photo = np.rint(ramp(400, 400)).astype(np.uint8)
+    face, crop = face_at((200, 190), side, 12), np.linspace(0.2, 0.7, 3 * 128 * 128, dtype=np.float32).reshape(3, 128, 128)
+    results = [paste(photo, crop, face, finish=finish) for finish in FINISHES]
+    inner = in_the_square(photo.shape, (200, 190), side, 12, inset=0.15)
+    assert np.abs(results[0][inner].astype(int) - results[1][inner]).max() <= 2
+
+
+def test_a_small_face_is_shrunk_without_aliasing():
+    stripes = np.zeros((3, 128, 128), np.float32)
+    stripes[:, ::2] = 1
+    result = paste(np.full((200, 200, 3), 128, np.uint8), stripes, face_at((100, 100), 32))
+    assert np.abs(result[95:105, 95:105].astype(int) - 128).max() <= 6
+
+
+@pytest.mark.parametrize("finish", FINISHES)
+def test_a_photograph_s_own_crop_changes_next_to_nothing_in_detail_and_a_smooth_one_in_neither(finish):
+    photo = np.rint(ramp(400, 400)).astype(np.uint8)
+    face = face_at((200, 190), 250, 12)
+    assert np.abs(paste(photo, align(photo, face, 128), face, finish=finish).astype(int) - photo).max() <= 2
+    rough = np.random.default_rng(5).integers(0, 256, (400, 400, 3), np.uint8)
+    if finish == "detail":
+        assert np.abs(paste(rough, align(rough, face, 128), face, finish=finish).astype(int) - rough).max() <= 2
+
+
+def test_another_finish_is_refused():
+    cut = FaceCrops.cut(np.full((200, 200, 3), 90, np.uint8), [face_at((100, 100), 90)], 64)
+    with pytest.raises(SettingError, match="not as 'nice'"):
+        cut.paste("nice")
+    whole = FaceCrops.whole(np.full((200, 200, 3), 90, np.uint8), 64)
+    with pytest.raises(SettingError, match="not with aligned crops"):
+        whole.paste("detail")
 
 
 # --- detection ---------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facesieve.faces import Detector, Face, FaceCrops
-from facesieve.images import Photo
+from facesieve.faces import Detector, Face, FaceCrops, Finish, check_finish
+from facesieve.images import Photo, as_photo
 from facesieve.runtime import RUNTIMES, PurifierCard, Runtime
 from facesieve.specs import DEFAULT_PRESET
 
@@ -53,28 +53,35 @@ class Shield:
         """This shield with another preset, on PyTorch. See ``TorchRuntime.with_preset``; raises as ``torch_runtime``, too."""
         return replace(self, runtime=self.torch_runtime.with_preset(preset))
 
-    def cut(self, photo: Photo, *, aligned: bool = False, sha256: str | None = None) -> FaceCrops:
+    def cut(self, photo: object, *, aligned: bool = False, sha256: str | None = None) -> FaceCrops:
         """The faces in a photograph, largest first, cut out for the purifier; with ``aligned`` it is already a crop.
 
-        ``sha256`` is that of the photograph's file, where there is one. Raises ``NoFaceError``, or
-        ``NotSquareError`` for an aligned crop that is not square.
+        ``photo`` is anything that ``facesieve.images.as_photo`` takes, and ``sha256`` that of its file, where there is one.
+        Raises ``NoFaceError``, or ``NotSquareError`` for an aligned crop that is not square; else as ``as_photo``.
         """
+        taken = as_photo(photo)
         if aligned:
-            return FaceCrops.whole(photo, self.card.size, sha256=sha256)
-        return FaceCrops.cut(photo, self.detector.detect(photo), self.card.size, sha256=sha256)
+            return FaceCrops.whole(taken, self.card.size, sha256=sha256)
+        return FaceCrops.cut(taken, self.detector.detect(taken), self.card.size, sha256=sha256)
 
     def restore(self, before: FaceCrops, seeds: Sequence[int] | None = None) -> FaceCrops:
         """The same faces, purified; ``seeds`` holds one per face, fresh ones if not given."""
         return before.with_crops(self.runtime.purify(before.crops, before.seeds(None) if seeds is None else seeds).crops)
 
-    def purify(self, photo: Photo, *, seeds: Sequence[int] | None = None) -> tuple[Photo, list[Face]]:
+    def purify(
+        self, photo: object, *, seeds: Sequence[int] | None = None, finish: Finish = "secure"
+    ) -> tuple[Photo, list[Face]]:
         """The photo with every face purified and put back, and the faces.
 
-        ``seeds`` holds one for each face, largest first; fresh ones if not given. Raises
-        ``NoFaceError`` for a photo without a face.
+        ``photo`` is what ``read_photo`` gave, a path, a PIL image, or an array of ``uint8`` (RGB, RGB with alpha, grey):
+        anything that ``facesieve.images.as_photo`` takes. ``seeds`` holds one for each face, largest first; fresh ones if not given.
+        ``finish`` "secure" leaves nothing of a face to an attacker; "detail", for people, has fine detail from the
+        photograph, so nobody may be identified from it. Raises ``NoFaceError`` for a photo without a face, ``ImageError``
+        for a file that is none, ``InputError``, which names type and shape, for anything else.
         """
+        check_finish(finish)
         after = self.restore(self.cut(photo), seeds)
-        return after.paste(), list(after.faces)
+        return after.paste(finish), list(after.faces)
 
 
 def load_shield(

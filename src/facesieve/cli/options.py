@@ -48,6 +48,14 @@ Eta = Annotated[float | None, typer.Option(help="Share of fresh noise in each st
 SigmaY = Annotated[float | None, typer.Option(help="Noise level assumed in the photograph, for images in [-1, 1].")]
 Aligned = Annotated[bool, typer.Option("--aligned", help="The inputs are already aligned face crops.")]
 Paste = Annotated[bool, typer.Option("--paste/--no-paste", help="Put faces back into the photo, or write the aligned crops.")]
+FinishName = Annotated[
+    str,
+    typer.Option(
+        "--face",
+        help="secure: a face is only what the purifier made. detail: for people, with fine detail from the photograph, and so "
+        "with an attacker's fine perturbation; never put it before a recogniser.",
+    ),
+]
 Grid = Annotated[bool, typer.Option("--grid", help="Also write grid.png: each face, each stage, the amplified difference.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remake results that already exist.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Faces that are purified together, across photographs.")]

@@ -16,6 +16,7 @@ from facesieve.cli.options import (
     Cluster,
     Device,
     Eta,
+    FinishName,
     Formats,
     Grid,
     ImageColumn,
@@ -60,6 +61,7 @@ def purify(
     seed: Seed = None,
     aligned: Aligned = False,
     paste: Paste = True,
+    face: FinishName = "secure",
     grid: Grid = False,
     overwrite: Overwrite = False,
     batch_size: BatchSize = 8,
@@ -74,11 +76,14 @@ def purify(
     workers: Workers = None,
 ) -> None:
     """Find the faces in photographs, or in shards of them (.tar, .parquet), purify them, write the results."""
+    from facesieve.faces import check_finish
     from facesieve.jobs.cluster import Recipe
     from facesieve.jobs.record import Options
     from facesieve.purify import chosen_preset
 
-    options = Options(aligned, paste, overwrite, seed, batch_size, image_column, on_failure or "drop")  # type: ignore[arg-type]
+    options = Options(
+        aligned, paste, overwrite, seed, batch_size, image_column, on_failure or "drop", finish=check_finish(face)  # type: ignore[arg-type]
+    )
     chosen = chosen_preset(preset).changed(scale=scale, steps=steps, eta=eta, sigma_y=sigma_y)
     recipe = Recipe(chosen, prior, device, precision, runtime)
     of_shards = image_column is not None or on_failure is not None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from facesieve.faces.align import TEMPLATE, Face, Points, align, alignment, paste, warp
+from facesieve.faces.align import TEMPLATE, Face, Points, align, alignment, warp
 from facesieve.faces.crops import Crops, FaceCrops, check_square
 from facesieve.faces.detect import Detector
+from facesieve.faces.paste import FINISHES, Finish, check_finish, paste
 
-__all__ = ["TEMPLATE", "Crops", "Detector", "Face", "FaceCrops", "Points", "align", "alignment", "check_square", "paste", "warp"]
+__all__ = ["FINISHES", "TEMPLATE", "Crops", "Detector", "Face", "FaceCrops", "Finish", "Points", "align", "alignment", "check_finish", "check_square", "paste", "warp"]

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from facesieve.errors import InputError, NoFaceError, NotSquareError, SettingError
-from facesieve.faces.align import Face, align, paste
+from facesieve.faces.align import Face, align
+from facesieve.faces.paste import Finish, check_finish, paste
 from facesieve.files import sha256_of_pixels
 from facesieve.images import Floats, Photo, to_floats, to_photo
 from facesieve.noise import derive_seed, fresh_seeds
@@ -88,13 +89,19 @@ class FaceCrops:
         changes: list[float] = np.abs(self.crops - other.crops).mean((1, 2, 3)).tolist()
         return changes
 
-    def paste(self) -> Photo:
-        """The photograph with its crops put back; of an aligned one, the crop. Pixels that no face reaches keep every bit."""
+    def paste(self, finish: Finish = "secure") -> Photo:
+        """The photograph with its crops put back; of an aligned one, the crop. Pixels that no face reaches keep every bit.
+
+        In ``secure`` nothing of a face is the photograph's; ``detail``, for people, has fine detail from it, which an
+        attacker may have made. Raises ``SettingError`` for another finish, and for ``detail`` of an aligned photograph.
+        """
+        if check_finish(finish) == "detail" and self.aligned:
+            raise SettingError("the finish detail goes with faces in photographs, not with aligned crops")
         if self.aligned:
             return to_photo(self.crops[0])
         photo = self.photo
         for face, crop in zip(self.faces, self.crops, strict=True):
-            photo = paste(photo, crop, face)
+            photo = paste(photo, crop, face, finish=finish)
         return photo
 
     def seeds(self, seed: int | None) -> list[int]:

@@ -17,7 +17,7 @@ import numpy as np
 
 import facesieve
 from facesieve.errors import ExistsError, FacesieveError, SettingError
-from facesieve.faces import FaceCrops
+from facesieve.faces import FaceCrops, Finish, check_finish
 from facesieve.files import make_folder, sha256_of_file, write_atomic
 from facesieve.images import encode_photo, to_photo
 from facesieve.runtime import PurifierCard
@@ -34,7 +34,8 @@ class Options:
 
     ``image_column`` and ``on_failure`` are of shards: what holds the image of a sample (found if None), and whether
     a sample that cannot be purified is left out (``drop``) or passed on as it was, unshielded (``keep``).
-    ``max_pixels`` is the largest photograph that is read.
+    ``max_pixels`` is the largest photograph that is read. ``finish`` is how a face is put back: ``secure``, or for
+    people ``detail``, as ``facesieve.faces.paste``.
     """
 
     aligned: bool = False
@@ -45,8 +46,11 @@ class Options:
     image_column: str | None = None
     on_failure: Literal["drop", "keep"] = "drop"
     max_pixels: int = MAX_PIXELS
+    finish: Finish = "secure"
 
     def __post_init__(self) -> None:
+        if check_finish(self.finish) == "detail" and (self.aligned or not self.paste):
+            raise SettingError("detail goes with faces that are put back into photographs, not with crops")
         if self.on_failure not in {"drop", "keep"}:
             raise SettingError(f"on-failure {self.on_failure!r} must be drop or keep")
         if self.max_pixels < 256:
@@ -99,10 +103,10 @@ class Work:
         """Whether every crop is back."""
         return self._missing == 0
 
-    def pictures(self, *, paste: bool) -> list[bytes]:
+    def pictures(self, *, paste: bool, finish: Finish = "secure") -> list[bytes]:
         """The results as PNG files: the photograph with its faces put back (of an aligned one, its crop), or each crop."""
         after = self.before.with_crops(self._purified)
-        photos = [after.paste()] if paste else [to_photo(crop) for crop in after.crops]
+        photos = [after.paste(finish)] if paste else [to_photo(crop) for crop in after.crops]
         return [encode_photo(photo, "png") for photo in photos]
 
     def face(self, number: int) -> Record:
@@ -117,12 +121,13 @@ class Work:
 def made_from(sha256: str, card: PurifierCard, options: Options) -> Record:
     """Everything that a photograph's result depends on: its bytes, the purifier, the settings."""
     pasted = options.paste and not options.aligned
-    return {"source_sha256": sha256, **card.made_from, "aligned": options.aligned, "pasted": pasted, "seed": options.seed}
+    made = {"source_sha256": sha256, **card.made_from, "aligned": options.aligned, "pasted": pasted, "seed": options.seed}
+    return made if options.finish == "secure" else {**made, "finish": options.finish}  # records of before have none
 
 
-def ran_on(card: PurifierCard) -> Record:
-    """What made a result: hardware and version."""
-    return {"ran_on": card.ran_on, "version": facesieve.__version__}
+def ran_on(card: PurifierCard, options: Options) -> Record:
+    """Which of the two finishes a result is, and what made it: hardware and version."""
+    return {"finish": options.finish, "ran_on": card.ran_on, "version": facesieve.__version__}
 
 
 def write_record(path: Path, record: Record) -> None:

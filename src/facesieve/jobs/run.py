@@ -91,7 +91,7 @@ def purify_alone(unit: Unit, shield: Shield, options: Options) -> list[bytes]:
     batches = Batches(shield, options.batch_size)
     batches.put(work)
     batches.rest()
-    return work.pictures(paste=options.paste or options.aligned)
+    return work.pictures(paste=options.paste or options.aligned, finish=options.finish)
 
 
 class Batches:

@@ -198,7 +198,7 @@ class _Shard(Task):
         if keep or problem is None:
             self._others.update(sample.others)
         if work is not None:
-            (png,) = work.pictures(paste=True)
+            (png,) = work.pictures(paste=True, finish=self.options.finish)
             self._out.write(sample, png, self._sample_record(work, png))
             self.photographs += 1
             self.faces += len(work.before)
@@ -218,7 +218,7 @@ class _Shard(Task):
             "prior_sha256": self.card.prior_sha256,
             "source_sha256": work.before.sha256,
             "output_sha256": sha256_of(png),
-            **ran_on(self.card),
+            **ran_on(self.card, self.options),
         }
 
     def _record(self, sha256: str) -> Record:
@@ -230,7 +230,7 @@ class _Shard(Task):
             "output": self.unit.target.name,
             "output_sha256": sha256,
             "made_from": self.made_from,
-            **ran_on(self.card),
+            **ran_on(self.card, self.options),
         }
 
 
