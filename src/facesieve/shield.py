@@ -68,9 +68,7 @@ class Shield:
         """The same faces, purified; ``seeds`` holds one per face, fresh ones if not given."""
         return before.with_crops(self.runtime.purify(before.crops, before.seeds(None) if seeds is None else seeds).crops)
 
-    def purify(
-        self, photo: object, *, seeds: Sequence[int] | None = None, finish: Finish = "secure"
-    ) -> tuple[Photo, list[Face]]:
+    def purify(self, photo: object, *, seeds: Sequence[int] | None = None, finish: Finish = "secure") -> tuple[Photo, list[Face]]:
         """The photo with every face purified and put back, and the faces.
 
         ``photo`` is what ``read_photo`` gave, a path, a PIL image, or an array of ``uint8`` (RGB, RGB with alpha, grey):

@@ -82,7 +82,14 @@ def purify(
     from facesieve.purify import chosen_preset
 
     options = Options(
-        aligned, paste, overwrite, seed, batch_size, image_column, on_failure or "drop", finish=check_finish(face)  # type: ignore[arg-type]
+        aligned,
+        paste,
+        overwrite,
+        seed,
+        batch_size,
+        image_column,
+        on_failure or "drop",
+        finish=check_finish(face),  # type: ignore[arg-type]
     )
     chosen = chosen_preset(preset).changed(scale=scale, steps=steps, eta=eta, sigma_y=sigma_y)
     recipe = Recipe(chosen, prior, device, precision, runtime)

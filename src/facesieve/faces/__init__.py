@@ -7,4 +7,19 @@ from facesieve.faces.crops import Crops, FaceCrops, check_square
 from facesieve.faces.detect import Detector
 from facesieve.faces.paste import FINISHES, Finish, check_finish, paste
 
-__all__ = ["FINISHES", "TEMPLATE", "Crops", "Detector", "Face", "FaceCrops", "Finish", "Points", "align", "alignment", "check_finish", "check_square", "paste", "warp"]
+__all__ = [
+    "FINISHES",
+    "TEMPLATE",
+    "Crops",
+    "Detector",
+    "Face",
+    "FaceCrops",
+    "Finish",
+    "Points",
+    "align",
+    "alignment",
+    "check_finish",
+    "check_square",
+    "paste",
+    "warp",
+]

@@ -8,8 +8,8 @@ top-left pixel being (0, 0).
 from __future__ import annotations
 
 import math
-from typing import Any
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
