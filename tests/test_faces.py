@@ -165,7 +165,7 @@ def test_in_secure_nothing_that_the_photograph_has_in_the_square_matters(side, d
 
 @pytest.mark.parametrize("side", [256, 512])
 def test_in_detail_what_is_finer_than_the_crops_grid_is_the_photographs(side):
-    """A chequerboard of single pixels has no part in the crop's grid: it comes through whole, on top of the purifier's colours."""
+    """A chequerboard of single pixels has no part in the crop's grid: it comes through whole, on the purifier's colours."""
     rows, columns = np.mgrid[:700, :700]
     board = 8 * (2 * ((rows + columns) % 2) - 1)
     photo = np.repeat((100 + board)[..., None], 3, 2).astype(np.uint8)
