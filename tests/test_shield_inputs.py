@@ -50,7 +50,7 @@ def test_whatever_people_hold_a_photograph_in_gives_one_result(shield, sample_pa
         (lambda photo: photo.transpose(2, 0, 1), r"shape \(3, 512, 512\)"),
         (lambda photo: photo[None], r"shape \(1, 512, 512, 3\)"),
         (lambda photo: photo.tolist(), "a list"),
-        (lambda photo: None, "NoneType"),
+        (lambda photo: {"photo": photo}, "a dict"),
     ],
 )
 def test_anything_else_is_refused_with_its_shape_and_type(shield, sample_paths, change, said):

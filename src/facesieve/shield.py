@@ -73,8 +73,8 @@ class Shield:
 
         ``photo`` is what ``read_photo`` gave, a path, a PIL image, or an array of ``uint8`` (RGB, RGB with alpha, grey):
         anything that ``facesieve.images.as_photo`` takes. ``seeds`` holds one for each face, largest first; without them
-        they are fresh. ``finish`` "secure" leaves nothing of a face to an attacker; "detail", for people, has fine detail from the
-        photograph, so nobody may be identified from it. Raises ``NoFaceError`` for a photo without a face, ``ImageError``
+        they are fresh. ``finish`` "secure" leaves nothing of a face to an attacker; "detail", for people, has fine detail from
+        the photograph, so nobody may be identified from it. Raises ``NoFaceError`` for a photo without a face, ``ImageError``
         for a file that is none, ``InputError``, which names type and shape, for anything else.
         """
         check_finish(finish)
