@@ -11,7 +11,9 @@ ClientError            the service refused, or could not be reached
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -63,7 +65,7 @@ class UnusableError(ClientError):
 
 
 class BusyError(ClientError):
-    """The service is full; try again after ``retry_after`` seconds."""
+    """The service is full, and was each time; try again after ``retry_after`` seconds."""
 
 
 _ERRORS: dict[int, type[ClientError]] = {
@@ -81,17 +83,23 @@ _ERRORS: dict[int, type[ClientError]] = {
 class Client:
     """A service at ``url``; use it as a context manager, or close it. ``timeout`` in seconds. One client serves one thread.
 
+    A request that the service has no place for is sent again, ``tries`` times in all, after as many seconds as the service
+    says and a random part of as many again: so that those who were refused together do not come back together.
+
     Every method raises a ``ClientError``, or ``InputError`` for a file that cannot be read.
     """
 
-    def __init__(self, url: str, key: str | None = None, *, timeout: float = 60.0) -> None:
-        """Raises ``MissingExtraError`` without httpx, ``InputError`` for an address without http:// or https://."""
+    def __init__(self, url: str, key: str | None = None, *, timeout: float = 60.0, tries: int = 4) -> None:
+        """Raises ``MissingExtraError`` without httpx, ``InputError`` for an address without http:// or https://, or no tries."""
         try:
             import httpx
         except ImportError as error:
             raise MissingExtraError("the client", "serve") from error
         if not url.startswith(("http://", "https://")):
             raise InputError("the address of a service begins with http:// or https://", url)
+        if tries < 1:
+            raise InputError(f"{tries} tries are too few", advice="1 tries once")
+        self._tries = tries
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
 
@@ -115,6 +123,14 @@ class Client:
         """``image`` and ``faces``, each with its ``crop``, ``change`` and, with ``stages``, what each stage made; base64 PNG."""
         query = {"aligned": str(aligned).lower(), "stages": str(stages).lower()}
         return self._json(self._ask("POST", "/v1/purify", query, {"file": [image]}))
+
+    def purify_batch(
+        self, images: Sequence[Image], *, tamper: bool = False, format: Literal["png", "jpeg", "webp"] | None = None
+    ) -> list[dict[str, Any]]:
+        """Several photographs at once: for each ``image`` (base64) and ``faces``, or ``problem``, the other None."""
+        query = {"tamper": str(tamper).lower(), **({} if format is None else {"format": format})}
+        found: list[dict[str, Any]] = self._json(self._ask("POST", "/v1/purify/batch", query, {"file": images}))["photographs"]
+        return found
 
     def identify(self, image: Image, *, count: int = 5, threshold: float | None = None) -> list[dict[str, Any]]:
         """Everyone in a photograph, largest face first: ``person``, ``matches``, ``threshold``, ``templates``, ``box``, ...
@@ -143,6 +159,24 @@ class Client:
         made: dict[str, int] = self._json(answer)["templates"]
         return made
 
+    def add(
+        self, person: str, images: Sequence[Image], *, templates: Literal["raw", "purified", "both"] = "both"
+    ) -> dict[str, int]:
+        """Add photographs of somebody who is enrolled: the number of templates that there are now, by label."""
+        answer = self._ask("POST", _of(person), {"templates": templates}, {"file": images})
+        now: dict[str, int] = self._json(answer)["templates"]
+        return now
+
+    def people(self, *, page: int = 1000) -> Iterator[str]:
+        """The names of all who are enrolled, in order; ``page`` of them are asked for at a time."""
+        query = {"limit": str(page)}
+        while True:
+            found = self._json(self._ask("GET", "/v1/gallery", query))
+            yield from (str(entry["person"]) for entry in found["people"])
+            if found["next"] is None:
+                return
+            query["after"] = found["next"]
+
     def person(self, person: str) -> dict[str, int]:
         """The number of an enrolled person's templates by label."""
         found: dict[str, int] = self._json(self._ask("GET", _of(person)))["templates"]
@@ -165,17 +199,25 @@ class Client:
         *,
         accept: str = "application/json",
     ) -> httpx.Response:
+        files = [(name, ("image", _bytes(image))) for name, each in (images or {}).items() for image in each]
+        for left in reversed(range(self._tries)):
+            answer = self._send(method, path, params=query, files=files or None, headers={"Accept": accept})
+            if answer.is_success:
+                return answer
+            error = _error(answer)
+            if not (left and isinstance(error, BusyError) and error.retry_after):
+                raise error
+            time.sleep(error.retry_after * random.uniform(1, 2))
+        raise AssertionError
+
+    def _send(self, method: str, path: str, **sent: Any) -> httpx.Response:
         import httpx
 
-        files = [(name, ("image", _bytes(image))) for name, each in (images or {}).items() for image in each]
         try:
-            answer = self._http.request(method, path, params=query, files=files or None, headers={"Accept": accept})
+            return self._http.request(method, path, **sent)
         except httpx.HTTPError as error:
             what = f"no answer ({type(error).__name__}); is the service there?"
             raise UnreachableError(what, self._http.base_url) from error
-        if answer.is_success:
-            return answer
-        raise _error(answer)
 
     def _json(self, answer: httpx.Response) -> dict[str, Any]:
         try:

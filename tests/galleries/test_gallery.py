@@ -345,6 +345,32 @@ def test_one_kind_is_searched_and_never_another(gallery):
             gallery.build_index(at_least=1)
 
 
+def test_templates_are_added_to_somebody_all_at_once_and_nobody_else_changes(gallery, location):
+    rng = np.random.default_rng(4)
+    people = random_people(rng, 6)
+    gallery.enrol_all(people)
+    other, name = open_gallery(location), "person 3"
+    for more in ({RAW: random_rows(rng, 2), "new": random_rows(rng, 3)}, {"new": random_rows(rng, 1)}):
+        gallery.add(f" {name} ", more)
+        for label, rows in more.items():
+            people[name][label] = np.concatenate([people[name].get(label, rows[:0]), rows])
+        assert other.people() == [
+            Entry(one, {label: len(r) for label, r in sorted(people[one].items())}) for one in sorted(people)
+        ]
+        assert frozenset([RAW, "fast", "new"]) in other.label_sets()
+        for one, templates in people.items():
+            for label, rows in templates.items():
+                np.testing.assert_array_equal(other.templates_of(one, kind=label), rows)
+        assert_exact(gallery, people, random_rows(rng, 3), RAW, 4)
+    with pytest.raises(GalleryError, match="nobody called Zoe"):
+        gallery.add("Zoe", {RAW: random_rows(rng, 1)})
+    with pytest.raises(InputError):
+        gallery.add(name, {})
+    assert gallery.remove(name) == sum(map(len, people.pop(name).values()))
+    assert [entry.person for entry in other.people()] == sorted(people)
+    other.close()
+
+
 def test_the_sets_of_labels_follow_every_write(gallery, location):
     row = np.eye(1, DIMENSIONS, dtype=np.float32)
     other = open_gallery(location)

@@ -316,10 +316,23 @@ def test_a_file_of_keys_that_goes_away_is_no_mistake_of_the_callers(tmp_path, co
 def test_the_description_names_every_address_with_examples(url):
     described = httpx.get(url + "/openapi.json").json()["paths"]
     assert {"/v1/purify", "/v1/identify", "/v1/verify", "/v1/gallery/{id}", "/v1/info"} <= described.keys()
-    assert set(described["/v1/gallery/{id}"]) == {"put", "get", "delete"}
+    assert set(described["/v1/gallery/{id}"]) == {"put", "post", "get", "delete"}
     purify = described["/v1/purify"]["post"]
     assert purify["requestBody"]["content"]["application/json"]["example"]["file"]
     assert "application/problem+json" in purify["responses"]["503"]["content"]
+
+
+def test_the_page_of_the_addresses_needs_no_other_server(url):
+    page = httpx.get(url + "/docs").text
+    places = re.findall(r"""(?:src|href)=["']([^"']+)["']""", page)
+    assert len(places) == 3
+    for place in places:
+        answer = httpx.get(f"{url}/{place}")
+        assert answer.status_code == 200, place
+        assert len(answer.content) > 1000
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "url: 'openapi.json'" in page
 
 
 def test_the_client_says_what_is_wrong_in_a_line(tmp_path, url):

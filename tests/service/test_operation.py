@@ -5,6 +5,8 @@ import json
 import logging
 import socket
 import threading
+import time
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from serving import Gate, gated_handlers, handlers_of, pixels, png, problem, service, two_faces, until
 
 from facesieve.client import BusyError, Client, ClientError, UnusableError
+from facesieve.errors import InputError
 from facesieve.service.keys import Keys, add_key
 from facesieve.service.logs import JsonLines
 
@@ -113,7 +116,7 @@ def test_two_clients_share_a_batch(collins, obama):
 def test_a_full_queue_is_503_with_retry_after_and_the_service_recovers(collins):
     gate = Gate(opened=False)
     handlers = gated_handlers(gate, max_batch=1, queue_faces=1, max_faces=1, batch_wait_ms=0)
-    with service(handlers) as url, Client(url) as client:
+    with service(handlers) as url, Client(url, tries=1) as client:
         first = in_thread(lambda: Client(url).purify(collins))
         assert gate.begun.wait(20)
         second = in_thread(lambda: Client(url).purify(collins))
@@ -142,6 +145,33 @@ def test_more_requests_than_are_taken_are_503_before_their_body_is_read(collins)
         first[0].join(20)
 
 
+def test_the_client_asks_again_after_as_long_as_it_is_told_and_a_little(collins, monkeypatch):
+    gate = Gate(opened=False)
+    waited = []
+
+    def sleep(seconds):
+        waited.append(seconds)
+        if len(waited) == 2:
+            gate.open.set()
+        time.sleep(0.5)
+
+    with service(gated_handlers(gate, max_requests=1)) as url:
+        first = in_thread(lambda: Client(url).purify(collins))
+        assert gate.begun.wait(20)
+        monkeypatch.setattr("facesieve.client.time", SimpleNamespace(sleep=sleep))
+        with Client(url, tries=2) as hasty, pytest.raises(BusyError):
+            hasty.purify(collins)
+        with Client(url) as patient:
+            assert patient.purify(collins)
+        first[0].join(20)
+        with Client(url) as client, pytest.raises(UnusableError):  # what is no matter of time is not tried again
+            client.purify(b"no image")
+    assert 2 <= len(waited) <= 4
+    assert all(1 <= seconds <= 2 for seconds in waited)
+    with pytest.raises(InputError, match="tries"):
+        Client(url, tries=0)
+
+
 def test_a_client_that_goes_away_frees_its_place(collins, caplog):
     gate = Gate(opened=False)
     handlers = gated_handlers(gate, max_batch=1, batch_wait_ms=0)
@@ -150,7 +180,8 @@ def test_a_client_that_goes_away_frees_its_place(collins, caplog):
         assert gate.begun.wait(20)
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as gone:
-            head = f"POST /v1/purify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(collins)}\r\n\r\n"
+            head = "POST /v1/purify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
+            head += f"Content-Length: {len(collins)}\r\n\r\n"
             gone.sendall(head.encode() + collins)
             until(lambda: handlers.batcher.waiting == 1)
         until(lambda: handlers.batcher.waiting == 0)
@@ -164,5 +195,7 @@ def test_a_body_that_does_not_arrive_in_time_is_408():
     with service(handlers_of(body_timeout_s=0.2)) as url:
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as slow:
-            slow.sendall(b"POST /v1/purify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 10\r\n\r\nab")
+            slow.sendall(
+                b"POST /v1/purify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: 10\r\n\r\nab"
+            )
             assert b" 408 " in slow.recv(200)

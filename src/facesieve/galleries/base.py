@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
 
+import numpy as np
+
 from facesieve.errors import GalleryError, InputError
 from facesieve.galleries.checks import checked_label, checked_name, checked_people
 from facesieve.registry import Registry
@@ -105,6 +107,20 @@ class Gallery(ABC):
             known = self._add(checked)
             if known is not None:
                 raise self._error(f"{known} is enrolled already, nothing was changed", "remove this person first")
+
+    def add(self, person: str, templates: Templates) -> None:
+        """Add templates of somebody who is enrolled, all of them or none.
+
+        Raises ``GalleryError`` if the person is unknown, ``InputError`` as ``enrol``.
+        """
+        [(person, new)] = checked_people({person: templates}, self.dimensions).items()
+        with self._writing():
+            labels, rows = self._templates_of(person)
+            if not labels:
+                raise self._unknown(person)
+            old = {label: rows[[one == label for one in labels]] for label in dict.fromkeys(labels)}
+            both = {label: [each[label] for each in (old, new) if label in each] for label in {**old, **new}}
+            self._replace(person, {label: np.concatenate(parts) for label, parts in both.items()})
 
     def search(self, rows: Rows, *, kind: str = RAW, count: int = 5) -> list[list[Match]]:
         """For each probe row (P, D) the ``count`` best people, best first, by their best template of one kind.
@@ -218,6 +234,14 @@ class Gallery(ABC):
     @abstractmethod
     def _remove(self, person: str) -> int:
         """Remove a person's templates; how many there were."""
+
+    def _replace(self, person: str, templates: Templates) -> None:
+        """Put these in place of a person's templates, which are the first of them; at once, whoever reads or kills meanwhile.
+
+        This is for back ends whose ``_writing`` is one transaction.
+        """
+        self._remove(person)
+        self._add({person: templates})
 
     @abstractmethod
     def _label_sets(self) -> Mapping[str, str]:

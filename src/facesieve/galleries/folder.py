@@ -124,6 +124,11 @@ class FolderGallery(Gallery):
                 return len(segment) - len(rest)
         return 0
 
+    def _replace(self, person: str, templates: Templates) -> None:
+        [name] = [name for name, segment in self._segments.items() if person in segment.places]
+        rest, new = self._segments[name].without(person), Segment.of({person: templates})
+        self._commit([other for other in self._segments if other != name], Segment.merged([rest, new]) if len(rest) else new)
+
     def _commit(self, stay: Iterable[str], new: Segment) -> None:
         """The gallery is these segments from now on."""
         segments = {name: self._segments[name] for name in stay}

@@ -114,6 +114,10 @@ class LanceGallery(Gallery):
             self._table.delete(theirs)
         return count
 
+    def _replace(self, person: str, templates: Templates) -> None:
+        merged = self._table.merge_insert(["person", "number"]).when_matched_update_all().when_not_matched_insert_all()
+        merged.execute(_arrow({person: templates}, self.dimensions))  # the commit
+
     def _calibrate(self, calibration: Calibration) -> None:
         calibrate(self._folder, LANCE_FORMAT, calibration)
 

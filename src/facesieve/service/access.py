@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
+from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
+from facesieve.errors import printable
 from facesieve.service.batcher import BusyError
 from facesieve.service.keys import Keys
 from facesieve.service.middleware import ClientGoneError
@@ -38,7 +41,7 @@ def check_key(keys: Keys | None, given: str | None, scope: str | None, *, header
 
 
 def allowed(scope: str | None) -> Callable[..., Awaitable[None]]:
-    """A dependency: a key with ``scope``, or any key for None."""
+    """A dependency: a key with ``scope``, or any key for None; and a query that the route knows."""
 
     async def check(
         request: Request,
@@ -48,8 +51,21 @@ def allowed(scope: str | None) -> Callable[..., Awaitable[None]]:
         name = check_key(request.app.state.keys, bearer.credentials if bearer else header, scope)
         if name is not None:
             request.state.notes["key"] = name
+        check_query(request)
 
     return check
+
+
+def check_query(request: Request) -> None:
+    """Raise 422 for a parameter that the route does not have, or that is given twice: it would change nothing, unnoticed."""
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if name not in known:
+            near = next(iter(get_close_matches(name, known, 1)), None)
+            advice = f"did you mean {near}?" if near else f"there are {', '.join(known)}" if known else "there are none here"
+            raise ProblemError(422, "input", f"{printable(name[:40])}: no such parameter; {advice}")
+        if count > 1:
+            raise ProblemError(422, "input", f"{name}: give it once")
 
 
 async def in_time(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.staticfiles import StaticFiles
 
 import facesieve
+from facesieve.hosts import is_loopback
+from facesieve.service import routes_gallery
 from facesieve.service.access import allowed
 from facesieve.service.handlers import Handlers
 from facesieve.service.keys import Keys
 from facesieve.service.middleware import RequestMiddleware
 from facesieve.service.problems import MEDIA_TYPE, ProblemError
 from facesieve.service.routes import router
+from facesieve.service.trust import OwnMachine
 
 DESCRIPTION = "Removes adversarial perturbations from face photographs before they are identified."
 
@@ -25,6 +31,7 @@ def create_app(handlers: Handlers, *, keys: Keys | None = None) -> FastAPI:
     """The service as an ASGI application. ``keys`` None asks for no keys: only on loopback."""
     app = bare_app(handlers, keys=keys, prefix="")
     app.include_router(router)
+    app.include_router(routes_gallery.router)
     return app
 
 
@@ -37,14 +44,26 @@ def bare_app(handlers: Handlers, *, keys: Keys | None, prefix: str, docs: bool =
         yield
         await handlers.close()
 
-    places = {"docs_url": "/docs", "redoc_url": None, "openapi_url": "/openapi.json"} if docs else dict.fromkeys(_DOCS)
-    app = FastAPI(title="facesieve", version=facesieve.__version__, description=DESCRIPTION, lifespan=lifespan, **places)
+    address = "/openapi.json" if docs else None
+    app = FastAPI(
+        title="facesieve",
+        version=facesieve.__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=address,
+    )
+    if docs:
+        _add_docs(app)
     app.state.handlers, app.state.keys = handlers, keys
     _add_health(app, handlers, prefix)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)
     free = frozenset(prefix + path for path in ("/healthz", "/readyz", "/metrics"))
     settings = handlers.settings
+    if keys is None and is_loopback(settings.host):
+        app.add_middleware(OwnMachine, origins=None if settings.upstream else settings.origins)
     app.add_middleware(
         RequestMiddleware,
         metrics=handlers.metrics,
@@ -52,10 +71,31 @@ def bare_app(handlers: Handlers, *, keys: Keys | None, prefix: str, docs: bool =
         free=free,
         body_timeout=settings.body_timeout_s,
     )
+    if settings.origins:
+        _add_cors(app, settings.origins)
     return app
 
 
-_DOCS = ("docs_url", "redoc_url", "openapi_url")
+def _add_cors(app: FastAPI, origins: Sequence[str]) -> None:
+    """Let pages of these origins call, with keys; outermost, so that refusals can be read and preflights need no key."""
+    told = ["Facesieve-Faces", "X-Facesieve-Faces", "X-Request-ID", "Retry-After"]
+    methods, sent = ["GET", "POST", "PUT", "DELETE"], ["Authorization", "X-API-Key", "X-Request-ID", "Content-Type"]
+    app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=sent, expose_headers=told)
+
+
+def _add_docs(app: FastAPI) -> None:
+    """The page of the addresses, with everything that it needs: FastAPI's own takes its scripts from the internet."""
+    app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title="facesieve",
+            swagger_js_url="docs/assets/swagger-ui-bundle.js",
+            swagger_css_url="docs/assets/swagger-ui.css",
+            swagger_favicon_url="docs/assets/favicon.png",
+        )
 
 
 def _add_health(app: FastAPI, handlers: Handlers, prefix: str) -> None:

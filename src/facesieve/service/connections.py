@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -149,7 +148,8 @@ class Connection(HttpToolsProtocol):
 
     def _make_room(self) -> bool:
         """Close the connection that has been without a whole request for longest, if there is one."""
-        silent: list[Any] = [one for one in self.connections if one is not self and one._idle and not one.transport.is_closing()]
+        others = (one for one in self.connections if isinstance(one, Connection) and one is not self)
+        silent = [one for one in others if one._idle and not one.transport.is_closing()]
         if not silent:
             return False
         min(silent, key=lambda one: one._useful).transport.abort()

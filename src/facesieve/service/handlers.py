@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,17 +22,17 @@ from facesieve.galleries.base import Entry, Gallery
 from facesieve.galleries.checks import checked_name
 from facesieve.identification import Identified, Identifier, Templates, Verified, one_face, stacked, tamper_scores
 from facesieve.images import encode_photo, read_photo, to_photo
+from facesieve.rows import Rows
 from facesieve.runtime import PurifierCard, Trace
 from facesieve.service.batcher import Batcher
 from facesieve.service.logs import event
 from facesieve.service.metrics import Metrics
 from facesieve.service.problems import ProblemError
 from facesieve.service.readers import Readers
-from facesieve.service.settings import Settings
+from facesieve.service.settings import Format, Settings
 from facesieve.specs import retired_among
 
 T = TypeVar("T")
-Format = Literal["png", "jpeg", "webp"]
 
 
 class Handlers:
@@ -131,12 +131,15 @@ class Handlers:
         """Raise ``BusyError`` where a photograph would be refused now; asked before its body is read."""
         self.batcher.admission.check()
 
+    def check_seed(self, seed: int | None) -> None:
+        """Raise 422 for a seed where the noise may not be chosen."""
+        if seed is not None and not self.settings.allow_seeds:
+            said = "seed: this service chooses the noise itself; it may be chosen where allow_seeds is set"
+            raise ProblemError(422, "input", said)
+
     async def purify(self, before: FaceCrops, seed: int | None = None) -> Trace:
         """Purify the faces, together with those of others. Raises ``BusyError``."""
-        if seed is not None and not self.settings.allow_seeds:
-            raise ProblemError(
-                422, "input", "seed: this service chooses the noise itself; it may be chosen where allow_seeds is set"
-            )
+        self.check_seed(seed)
         trace = await self.batcher.purify(before.crops, before.seeds(seed))
         for change in before.with_crops(trace.crops).changes(before):
             self.metrics.change(change)
@@ -188,6 +191,14 @@ class Handlers:
             self.metrics.tamper(person.tamper or 0.0)
         return people
 
+    async def tamper(self, before: FaceCrops, after: FaceCrops) -> list[float]:
+        """The tamper score of each face. Raises 404 where there is no recogniser."""
+        identifier = self.identifier
+        scores = await self._do("embed", lambda: tamper_scores(identifier.raw_rows(before), identifier.rows(before, after)))
+        for score in scores:
+            self.metrics.tamper(score)
+        return scores
+
     async def verify(self, data: bytes, person: str, threshold: float | None, seed: int | None) -> Verified:
         """Whether the one face is ``person``. Raises 404 for an unknown person."""
         identifier, gallery = self.identifier, self.gallery
@@ -234,18 +245,40 @@ class Handlers:
 
         return await self._do("search", look)
 
+    async def people(self, limit: int, after: str | None) -> tuple[list[Entry], bool]:
+        """The first ``limit`` people, by name, behind ``after``; and whether there are more."""
+        gallery, last = self.gallery, after or ""
+
+        def look() -> list[Entry]:
+            return sorted((entry for entry in gallery.people() if entry.person > last), key=lambda entry: entry.person)[
+                : limit + 1
+            ]
+
+        found = await self._do("search", look)
+        return found[:limit], len(found) > limit
+
     async def enrol(self, person: str, images: Sequence[bytes], which: Templates, seed: int | None) -> dict[str, int]:
         """Enrol a person from photographs of one face each, all of them or none: the number of templates by label."""
-        identifier, gallery, name = self.identifier, self.gallery, checked_name(person)
+        gallery, name = self.gallery, checked_name(person)
+        templates = await self._templates(images, which, seed)
+        await self._write(lambda: gallery.enrol(name, templates))
+        return {label: len(rows) for label, rows in templates.items()}
+
+    async def add(self, person: str, images: Sequence[bytes], which: Templates, seed: int | None) -> Entry:
+        """Add photographs of somebody who is enrolled, as ``enrol``: what there is of them now. Raises 404 for an unknown one."""
+        gallery, name = self.gallery, (await self.person(person)).person
+        templates = await self._templates(images, which, seed)
+        await self._write(lambda: gallery.add(name, templates))
+        return await self.person(name)
+
+    async def _templates(self, images: Sequence[bytes], which: Templates, seed: int | None) -> dict[str, Rows]:
+        identifier = self.identifier
         found = [await self._cut_one(data, f"photograph {number}") for number, data in enumerate(images, 1)]
         parts = []
         for before in found:
             after = None if which == "raw" else await self.restore(before, seed)
-            make = partial(identifier.templates, before, after, which)
-            parts.append(await self._do("embed", make))
-        templates = stacked(parts)
-        await self._write(lambda: gallery.enrol(name, templates))
-        return {label: len(rows) for label, rows in templates.items()}
+            parts.append(await self._do("embed", partial(identifier.templates, before, after, which)))
+        return stacked(parts)
 
     async def remove(self, person: str) -> int:
         """Remove a person: the number of templates. Raises 404 for an unknown one."""

@@ -25,11 +25,12 @@ from facesieve.service.app import bare_app
 from facesieve.service.gate_body import Pieces, body_without_image, check_query, filled, shielded_body, slots_of
 from facesieve.service.gate_path import check_controls
 from facesieve.service.gate_routes import routes_of
-from facesieve.service.handlers import Format, Handlers
+from facesieve.service.handlers import Handlers
 from facesieve.service.keys import Keys
 from facesieve.service.metrics import Outcome
 from facesieve.service.problems import ProblemError, as_problem
 from facesieve.service.request_body import read_body, slow_body
+from facesieve.service.settings import Format
 
 T = TypeVar("T")
 

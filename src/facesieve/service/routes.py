@@ -1,119 +1,161 @@
-"""The addresses under ``/v1``: purify, identify, verify, the gallery, info."""
+"""The addresses under ``/v1`` but those of the gallery: purify, identify, verify, info."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 import facesieve
-from facesieve.errors import InputError
+from facesieve.errors import FacesieveError
 from facesieve.faces import FaceCrops
 from facesieve.galleries.base import Match
 from facesieve.identification import Identified
 from facesieve.runtime import Trace
 from facesieve.service.access import allowed, in_time
-from facesieve.service.handlers import Format, Handlers
-from facesieve.service.request_body import images_of, read_body
+from facesieve.service.handlers import Handlers
+from facesieve.service.problems import as_problem
+from facesieve.service.requests import FORMATS, format_of, handlers_of, images_in, only, several, wanted_answer
 from facesieve.service.schemas import (
+    BatchResponse,
     IdentifiedFace,
     IdentifyResponse,
     MatchedPerson,
-    PersonResponse,
+    Photograph,
+    Problem,
     PurifiedFace,
     PurifyResponse,
-    RemovedResponse,
+    Seed,
     StageResult,
     VerifyResponse,
     image_body,
     problem_responses,
 )
+from facesieve.service.settings import Format
 
 router = APIRouter(prefix="/v1")
 
-Seed = Annotated[int | None, Query(description="Makes results repeatable; refused unless the service has allow_seeds.", ge=0)]
 Threshold = Annotated[
     float | None,
     Query(description="Cosine below which nobody is named; by default what the gallery was calibrated to.", ge=-1, le=1),
 ]
-_OF_IMAGES = problem_responses(401, 403, 413, 415, 422, 503)
-_FORMATS: dict[str, Format] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
+Tamper = Annotated[bool, Query(description="Also the tamper score of each face: how far the shield moved it for the recogniser.")]
+Wanted = Annotated[
+    Format | None, Query(alias="format", description="Of images, in JSON too; by default what Accept asks for, or PNG.")
+]
+_OF_IMAGES = problem_responses(401, 403, 408, 413, 415, 422, 503)
+_OF_PEOPLE = {**_OF_IMAGES, **problem_responses(404, 409)}
 
 
-def _handlers(request: Request) -> Handlers:
-    handlers: Handlers = request.app.state.handlers
-    return handlers
+@dataclass(frozen=True)
+class _Asked:
+    """What a purification is to bring."""
 
-
-async def _images(request: Request) -> dict[str, list[bytes]]:
-    handlers = _handlers(request)
-    handlers.check_place()
-    body = await read_body(request, handlers.settings.max_bytes, handlers.settings.body_timeout_s)
-    return await asyncio.to_thread(images_of, body, request.headers.get("content-type", ""))
-
-
-def _only(images: dict[str, list[bytes]], *names: str) -> list[bytes]:
-    """One image for each name, and nothing else."""
-    if set(images) != set(names) or any(len(images[name]) != 1 for name in names):
-        raise InputError(f"send one image as {' and one as '.join(names)}, and nothing else; settings go into the query")
-    return [images[name][0] for name in names]
+    aligned: bool
+    stages: bool
+    tamper: bool
+    seed: int | None
+    format: Format
 
 
 @router.post(
     "/purify",
     dependencies=[Depends(allowed("purify"))],
     response_model=PurifyResponse,
-    responses={200: {"content": {kind: {} for kind in _FORMATS}}, **_OF_IMAGES},
+    responses={200: {"content": {kind: {} for kind in FORMATS}}, **_OF_IMAGES, **problem_responses(404, 406)},
     openapi_extra=image_body({"file": "The photograph"}),
 )
 async def purify(
     request: Request,
     aligned: Annotated[bool, Query(description="The image is an aligned, square face crop.")] = False,
     stages: Annotated[bool, Query(description="In JSON: also what each stage made.")] = False,
+    tamper: Tamper = False,
+    format: Wanted = None,
     seed: Seed = None,
 ) -> Response | PurifyResponse:
-    """Purify every face. ``Accept: application/json`` gives the faces too; image/png , image/jpeg, image/webp the image."""
-    handlers, (data,) = _handlers(request), _only(await _images(request), "file")
-    wanted = _wanted(request.headers.get("accept", ""), stages)
+    """Purify every face. ``Accept: application/json`` gives the faces too; image/png, image/jpeg, image/webp the image."""
+    as_json, chosen = wanted_answer(request, format, json_only=stages)
+    handlers, (data,) = handlers_of(request), only(await images_in(request), "file")
+    asked = _Asked(aligned, stages, tamper, seed, chosen)
 
     async def work() -> Response | PurifyResponse:
-        before = await handlers.cut(data, aligned=aligned)
-        trace = await handlers.purify(before, seed)
+        before, trace, scores = await _purified(handlers, data, asked)
         request.state.notes["faces"] = len(before)
-        if wanted == "application/json":
-            return await _as_json(handlers, before, trace, stages)
-        image = await handlers.encode(before.with_crops(trace.crops), _FORMATS[wanted])
-        return Response(image, media_type=wanted, headers={"X-Facesieve-Faces": str(len(before))})
+        if as_json:
+            return PurifyResponse(preset=handlers.card.name, **dict(await _shown(handlers, before, trace, scores, asked)))
+        image = await handlers.encode(before.with_crops(trace.crops), chosen)
+        return Response(image, media_type=f"image/{chosen}", headers=_headers(handlers, before, scores))
 
     return await in_time(request, work())
 
 
-def _wanted(accept: str, stages: bool) -> str:
-    """The first type in ``Accept`` that can be given; stages can be given in JSON alone."""
-    offered = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
-    known = next((kind for kind in offered if kind in _FORMATS or kind == "application/json"), None)
-    if stages and known not in {None, "application/json"}:
-        raise InputError("stages come in JSON: send Accept: application/json")
-    return "application/json" if stages else known or "image/png"
+@router.post(
+    "/purify/batch",
+    dependencies=[Depends(allowed("purify"))],
+    responses={**_OF_IMAGES, **problem_responses(404)},
+    openapi_extra=image_body({"file": "Photographs"}, many=True),
+)
+async def purify_batch(request: Request, tamper: Tamper = False, format: Wanted = None, seed: Seed = None) -> BatchResponse:
+    """Purify several photographs. Each has its result or its problem, in the order in which they came."""
+    chosen = format_of(request, format) or handlers_of(request).settings.image_formats[0]
+    handlers, asked = handlers_of(request), _Asked(False, False, tamper, seed, chosen)
+    handlers.check_seed(seed)
+    photographs = several(await images_in(request), handlers.settings.max_images)
+
+    async def one(data: bytes) -> Photograph:
+        try:
+            before, trace, scores = await _purified(handlers, data, asked)
+            return await _shown(handlers, before, trace, scores, asked)
+        except FacesieveError as error:
+            return Photograph(image=None, problem=Problem.model_validate_json(as_problem(error).body(request.state.request_id)))
+
+    async def work() -> BatchResponse:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(data)) for data in photographs]
+        return BatchResponse(preset=handlers.card.name, photographs=[task.result() for task in tasks])
+
+    found = await in_time(request, work())
+    request.state.notes["faces"] = sum(len(one.faces or []) for one in found.photographs)
+    return found
 
 
-async def _as_json(handlers: Handlers, before: FaceCrops, trace: Trace, stages: bool) -> PurifyResponse:
-    after, faces = before.with_crops(trace.crops), before.faces
+async def _purified(handlers: Handlers, data: bytes, asked: _Asked) -> tuple[FaceCrops, Trace, list[float] | None]:
+    handlers.check_seed(asked.seed)
+    before = await handlers.cut(data, aligned=asked.aligned)
+    trace = await handlers.purify(before, asked.seed)
+    return before, trace, await handlers.tamper(before, before.with_crops(trace.crops)) if asked.tamper else None
+
+
+def _headers(handlers: Handlers, before: FaceCrops, scores: Sequence[float] | None) -> dict[str, str]:
+    """What was done, where the answer is an image; ``X-Facesieve-Faces`` is that of older versions."""
+    faces = str(len(before))
+    found = {"Facesieve-Faces": faces, "X-Facesieve-Faces": faces, "Facesieve-Preset": handlers.card.name}
+    return found if scores is None else {**found, "Facesieve-Tamper": ", ".join(f"{score:.4f}" for score in scores)}
+
+
+async def _shown(
+    handlers: Handlers, before: FaceCrops, trace: Trace, scores: Sequence[float] | None, asked: _Asked
+) -> Photograph:
+    after, found = before.with_crops(trace.crops), before.faces or [None] * len(before)
     crops = await handlers.encode_crops(trace.crops)
-    made = [(step.name, await handlers.encode_crops(step.crops)) for step in trace.steps] if stages else []
-    purified = [
+    made = [(step.name, await handlers.encode_crops(step.crops)) for step in trace.steps] if asked.stages else []
+    faces = [
         PurifiedFace(
-            box=list(map(float, faces[n].box)) if faces else None,
-            score=float(faces[n].score) if faces else None,
+            box=None if face is None else list(map(float, face.box)),
+            landmarks=None if face is None else face.landmarks.astype(float).tolist(),
+            score=None if face is None else float(face.score),
             change=change,
+            tamper_score=None if scores is None else scores[n],
             crop=_text(crops[n]),
-            stages=[StageResult(name=name, image=_text(images[n])) for name, images in made] if stages else None,
+            stages=[StageResult(name=name, image=_text(images[n])) for name, images in made] if asked.stages else None,
         )
-        for n, change in enumerate(after.changes(before))
+        for n, (face, change) in enumerate(zip(found, after.changes(before), strict=True))
     ]
-    return PurifyResponse(preset=handlers.card.name, image=_text(await handlers.encode(after, "png")), faces=purified)
+    return Photograph(image=_text(await handlers.encode(after, asked.format)), faces=faces)
 
 
 def _text(data: bytes) -> str:
@@ -123,7 +165,7 @@ def _text(data: bytes) -> str:
 @router.post(
     "/identify",
     dependencies=[Depends(allowed("identify"))],
-    responses={**_OF_IMAGES, **problem_responses(404, 409)},
+    responses=_OF_PEOPLE,
     openapi_extra=image_body({"file": "The photograph"}),
 )
 async def identify(
@@ -133,8 +175,8 @@ async def identify(
     seed: Seed = None,
 ) -> IdentifyResponse:
     """Name everyone in a photograph, with the shield in front of the recogniser."""
-    (data,) = _only(await _images(request), "file")
-    found = await in_time(request, _handlers(request).identify(data, count, threshold, seed))
+    (data,) = only(await images_in(request), "file")
+    found = await in_time(request, handlers_of(request).identify(data, count, threshold, seed))
     request.state.notes["faces"] = len(found)
     return IdentifyResponse(faces=[_person(one) for one in found])
 
@@ -142,6 +184,8 @@ async def identify(
 def _person(found: Identified) -> IdentifiedFace:
     return IdentifiedFace(
         box=list(map(float, found.face.box)),
+        landmarks=found.face.landmarks.astype(float).tolist(),
+        score=float(found.face.score),
         person=found.person,
         threshold=found.threshold,
         templates=found.templates,
@@ -159,7 +203,7 @@ def _match(match: Match) -> MatchedPerson:
 @router.post(
     "/verify",
     dependencies=[Depends(allowed("identify"))],
-    responses={**_OF_IMAGES, **problem_responses(404, 409)},
+    responses=_OF_PEOPLE,
     openapi_extra=image_body({"file": "The photograph", "other": "Another photograph, where no person is named"}),
 )
 async def verify(
@@ -169,54 +213,20 @@ async def verify(
     seed: Seed = None,
 ) -> VerifyResponse:
     """Say whether a photograph shows ``person``, or whether two photographs (``file`` and ``other``) show the same one."""
-    images = await _images(request)
+    images = await images_in(request)
     if person is None:
-        file, other = _only(images, "file", "other")
-        work = _handlers(request).compare(file, other, threshold, seed)
+        file, other = only(images, "file", "other")
+        work = handlers_of(request).compare(file, other, threshold, seed)
     else:
-        work = _handlers(request).verify(_only(images, "file")[0], person, threshold, seed)
+        work = handlers_of(request).verify(only(images, "file")[0], person, threshold, seed)
     found = await in_time(request, work)
     return VerifyResponse(same=found.same, score=found.score, threshold=found.threshold, templates=found.templates)
 
 
-@router.put(
-    "/gallery/{id:path}",
-    status_code=201,
-    dependencies=[Depends(allowed("gallery"))],
-    responses={**_OF_IMAGES, **problem_responses(404, 409)},
-    openapi_extra=image_body({"file": "Photographs of this person, one face each"}, many=True),
-)
-async def enrol(
-    request: Request,
-    id: str,
-    templates: Annotated[Literal["raw", "purified", "both"], Query(description="What the templates are made from.")] = "both",
-    seed: Seed = None,
-) -> PersonResponse:
-    """Enrol a person, from all the photographs or not at all. Somebody who is enrolled already is a 409: remove them first."""
-    images, handlers = await _images(request), _handlers(request)
-    if set(images) != {"file"} or not 1 <= len(images["file"]) <= handlers.settings.max_faces:
-        raise InputError(f"send 1 to {handlers.settings.max_faces} photographs, each as file, and nothing else")
-    made = await in_time(request, handlers.enrol(id, images["file"], templates, seed))
-    return PersonResponse(person=id, templates=made)
-
-
-@router.get("/gallery/{id:path}", dependencies=[Depends(allowed("gallery"))], responses=problem_responses(401, 403, 404))
-async def person(request: Request, id: str) -> PersonResponse:
-    """An enrolled person. Templates themselves are not given out."""
-    entry = await _handlers(request).person(id)
-    return PersonResponse(person=entry.person, templates=dict(entry.templates))
-
-
-@router.delete("/gallery/{id:path}", dependencies=[Depends(allowed("gallery"))], responses=problem_responses(401, 403, 404))
-async def remove(request: Request, id: str) -> RemovedResponse:
-    """Remove a person with all templates."""
-    return RemovedResponse(person=id, removed=await _handlers(request).remove(id))
-
-
-@router.get("/info", dependencies=[Depends(allowed(None))], responses=problem_responses(401))
+@router.get("/info", dependencies=[Depends(allowed(None))], responses=problem_responses(401, 422))
 async def info(request: Request) -> dict[str, object]:
     """What runs here, and its limits."""
-    handlers = _handlers(request)
+    handlers = handlers_of(request)
     card, settings = handlers.card, handlers.settings
     return {
         "version": facesieve.__version__,
@@ -227,5 +237,6 @@ async def info(request: Request) -> dict[str, object]:
         "path": card.ran_on,
         "embedder": handlers.embedder,
         "gallery": settings.gallery is not None,
-        "limits": settings.model_dump(include={"max_bytes", "max_pixels", "max_faces", "queue_faces", "max_batch"}),
+        "formats": settings.image_formats,
+        "limits": settings.model_dump(include={"max_bytes", "max_pixels", "max_faces", "max_images", "queue_faces", "max_batch"}),
     }

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Query
 from pydantic import BaseModel, Field
 
 from facesieve.specs import DEFAULT_PRESET
 
 _SEARCHED = "The templates that were searched: raw, or the label of those that were made behind this shield"
+
+
+_BOX = "x, y, width, height in pixels"
+_LANDMARKS = "x, y in pixels of the left eye, the right eye, the nose, the left and the right corner of the mouth, as seen"
+_SCORE = "The detector's certainty"
+_TAMPER = "1 - cosine of the face before and behind the shield, 0 to 2"
+
+Seed = Annotated[int | None, Query(description="Makes results repeatable; refused unless the service has allow_seeds.", ge=0)]
 
 
 class StageResult(BaseModel):
@@ -21,9 +30,11 @@ class StageResult(BaseModel):
 class PurifiedFace(BaseModel):
     """A purified face."""
 
-    box: list[float] | None = Field(description="x, y, width, height in pixels; null for an aligned crop")
-    score: float | None = Field(description="The detector's certainty; null for an aligned crop")
+    box: list[float] | None = Field(description=f"{_BOX}; null for an aligned crop")
+    landmarks: list[list[float]] | None = Field(description=f"{_LANDMARKS}; null for an aligned crop")
+    score: float | None = Field(description=f"{_SCORE}; null for an aligned crop")
     change: float = Field(description="Mean absolute difference that the shield made, 0 to 1", examples=[0.021])
+    tamper_score: float | None = Field(None, description=f"With tamper=true: {_TAMPER}")
     crop: str = Field(description="The purified aligned crop: PNG, base64")
     stages: list[StageResult] | None = Field(None, description="With stages=true: each stage's result")
 
@@ -32,8 +43,33 @@ class PurifyResponse(BaseModel):
     """A purified photograph with its faces, largest first."""
 
     preset: str = Field(examples=[DEFAULT_PRESET])
-    image: str = Field(description="The photograph with its faces put back: PNG, base64")
+    image: str = Field(description="The photograph with its faces put back, base64; PNG unless format says otherwise")
     faces: list[PurifiedFace]
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem JSON."""
+
+    type: str = Field(examples=["urn:facesieve:problem:busy"])
+    title: str = Field(examples=["The service is busy"])
+    status: int = Field(examples=[503])
+    detail: str = Field(examples=["the queue is full: 64 of 64 places taken"])
+    instance: str = Field(description="The request's id, as in X-Request-ID and the log")
+
+
+class Photograph(BaseModel):
+    """One photograph of a batch: ``image`` and ``faces`` as of one alone, or ``problem``."""
+
+    image: str | None = Field(None, description="base64; null where there is a problem")
+    faces: list[PurifiedFace] | None = None
+    problem: Problem | None = None
+
+
+class BatchResponse(BaseModel):
+    """The photographs of a batch, in the order in which they came."""
+
+    preset: str = Field(examples=[DEFAULT_PRESET])
+    photographs: list[Photograph]
 
 
 class MatchedPerson(BaseModel):
@@ -46,14 +82,16 @@ class MatchedPerson(BaseModel):
 class IdentifiedFace(BaseModel):
     """Who a face is said to be."""
 
-    box: list[float]
+    box: list[float] = Field(description=_BOX)
+    landmarks: list[list[float]] = Field(description=_LANDMARKS)
+    score: float = Field(description=_SCORE)
     person: str | None = Field(description="The best match at or above the threshold, or null", examples=["Ada"])
     threshold: float | None = Field(description="null: not calibrated, so that nobody is named", examples=[0.36])
     templates: str = Field(description=_SEARCHED, examples=[f"{DEFAULT_PRESET}-0123456789ab"])
     matches: list[MatchedPerson]
     unshielded: MatchedPerson | None = Field(description="Who it would have been without the shield")
     shield_change: float | None = Field(description="Mean absolute difference that the shield made, 0 to 1")
-    tamper_score: float | None = Field(description="1 - cosine of the face before and behind the shield, 0 to 2")
+    tamper_score: float | None = Field(description=_TAMPER)
 
 
 class IdentifyResponse(BaseModel):
@@ -80,21 +118,18 @@ class PersonResponse(BaseModel):
     templates: dict[str, int] = Field(examples=[{"raw": 2}])
 
 
+class PeopleResponse(BaseModel):
+    """A page of the people who are enrolled, by name."""
+
+    people: list[PersonResponse]
+    next: str | None = Field(description="after of the next page; null on the last", examples=["Ada"])
+
+
 class RemovedResponse(BaseModel):
     """A person who was removed."""
 
     person: str = Field(examples=["Ada"])
     removed: int = Field(description="Number of templates", examples=[2])
-
-
-class Problem(BaseModel):
-    """RFC 9457 problem JSON."""
-
-    type: str = Field(examples=["urn:facesieve:problem:busy"])
-    title: str = Field(examples=["The service is busy"])
-    status: int = Field(examples=[503])
-    detail: str = Field(examples=["the queue is full: 64 of 64 places taken"])
-    instance: str = Field(description="The request's id, as in X-Request-ID and the log")
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -106,7 +141,9 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _MEANINGS = {
     401: "No valid API key",
     403: "The API key lacks the scope",
-    404: "Unknown person, or no gallery",
+    404: "Unknown person, no gallery or no recogniser",
+    406: "Accept takes nothing of what there is",
+    408: "The body did not arrive in time",
     409: "The gallery cannot do this, such as enrolling somebody twice",
     413: "The body is too large",
     415: "Unknown content type",

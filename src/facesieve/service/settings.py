@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from facesieve.errors import MissingExtraError, SettingError
+from facesieve.errors import MissingExtraError, SettingError, printable
 from facesieve.files import first_problem, read_toml
 from facesieve.hosts import is_loopback
 from facesieve.specs import DEFAULT_PRESET, EMBEDDER, MAX_PIXELS, RUNTIME, in_use
@@ -31,6 +41,8 @@ def _routes(lines: tuple[str, ...]) -> tuple[str, ...]:
 # The text is for the environment, whose variables would otherwise be read as JSON.
 Lines = Annotated[tuple[str, ...] | str, BeforeValidator(_lines), AfterValidator(_routes)]
 
+Format = Literal["png", "jpeg", "webp"]
+
 
 class Settings(BaseModel):
     """What ``facesieve serve`` can be told, by option, by environment (``FACESIEVE_NAME``) or in a TOML file."""
@@ -40,6 +52,9 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="Address to listen on; other than loopback only with keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     keys: Path | None = Field(None, description="File of API keys, made by `facesieve serve keys add`.")
+    cors_origins: str | None = Field(
+        None, description="Web pages of elsewhere that may call the service, such as https://shop.example; several with commas."
+    )
     open_metrics: bool = Field(False, description="Serve /metrics without a key.")
 
     preset: Annotated[str, AfterValidator(in_use)] = Field(
@@ -74,6 +89,8 @@ class Settings(BaseModel):
     max_bytes: int = Field(20_000_000, ge=1, description="Largest request body, bytes.")
     max_pixels: int = Field(MAX_PIXELS, ge=256, description="Largest photograph, pixels.")
     max_faces: int = Field(16, ge=1, description="Most faces in a photograph.")
+    max_images: int = Field(16, ge=1, le=64, description="Most photographs in a request.")
+    formats: str = Field("png,jpeg,webp", description="Formats of images that a request may ask for; the first is the usual one.")
     head_timeout_s: float = Field(10, gt=0, description="How long the head of a request may take to arrive, s.")
     body_timeout_s: float = Field(30, gt=0, description="How long a body may take to arrive, s.")
     send_timeout_s: float = Field(30, gt=0, description="How long a client may take nothing of an answer, s.")
@@ -99,6 +116,31 @@ class Settings(BaseModel):
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error.")
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """``cors_origins``, one by one."""
+        return _words(self.cors_origins)
+
+    @property
+    def image_formats(self) -> tuple[Format, ...]:
+        """``formats``, one by one."""
+        return tuple(one for word in _words(self.formats) for one in get_args(Format) if one == word)
+
+    @field_validator("formats")
+    @classmethod
+    def _are_formats(cls, value: str) -> str:
+        if not _words(value) or set(_words(value)) - set(get_args(Format)):
+            raise ValueError(f"choose among {', '.join(get_args(Format))}")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str | None) -> str | None:
+        for one in _words(value):
+            if not re.fullmatch(r"https?://[a-z0-9.\-\[\]:]+", one):
+                raise ValueError(f"{printable(one)} is no origin; write it as https://shop.example, without a path")
+        return value
+
     @model_validator(mode="after")
     def _fit_together(self) -> Settings:
         if self.max_faces > self.queue_faces:
@@ -107,12 +149,18 @@ class Settings(BaseModel):
             raise ValueError("upstream must begin with http:// or https://")
         if self.page and not is_loopback(self.host):
             raise ValueError(f"page: it asks for no key, and others can reach host {self.host}; listen on 127.0.0.1")
+        if self.cors_origins and self.upstream is not None:
+            raise ValueError("cors_origins: the server behind the proxy answers for its own addresses")
         if self.page and self.upstream is not None:
             raise ValueError("page: a proxy has none; start another service for it")
         unguarded = self.keys is None and not (self.upstream and self.open_proxy)
         if unguarded and not is_loopback(self.host):
             raise ValueError(f"host {self.host} can be reached by others: give a file of keys, or listen on 127.0.0.1")
         return self
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple(word for word in (text or "").replace(",", " ").split() if word)
 
 
 def load_settings(file: Path | None, given: Mapping[str, object]) -> Settings:
