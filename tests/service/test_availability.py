@@ -53,17 +53,18 @@ class Broken:
 
 
 @pytest.mark.parametrize(
-    ("query", "photo", "status"),
+    ("query", "photo", "status", "read"),
     [
-        ("/v1/purify", "blank", 422),
-        ("/v1/purify?aligned=true", "oblong", 422),
-        ("/v1/purify", "faces", 422),  # more than are taken
-        ("/v1/verify?person=x", "blank", 404),
-        ("/v1/purify?seed=1", "collins", 422),
-        ("/v1/purify", "collins", 500),
+        ("/v1/purify", "blank", 422, 5),
+        ("/v1/purify?aligned=true", "oblong", 422, 5),
+        ("/v1/purify", "faces", 422, 5),  # more than are taken
+        ("/v1/verify?person=x", "blank", 404, 0),
+        ("/v1/purify?seed=1", "collins", 422, 0),
+        ("/v1/identify?seed=1", "collins", 422, 5),
+        ("/v1/purify", "collins", 500, 5),
     ],
 )
-def test_no_refused_photograph_stays_in_memory(monkeypatch, tmp_path, collins, query, photo, status):
+def test_no_refused_photograph_stays_in_memory(monkeypatch, tmp_path, collins, query, photo, status, read):
     photos = {"blank": BLANK, "oblong": BLANK, "faces": two_faces(collins), "collins": collins}
     if photo == "oblong":
         photos["oblong"] = png(np.full((200, 300, 3), 200))
@@ -73,7 +74,7 @@ def test_no_refused_photograph_stays_in_memory(monkeypatch, tmp_path, collins, q
             assert httpx.post(url + query, content=photos[photo], headers={"Content-Type": "image/png"}).status_code == status
         time.sleep(0.2)  # the last thread lets go
         assert alive(held) == 0
-    assert len(held) == (0 if status == 404 else 5)
+    assert len(held) == read
 
 
 def test_a_photograph_whose_client_waited_beyond_the_deadline_does_not_stay_either(monkeypatch, collins):
@@ -161,7 +162,7 @@ def test_a_body_of_as_many_pieces_as_are_taken_is_read():
 class SlowDetector(Detector):
     """Takes its time over what is wide, and finds nothing there."""
 
-    seconds = 1.0
+    seconds = 3.0
 
     def detect(self, photo):
         if photo.shape[:2] == (200, 320):
@@ -187,40 +188,39 @@ def at_once(calls):
 
 
 def test_the_deadline_covers_the_wait_for_being_read_and_counts_from_the_start(monkeypatch, collins):
+    """Twelve hard photographs take two readers 18 s; who comes behind them is told after 5 s that it did not work."""
     monkeypatch.setattr("facesieve.service.readers.Detector", SlowDetector)
     hard = png(np.full((200, 320, 3), 200))
-    with service(gated_handlers(Gate(), deadline_s=2.5, max_wait_s=30, max_requests=64)) as url:
+    with service(gated_handlers(Gate(), deadline_s=5, max_wait_s=300, max_requests=64)) as url:
 
         def post(photo):
             return lambda: httpx.post(url + "/v1/purify", content=photo, headers={"Content-Type": "image/png"}, timeout=60)
 
-        answers = at_once([post(hard)] * 12 + [lambda: (time.sleep(0.3), post(collins)())[1]])
+        answers = at_once([post(hard)] * 12 + [lambda: (time.sleep(1), post(collins)())[1]])
         assert {answer.status_code for answer, _ in answers} == {422, 503}
-        assert max(seconds for _, seconds in answers) < 4
+        assert max(seconds for _, seconds in answers) < 8
         last, _ = answers[-1]
         assert last.status_code == 503
-        assert "within 2.5 s" in problem(last, 503, "busy")
-        time.sleep(1.2)
+        assert "within 5 s" in problem(last, 503, "busy")
+        time.sleep(SlowDetector.seconds)
         assert post(collins)().status_code == 200  # and it recovers
 
 
 def test_who_would_wait_too_long_to_be_read_is_refused_before_that(monkeypatch, collins):
     monkeypatch.setattr("facesieve.service.readers.Detector", SlowDetector)
     hard = png(np.full((200, 320, 3), 200))
-    handlers = gated_handlers(Gate(), max_wait_s=0.5, readers=1)
+    handlers = gated_handlers(Gate(), max_wait_s=1.5, readers=1)
     with service(handlers) as url:
 
         def post():
             return httpx.post(url + "/v1/purify", content=hard, headers={"Content-Type": "image/png"}, timeout=60)
 
-        for _ in range(3):
-            assert post().status_code == 422  # the pace is learned
-        begun = time.monotonic()
+        for _ in range(2):
+            assert post().status_code == 422  # the pace is learned: 1.1 s
         answers = at_once([post] * 8)
         refused = [seconds for answer, seconds in answers if answer.status_code == 503]
-        assert 5 <= len(refused) <= 7
-        assert max(refused) < 0.5
-        assert time.monotonic() - begun < 5
+        assert len(refused) == 6
+        assert max(refused) < SlowDetector.seconds
 
 
 def test_eight_and_sixteen_callers_at_once_wait_and_none_is_refused(collins):

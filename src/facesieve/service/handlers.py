@@ -153,7 +153,10 @@ class Handlers:
         """Each face's tamper score; none where there is no recogniser."""
         if (identifier := self._identifier) is None:
             return []
-        return await self._do("embed", lambda: tamper_scores(identifier.raw_rows(before), identifier.rows(before, after)))
+        scores = await self._do("embed", lambda: tamper_scores(identifier.raw_rows(before), identifier.rows(before, after)))
+        for score in scores:
+            self.metrics.tamper(score)
+        return scores
 
     async def encode(self, after: FaceCrops, format: Format) -> bytes:
         """The photograph with its faces put back, as a file."""
@@ -190,14 +193,6 @@ class Handlers:
             await self._tell_shortfall(person.templates)
             self.metrics.tamper(person.tamper or 0.0)
         return people
-
-    async def tamper(self, before: FaceCrops, after: FaceCrops) -> list[float]:
-        """The tamper score of each face. Raises 404 where there is no recogniser."""
-        identifier = self.identifier
-        scores = await self._do("embed", lambda: tamper_scores(identifier.raw_rows(before), identifier.rows(before, after)))
-        for score in scores:
-            self.metrics.tamper(score)
-        return scores
 
     async def verify(self, data: bytes, person: str, threshold: float | None, seed: int | None) -> Verified:
         """Whether the one face is ``person``. Raises 404 for an unknown person."""

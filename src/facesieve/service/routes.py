@@ -127,7 +127,7 @@ async def _purified(handlers: Handlers, data: bytes, asked: _Asked) -> tuple[Fac
     handlers.check_seed(asked.seed)
     before = await handlers.cut(data, aligned=asked.aligned)
     trace = await handlers.purify(before, asked.seed)
-    return before, trace, await handlers.tamper(before, before.with_crops(trace.crops)) if asked.tamper else None
+    return before, trace, await handlers.tampers(before, before.with_crops(trace.crops)) if asked.tamper else None
 
 
 def _headers(handlers: Handlers, before: FaceCrops, scores: Sequence[float] | None) -> dict[str, str]:
