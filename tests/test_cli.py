@@ -67,7 +67,7 @@ def test_one_bad_file_is_reported_last_and_stops_nothing(facesieve, photos, tmp_
     [
         (["missing.jpg"], "missing.jpg: no such file or folder"),
         (["PHOTO", "--preset", "best"], "unknown preset 'best'; there are gentle, robust, fused"),
-        (["PHOTO", "--scale", "3"], "cannot be cut into blocks of 3"),
+        (["PHOTO", "--scale", "3"], "scale 3 must be 2, 4 or 8"),
         (["PHOTO", "--eta", "2"], "eta 2.0 must be between 0 and 1"),
         (["PHOTO", "--precision", "fp8"], "precision 'fp8' is not one of auto, fp32, bf16"),
         (["PHOTO", "--device", "toaster"], "device 'toaster' cannot be used here"),

@@ -67,10 +67,10 @@ def test_settings_change_every_restoration_and_leave_the_preset_alone():
     ("change", "message"),
     [
         ({"eta": 1.5}, "eta 1.5 must be between 0 and 1"),
-        ({"sigma_y": -1.0}, "sigma_y -1.0 must be 0 or more"),
+        ({"sigma_y": -1.0}, "sigma_y -1.0 must be between 0 and 200"),
         ({"steps": 0}, "steps 0 must be between 1 and 1000"),
-        ({"scale": 0}, "scale 0 must be 1 or more"),
-        ({"travel_length": 0}, "travel length 0"),
+        ({"scale": 0}, "scale 0 must be 2, 4 or 8"),
+        ({"travel_length": 0}, "travel_length 0 must be between 1 and 1000"),
         ({"colour": 3}, "no setting colour"),
         ({"start_sigma": 0.001}, "start >= end > 0"),
     ],

@@ -52,6 +52,18 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def check_folder(path: Path) -> None:
+    """Before the work: raises ``InputError`` where a folder, there or to be made, cannot take files. Nothing is made."""
+    try:
+        place = next(place for place in (path, *path.absolute().parents) if place.exists() or place.is_symlink())
+        if not place.is_dir():
+            raise OSError(f"{place} is no folder" if place != path else "it is no folder")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise OSError("it may not be written to")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise InputError(f"results cannot go there ({one_line(error)})", path, "choose another folder") from error
+
+
 @contextmanager
 def draft(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """A new file next to ``target``, open for writing, and its path: it takes the name at the end; on any error it is removed."""

@@ -15,6 +15,7 @@ import numpy as np
 from facesieve.errors import GalleryError, ManyFacesError, SettingError
 from facesieve.faces import Face, FaceCrops
 from facesieve.galleries.base import RAW, Gallery, Match
+from facesieve.limits import cosine
 from facesieve.recognition import Embedder
 from facesieve.rows import Rows
 from facesieve.specs import retired_among
@@ -49,7 +50,8 @@ class Verified:
 
     @classmethod
     def by(cls, score: float, threshold: float | None, templates: str | None = None) -> Verified:
-        """The verdict at a threshold."""
+        """The verdict at a threshold, a cosine. Raises ``SettingError`` for one that is none."""
+        threshold = None if threshold is None else cosine(threshold)
         return cls(score, threshold, None if threshold is None else score >= threshold, templates)
 
 
@@ -116,10 +118,11 @@ class Identifier:
         """Everyone in a photograph, in the order of its faces.
 
         ``threshold`` None takes the one that the gallery was calibrated to for this shield, if any.
-        Raises ``GalleryError`` for a gallery of another embedder, ``SettingError`` where purified faces are missing.
+        Raises ``GalleryError`` for a gallery of another embedder, ``SettingError`` where purified faces are missing, and for a
+        threshold that is no cosine.
         """
         self.check(gallery)
-        threshold, kind = self.threshold(gallery) if threshold is None else threshold, self.kind(gallery)
+        threshold, kind = self.threshold(gallery) if threshold is None else cosine(threshold), self.kind(gallery)
         raw = self.raw_rows(before)
         if self.purifier == RAW:
             found = gallery.search(raw, count=count)

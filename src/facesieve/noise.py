@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from facesieve.limits import whole_number
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -23,7 +25,7 @@ def seeded_draws(seeds: Sequence[int], shape: tuple[int, ...]) -> Callable[[], N
     Every runtime draws from it, so that a seed means the same in each. ``RandomState``, unlike NumPy's newer
     generators, promises the same numbers in every version.
     """
-    states = [np.random.RandomState(np.random.MT19937(seed)) for seed in seeds]
+    states = [np.random.RandomState(np.random.MT19937(whole_number(seed, "seed", 0))) for seed in seeds]
 
     def draw() -> NDArray[np.float64]:
         return np.stack([state.standard_normal(shape) for state in states]) if states else np.empty((0, *shape))
@@ -50,8 +52,13 @@ def seeded_noise(
 
 
 def derive_seed(seed: int, *labels: object) -> int:
-    """A seed in [0, 2**63) that depends on ``seed`` and every label, alike on every machine."""
-    digest = hashlib.sha256(repr((seed, *labels)).encode()).digest()
+    """A seed in [0, 2**63) that depends on ``seed`` and every label, alike on every machine.
+
+    A seed or label of NumPy or PyTorch counts as the plain number that it holds. Raises ``SettingError`` for a seed that is no
+    whole number.
+    """
+    plain = (label.item() if hasattr(label, "item") else label for label in labels)
+    digest = hashlib.sha256(repr((whole_number(seed, "seed"), *plain)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from facesieve.errors import SettingError
+from facesieve.limits import whole_number
 from facesieve.registry import Registry
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ class MeanPool(Operator):
     scale: int
 
     def __post_init__(self) -> None:
-        if self.scale < 1:
-            raise SettingError(f"scale {self.scale} must be 1 or more", advice="2, 4 and 8 are usual")
+        object.__setattr__(self, "scale", whole_number(self.scale, "scale", 1, 1024))
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H / scale, W / scale); H and W must be multiples of ``scale``."""

@@ -58,7 +58,7 @@ class Registry(Generic[T]):
             return self[spec]
         try:
             thing: T = getattr(import_module(module), name)
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # a module that somebody wrote may raise anything
             raise SettingError(f"{self._kind} {spec!r} cannot be imported ({one_line(error)})") from error
         return thing
 

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from facesieve import __version__
-from facesieve.cli.terminal import fail, out
+from facesieve.cli.terminal import fail, out, speak_anywhere
 from facesieve.errors import FacesieveError, MissingExtraError
 
 COMMANDS = {  # where each is in facesieve.cli, in the order of the help
@@ -80,6 +80,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point: errors of the user become one line and exit code 2."""
+    speak_anywhere()
     try:
         app()
     except FacesieveError as error:

@@ -21,7 +21,7 @@ from facesieve.cli.options import (
     everyone_in,
     opened,
 )
-from facesieve.cli.terminal import errors, out
+from facesieve.cli.terminal import errors, out, print_json
 from facesieve.errors import GalleryError, InputError, many
 from facesieve.specs import DEFAULT_PRESET
 
@@ -39,7 +39,7 @@ def list_(gallery: Location = "gallery", json_: AsJson = False) -> None:
         if json_:
             entries = [{"person": entry.person, "templates": dict(entry.templates)} for entry in people]
             calibrations = [vars(calibration) for calibration in store.calibrations()]
-            out.print_json(json.dumps({"embedder": store.embedder, "people": entries, "calibrations": calibrations}))
+            print_json({"embedder": store.embedder, "people": entries, "calibrations": calibrations})
             return
         for entry in people:
             out.print(f"{entry.person}: " + ", ".join(f"{count} {label}" for label, count in entry.templates.items()))

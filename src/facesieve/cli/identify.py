@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,9 @@ from facesieve.cli.options import (
     nobodys,
     opened,
 )
-from facesieve.cli.terminal import errors, out
+from facesieve.cli.terminal import errors, out, print_json
 from facesieve.errors import FacesieveError, InputError, NoFaceError, many
+from facesieve.limits import cosine
 from facesieve.specs import DEFAULT_PRESET
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ def identify(
     json_: AsJson = False,
 ) -> None:
     """Name the people in photographs, with the shield in front of the recogniser."""
+    threshold = None if threshold is None else cosine(threshold, "--threshold")
     front = Front.load(embedder, shield, scale, seed, runtime, prior)
     failures: list[str] = []
     results: dict[str, list[Identified]] = {}
@@ -169,7 +170,7 @@ def identify(
         if results:
             tell_shortfall(front.identifier, store)
     if json_:
-        out.print_json(json.dumps({path: [_plain(face) for face in faces] for path, faces in results.items()}))
+        print_json({path: [_plain(face) for face in faces] for path, faces in results.items()})
     elif results:
         _print_faces(results, shield)
     _finish(failures)
@@ -244,6 +245,7 @@ def verify(
     """Say whether a photograph shows a person, or two photographs the same person; exit code 1 if not."""
     if (other is None) == (person is None):
         raise InputError("give either a second photograph or --person NAME")
+    threshold = None if threshold is None else cosine(threshold, "--threshold")
     front = Front.load(embedder, shield, scale, seed, runtime, prior)
     if person is not None:
         with opened(gallery, front.identifier) as store:
@@ -264,7 +266,7 @@ def verify(
 def _say(result: Verified, json_: bool) -> None:
     if json_:
         plain = {"same": result.same, "score": result.score, "threshold": result.threshold, "templates": result.templates}
-        out.print_json(json.dumps(plain))
+        print_json(plain)
     elif result.same is None:
         out.print(f"score {result.score:.3f}; no threshold to decide by: run `facesieve gallery calibrate`, or give --threshold")
     else:

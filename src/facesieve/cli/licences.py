@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from facesieve.cli.terminal import out
+from facesieve.cli.terminal import out, print_json
 from facesieve.errors import InputError
 from facesieve.weights import CARD, FOLDER, card_path, read_json
 
@@ -40,7 +39,7 @@ def licences(
     """List every weight file that ships and every dependency that is installed, each with its terms."""
     found = [*weight_terms(), *(terms for path in also or [] for terms in weight_terms(path)), *package_terms()]
     if json_:
-        out.print_json(json.dumps([asdict(terms) for terms in found]))
+        print_json([asdict(terms) for terms in found])
         return
     from rich.table import Column, Table
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 
 from facesieve import __version__
 from facesieve.cli.options import AsJson
-from facesieve.cli.terminal import out
+from facesieve.cli.terminal import out, print_json
 from facesieve.errors import PriorError
 from facesieve.specs import DEFAULT_PRESET, RUNTIME
 
@@ -45,7 +44,7 @@ def prior_show(
     from facesieve.priors.folder import read_card
 
     shipped = {Path(name): embedded_prior_folder(name) for name in EMBEDDED}
-    out.print_json(json.dumps(read_card(shipped.get(folder or Path(PRIOR), folder or Path()))))
+    print_json(read_card(shipped.get(folder or Path(PRIOR), folder or Path())))
 
 
 def presets(json_: AsJson = False) -> None:
@@ -55,7 +54,7 @@ def presets(json_: AsJson = False) -> None:
     from facesieve.purify import PRESETS
 
     if json_:
-        out.print_json(json.dumps([preset.as_dict() for preset in PRESETS.values()]))
+        print_json([preset.as_dict() for preset in PRESETS.values()])
         return
     table = Table("preset", "what it does", "restorations", "evaluations")
     for preset in PRESETS.values():

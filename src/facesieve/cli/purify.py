@@ -77,30 +77,28 @@ def purify(
 ) -> None:
     """Find the faces in photographs, or in shards of them (.tar, .parquet), purify them, write the results."""
     from facesieve.faces import check_finish
+    from facesieve.files import check_folder
     from facesieve.jobs.cluster import Recipe
+    from facesieve.jobs.plan import names_a_file
     from facesieve.jobs.record import Options
     from facesieve.purify import chosen_preset
 
-    options = Options(
-        aligned,
-        paste,
-        overwrite,
-        seed,
-        batch_size,
-        image_column,
-        on_failure or "drop",
-        finish=check_finish(face),  # type: ignore[arg-type]
-    )
+    finish, failed = check_finish(face), on_failure or "drop"
+    options = Options(aligned, paste, overwrite, seed, batch_size, image_column, failed, finish)  # type: ignore[arg-type]
     chosen = chosen_preset(preset).changed(scale=scale, steps=steps, eta=eta, sigma_y=sigma_y)
     recipe = Recipe(chosen, prior, device, precision, runtime)
     of_shards = image_column is not None or on_failure is not None
     if workers is not None and cluster is None:
         raise InputError("--workers goes with --cluster; without it there is one worker, this process")
-    units = _planned(inputs, output, format or [], grid, of_shards, options, cluster)
+    if output != "-" and names_a_file(Path(output)):
+        units, folder = _one_result(inputs, Path(output), options, grid or of_shards or cluster is not None), Path(output).parent
+    else:
+        units, folder = _planned(inputs, output, format or [], grid, of_shards, options, cluster), Path(output)
     if output == "-":
         _write_to_output(units[0], recipe, options)
     else:
-        purify_all(units, Path(output), recipe, options, grid=grid, cluster=cluster, workers=workers)
+        check_folder(folder)
+        purify_all(units, folder, recipe, options, grid=grid, cluster=cluster, workers=workers)
 
 
 def purify_all(
@@ -171,6 +169,23 @@ def _planned(
     return units
 
 
+def _one_result(inputs: list[str], target: Path, options: Options, of_folders: bool) -> Sequence[Unit]:
+    """The unit of the one photograph whose result is named. Raises ``InputError`` for what does not go with it."""
+    from facesieve.jobs.formats import FORMATS
+    from facesieve.jobs.plan import plan_one
+
+    if len(inputs) != 1 or Path(inputs[0]).is_dir() or Path(inputs[0]).suffix.lower() in FORMATS:
+        raise InputError("one photograph goes into a file; for several, name a folder", f"-o {target}")
+    if target.suffix.lower() != ".png":
+        raise InputError("results are PNG files", f"-o {target}", f"name it {target.with_suffix('.png').name}")
+    if of_folders or not options.paste:
+        raise InputError("--no-paste, --grid, --cluster and what is of shards go with a folder for the results", f"-o {target}")
+    if target.exists() and not options.overwrite:
+        raise InputError("exists already", target, "use another name or --overwrite")
+    (unit,) = _stream(inputs[0], str(target.parent))
+    return plan_one(replace(unit, target=target.with_suffix("")))
+
+
 def _check_shards(of_shards: bool, shards: bool) -> None:
     if of_shards and not shards:
         raise InputError("--image-column and --on-failure go with shards (.tar, .parquet); there are none among the inputs")
@@ -228,7 +243,7 @@ def _here(units: Sequence[Unit], recipe: Recipe, options: Options, grid: Path | 
 
     shield = recipe.load()
     with progress_bar("purifying") as report:
-        summary = purify_units(units, shield, options, report=report, keep=keep)
+        summary = purify_units(units, shield, options, report=report, watch=report, keep=keep)
     if grid is not None and parts:
         _draw(grid, parts)
     return summary, shield.card.ran_on

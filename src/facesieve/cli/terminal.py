@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from facesieve.errors import (
     AmbiguousImageError,
     ExistsError,
     FacesieveError,
+    InputError,
     ManifestError,
     NoFaceError,
     NotSquareError,
@@ -39,6 +41,21 @@ ADVICE: dict[type[FacesieveError], str] = {
     RecordError: "`facesieve evaluate` writes it",
     OtherPeopleError: "train it on this manifest with `facesieve train recogniser`",
 }
+
+
+def speak_anywhere() -> None:
+    """What a console's encoding does not have is written as ``\\u674e``: a name must not stop a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def print_json(plain: object) -> None:
+    """Plain data as JSON, in ASCII, which every console holds. Raises ``InputError`` for NaN and infinity, which JSON has not."""
+    try:
+        out.print_json(data=plain, ensure_ascii=True, allow_nan=False)
+    except ValueError as error:
+        raise InputError("it holds NaN or infinity, which JSON does not have") from error
 
 
 def advised(error: FacesieveError) -> FacesieveError:

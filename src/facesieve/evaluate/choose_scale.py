@@ -20,6 +20,7 @@ from facesieve.data.sources import FolderSource
 from facesieve.errors import InputError
 from facesieve.faces import TEMPLATE, Crops, Detector, FaceCrops
 from facesieve.images import Floats, Photo, read_photo, to_photo
+from facesieve.limits import SCALES
 from facesieve.noise import derive_seed
 from facesieve.pictures import Column
 from facesieve.progress import Progress, Report, silent
@@ -30,7 +31,6 @@ from facesieve.recognition.templates import nearest_without_own
 from facesieve.rows import Rows
 from facesieve.runtime.torch import TorchRuntime
 
-SCALES = (2, 4, 8)
 PARTS = {"eyes": (0, 1), "nose": (2,), "mouth": (3, 4)}  # of the five landmarks
 MOST_SHIFT = 0.10  # of the distance between the eyes: a tenth is what a person sees at a glance
 BATCH = 8

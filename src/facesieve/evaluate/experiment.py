@@ -46,7 +46,7 @@ def _either(name: str) -> AliasChoices:
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RecogniserSettings(_Settings):

@@ -19,6 +19,7 @@ import numpy as np
 
 from facesieve.errors import GalleryError, InputError
 from facesieve.galleries.checks import checked_label, checked_name, checked_people
+from facesieve.limits import number, whole_number
 from facesieve.registry import Registry
 from facesieve.rows import Rows, unit_rows
 from facesieve.specs import retired_among
@@ -66,6 +67,11 @@ class Calibration:
     purifier: str  # how the probes were treated
     pairs: int  # impostor comparisons it was chosen from
     templates: str | None = None  # the purifier label of those it was chosen on; None: not said, as by older versions
+
+    def __post_init__(self) -> None:
+        number(self.threshold, "threshold", -2, 2)  # a cosine, or just beyond the largest one
+        number(self.false_accept_rate, "false-accept rate", 0, 1)
+        whole_number(self.pairs, "pairs", 0)
 
     @property
     def key(self) -> str:

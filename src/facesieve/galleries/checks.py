@@ -9,6 +9,10 @@ from facesieve.errors import InputError
 from facesieve.rows import Rows, unit_rows
 
 LONGEST_NAME = 200  # characters
+_JOINERS = "\u200c\u200d"  # Persian, the scripts of India and emoji are written with them
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | frozenset(
+    map(chr, range(0xFE00, 0xFE10))
+)  # seen as nothing
 
 
 def checked_name(text: str, what: str = "a person's name") -> str:
@@ -23,8 +27,31 @@ def checked_name(text: str, what: str = "a person's name") -> str:
     if len(name) > LONGEST_NAME:
         raise InputError(f"{what} has {len(name)} characters, at most {LONGEST_NAME} are allowed: '{name[:20]}...'")
     if bad := next((c for c in name if unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"}), None):
-        raise InputError(f"{what} holds the control character U+{ord(bad):04X}: {name!r}", advice="leave it out")
+        raise InputError(f"{what} holds the control character U+{ord(bad):04X}: {name!a}", advice="leave it out")
     return name
+
+
+def new_name(text: str) -> str:
+    """``checked_name`` of somebody who is enrolled: in it, nothing is unseen, so that no two people look alike.
+
+    Raises ``InputError`` as that does, and for characters without width or that turn the direction of writing. People who
+    were enrolled under such a name earlier are found and can be removed.
+    """
+    name = checked_name(text)
+    for before, character, after in zip(f" {name}", name, f"{name[1:]} ", strict=False):
+        unseen = unicodedata.category(character) == "Cf" or character in _BLANK
+        if unseen and not (character in _JOINERS and _joins(before, after)):
+            raise InputError(
+                f"a person's name holds the unseen character U+{ord(character):04X}: {name!a}", advice="leave it out"
+            )
+    return name
+
+
+def _joins(before: str, after: str) -> bool:
+    """Whether a joiner between these changes what is seen: in Arabic scripts, after a virama, within one picture character."""
+    arabic = all("\u0600" <= character <= "\u08ff" for character in (before, after))
+    pictures = unicodedata.category(before) in {"So", "Sk"} and unicodedata.category(after) == "So"
+    return arabic or pictures or unicodedata.combining(before) == 9  # the class of viramas
 
 
 def checked_label(text: str) -> str:
@@ -36,7 +63,7 @@ def checked_people(people: Mapping[str, Mapping[str, Rows]], dimensions: int) ->
     """Names, labels and rows as they are stored. Raises ``InputError`` as ``Gallery.enrol_all`` says."""
     checked: dict[str, dict[str, Rows]] = {}
     for given, templates in people.items():
-        person = checked_name(given)
+        person = new_name(given)
         if person in checked:
             raise InputError("given twice", person, "give all templates of a person at once")
         if not templates:

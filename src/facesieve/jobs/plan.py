@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import overload
 
 from facesieve.errors import InputError
-from facesieve.folders import files_below
+from facesieve.folders import files_below, is_image_name
 from facesieve.jobs.formats import FORMATS, Unit
 
-__all__ = ["Plan", "Unit", "plan", "plan_one", "refuse_overwriting"]
+__all__ = ["Plan", "Unit", "names_a_file", "plan", "plan_one", "refuse_overwriting"]
 
 _CROP = re.compile(r"(.+)\.face\d+\.png")  # a name that the result of a face has
 
@@ -60,11 +60,15 @@ def plan(inputs: Sequence[Path], out: Path, *, formats: Mapping[str, str] | None
     return Plan(tuple(units), found.passed)
 
 
-def plan_one(source: Path, target: Path) -> Plan:
-    """One photograph, whose result is named: ``target`` with its suffix."""
-    units = (Unit(source, target.with_suffix(""), str(source)),)
-    refuse_overwriting(units)
-    return Plan(units, Counter())
+def names_a_file(out: Path) -> bool:
+    """Whether a place for results is that of one picture, not of a folder."""
+    return is_image_name(out.name) and not out.is_dir()
+
+
+def plan_one(unit: Unit) -> Plan:
+    """A single photograph. Raises ``InputError`` where its result would take its place."""
+    refuse_overwriting([unit])
+    return Plan((unit,), Counter())
 
 
 def _photographs(found: Sequence[tuple[Path, Path]], out: Path) -> list[Unit]:

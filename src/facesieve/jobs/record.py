@@ -20,6 +20,7 @@ from facesieve.errors import ExistsError, FacesieveError, SettingError
 from facesieve.faces import FaceCrops, Finish, check_finish
 from facesieve.files import make_folder, sha256_of_file, write_atomic
 from facesieve.images import encode_photo, to_photo
+from facesieve.limits import whole_number
 from facesieve.runtime import PurifierCard
 from facesieve.specs import MAX_PIXELS
 
@@ -49,12 +50,14 @@ class Options:
     finish: Finish = "secure"
 
     def __post_init__(self) -> None:
+        whole_number(self.batch_size, "batch-size", 1)
+        if self.seed is not None:
+            whole_number(self.seed, "seed")
         if check_finish(self.finish) == "detail" and (self.aligned or not self.paste):
             raise SettingError("detail goes with faces that are put back into photographs, not with crops")
         if self.on_failure not in {"drop", "keep"}:
             raise SettingError(f"on-failure {self.on_failure!r} must be drop or keep")
-        if self.max_pixels < 256:
-            raise SettingError(f"max-pixels {self.max_pixels} is below 256, the smallest photograph that is read")
+        whole_number(self.max_pixels, "max-pixels", 256)  # the smallest photograph that is read
 
 
 @dataclass(frozen=True)

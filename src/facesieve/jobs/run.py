@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,18 +63,22 @@ def purify_units(
     options: Options,
     *,
     report: Report = silent,
+    watch: Report = silent,
     keep: Keep = lambda *_: None,
     guard: Guard = nullcontext,
 ) -> Summary:
     """Purify each photograph or shard and write its result; what is there already is not made again.
 
-    ``report`` is called after each unit, ``keep`` with every batch of crops and what each stage made of it.
+    ``report`` is called after each unit, ``watch`` before each evaluation of the prior, ``keep`` with every batch of crops
+    and what each stage made of it.
     ``guard`` is entered while a photograph is read, and may refuse it by an ``InputError``. What cannot be
     read, purified or written is a failure in the summary, and the job continues with the next one.
     """
     check(units, options)
     batches = Batches(shield, options.batch_size, keep)
-    return _Job(shield, options, batches, guard, report, len(units)).run(units)
+    job = _Job(shield, options, batches, guard, report, len(units))
+    batches.watch = silent if watch is silent else lambda progress: watch(job.evaluated(progress))
+    return job.run(units)
 
 
 def purify_alone(unit: Unit, shield: Shield, options: Options) -> list[bytes]:
@@ -102,6 +106,8 @@ class Batches:
         self._waiting: deque[tuple[Work, int]] = deque()
         self.faces = 0
         self.seconds = 0.0  # inside the purifier
+        self.watch: Report = silent  # told how far the batch is
+        self.completed = 0  # photographs that the batch completes
 
     def put(self, work: Work) -> None:
         """Add a photograph, and purify what fills a batch."""
@@ -116,9 +122,12 @@ class Batches:
 
     def _flush(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
+        waiting = {id(work) for work, _ in self._waiting}
+        self.completed = len({id(work) for work, _ in batch} - waiting)
         begun = time.perf_counter()
         crops = np.stack([work.before.crops[number] for work, number in batch])
-        trace = self._shield.runtime.purify(crops, [work.seeds[number] for work, number in batch])
+        watch = () if self.watch is silent else (self.watch,)
+        trace = self._shield.runtime.purify(crops, [work.seeds[number] for work, number in batch], *watch)
         seconds = time.perf_counter() - begun
         self.seconds += seconds
         self.faces += len(batch)
@@ -230,6 +239,14 @@ class _Job:
         self.summary.units += 1
         self.summary.photographs += task.photographs
         self._tell(task.unit, task.failures)
+
+    def evaluated(self, batch: Progress) -> Progress:
+        """How far all of it is, while a batch is on its way; of shards, the part of one that is done is not known."""
+        done = self.ended + (
+            0 if self.open and self.open[-1].unit.is_shard else self.batches.completed * batch.done / batch.total
+        )
+        told = self.summary.progress(self.ended, self.total, "")
+        return replace(told, done=done, facts={**told.facts, "evaluations": f"{batch.done:.0f} of {batch.total:.0f}"})
 
     def _tell(self, unit: Unit, failures: Sequence[Failure]) -> None:
         """A unit has ended."""

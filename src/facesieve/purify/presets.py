@@ -8,6 +8,7 @@ from typing import Any
 
 from facesieve.errors import ProfileError, SettingError, one_line
 from facesieve.files import read_toml
+from facesieve.limits import resolution_scale
 from facesieve.operators import OPERATORS, Grey, MeanPool, Operator, grey_mean_pool
 from facesieve.priors import Prior
 from facesieve.priors.embedded import PRIOR, PURIFIER
@@ -44,6 +45,7 @@ class Preset:
             given["operator"] = OPERATORS.load(given["operator"])()
         changed = tuple(replace(r, **given) for r in self.restorations)
         if scale is not None:
+            scale = resolution_scale(scale)
             if all(r.operator.with_scale(scale) is None for r in changed):
                 raise SettingError(f"preset {self.name!r} has no resolution scale to set")
             changed = tuple(r.rescaled(scale) for r in changed)

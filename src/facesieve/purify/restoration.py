@@ -8,8 +8,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from facesieve.errors import SettingError
+from facesieve.limits import LONGEST_GRID, number, whole_number
 from facesieve.noise import Noise
-from facesieve.operators import Operator
+from facesieve.operators import OPERATORS, Operator
 from facesieve.priors import Prior
 from facesieve.purify.stage import Observed, Stage
 from facesieve.sampling import (
@@ -25,6 +26,20 @@ from facesieve.sampling import (
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+MOST_EVALUATIONS = 10_000  # a hundred times the published restoration's
+# What settings may be: from, to, and whether they count something. A noise level of 200 leaves nothing of an image.
+_LIMITS: dict[str, tuple[float, float, bool]] = {
+    "steps": (1, LONGEST_GRID, True),
+    "eta": (0, 1, False),
+    "sigma_y": (0, 200, False),
+    "travel_length": (1, LONGEST_GRID, True),
+    "travel_repeat": (1, LONGEST_GRID, True),
+    "start_sigma": (0, 200, False),
+    "end_sigma": (0, 200, False),
+    "samples": (1, MOST_EVALUATIONS, True),
+}
 
 
 @dataclass(frozen=True)
@@ -49,13 +64,14 @@ class Restoration:
     samples: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
-            raise SettingError(f"eta {self.eta} must be between 0 and 1")
-        if self.sigma_y < 0:
-            raise SettingError(f"sigma_y {self.sigma_y} must be 0 or more")
-        if self.samples < 1:
-            raise SettingError(f"samples {self.samples} must be 1 or more")
+        if not isinstance(self.operator, Operator):
+            raise SettingError(f"operator {self.operator} is none; there are {', '.join(OPERATORS)}")
+        for name, (least, most, whole) in _LIMITS.items():
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, (whole_number if whole else number)(value, name, least, most))
         self.sigmas()
+        if self.evaluations > MOST_EVALUATIONS:
+            raise SettingError(f"{self.evaluations} evaluations of the prior for one face, more than {MOST_EVALUATIONS}")
 
     def sigmas(self) -> list[float]:
         """The noise levels that the sampler visits, detours of time travel included."""

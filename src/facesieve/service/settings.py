@@ -47,7 +47,7 @@ Format = Literal["png", "jpeg", "webp"]
 class Settings(BaseModel):
     """What ``facesieve serve`` can be told, by option, by environment (``FACESIEVE_NAME``) or in a TOML file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     host: str = Field("127.0.0.1", description="Address to listen on; other than loopback only with keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")

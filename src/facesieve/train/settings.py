@@ -14,7 +14,7 @@ from facesieve.recognition.facenet import SIDE
 class Training(BaseModel):
     """The settings of one training."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     before: ClassVar[dict[str, Any]] = {}  # what runs did that began before there was a setting
 
