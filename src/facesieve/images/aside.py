@@ -83,7 +83,13 @@ def _read(out: IO[bytes], max_pixels: int) -> Decoded | None:
     size = (answer["size"][0], answer["size"][1])
     check_size(size, max_pixels)
     exif, profile = out.read(answer["exif"]), out.read(answer["profile"])
-    return Decoded(Image.frombytes(answer["mode"], size, out.read()), exif or None, profile or None)
+    image = Image.new(answer["mode"], size)
+    for top in range(0, size[1], child.ROWS):
+        rows = min(child.ROWS, size[1] - top)
+        strip = Image.new(answer["mode"], (size[0], rows))
+        strip.frombytes(out.read(len(strip.tobytes())))
+        image.paste(strip, (0, top))
+    return Decoded(image, exif or None, profile or None)
 
 
 def _ended(code: int, seconds: float) -> Exception:

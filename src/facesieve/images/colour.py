@@ -10,6 +10,7 @@ from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
 from facesieve.errors import ImageError
+from facesieve.images.arrays import Photo
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
@@ -50,16 +51,32 @@ def srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         straight = image.convert("LA") if image.mode == "La" else image
         rgba = straight.convert("RGBA")
         alpha, image = rgba.getchannel("A"), rgba.convert("RGB")
+        del straight, rgba
     elif image.mode not in {"CMYK", "LAB"}:
-        image = image.convert("RGB")
+        image = _rgb(image)
     colours = _by_profile(image, grey, profile) if profile else None
     if colours is None:
-        colours = image.convert("RGB")
+        colours = _rgb(image)
     if alpha is None:
         return colours
     white = Image.new("RGB", colours.size, "white")
     white.paste(colours, mask=alpha)
     return white
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """``image`` as mode RGB; the very image where it is that, as photographs are large."""
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def pixels_of(image: Image.Image) -> Photo:
+    """An image of mode RGB as an array of its own memory, (H, W, 3), made strip by strip without a further copy of all."""
+    photo, rows = np.empty((image.height, image.width, 3), np.uint8), 256
+    for top in range(0, image.height, rows):
+        strip = Image.new("RGB", (image.width, min(rows, image.height - top)))
+        strip.paste(image, (0, -top))  # not cropped, since that has a limit of Pillow's own
+        photo[top : top + rows] = np.asarray(strip)
+    return photo
 
 
 def _by_profile(image: Image.Image, grey: bool, profile: bytes) -> Image.Image | None:
@@ -75,7 +92,7 @@ def _by_profile(image: Image.Image, grey: bool, profile: bytes) -> Image.Image |
         # Of grey, the table that LittleCMS precomputes is up to 10 levels wrong in the dark.
         flags = ImageCms.Flags.NOOPTIMIZE if image.mode == "L" else ImageCms.Flags.NONE
         transform = ImageCms.ImageCmsTransform(device, srgb, image.mode, "RGB", flags=flags)
-        return image.convert("RGB") if _changes_nothing(transform, image.mode) else transform.apply(image)
+        return _rgb(image) if _changes_nothing(transform, image.mode) else transform.apply(image)
     except Exception:  # as with pixels, a hostile profile may raise anything; the photograph is still usable without it
         return None
 

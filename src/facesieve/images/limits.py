@@ -11,7 +11,7 @@ SHORTEST_SIDE = 16
 LONGEST_SIDE = 32_768
 SECONDS = 4.0  # of the processor, for a photograph of up to SECONDS_OF pixels; more for those that may be larger
 SECONDS_OF = 50_000_000
-MEMORY = 2**30  # bytes, of a decoder in a process of its own
+MEMORY = 768 * 2**20  # bytes, of a decoder in a process of its own
 
 
 def check_size(size: tuple[int, int], max_pixels: int, where: str | None = None) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -20,7 +19,7 @@ from facesieve.errors import FacesieveError, ImageError, OutOfMemoryError, one_l
 from facesieve.images.arrays import Photo
 from facesieve.images.aside import Decoded, decoded_aside
 from facesieve.images.bare import Bare, bare_gif, bare_png, bare_webp
-from facesieve.images.colour import eight_bit, high_byte, srgb
+from facesieve.images.colour import eight_bit, high_byte, pixels_of, srgb
 from facesieve.images.exif import dates_in, orientation_in
 from facesieve.images.jpeg import bare_jpeg
 from facesieve.images.limits import Timed, check_size, seconds_for
@@ -139,10 +138,10 @@ def _decoded(data: bytes, kind: Kind, max_pixels: int) -> tuple[Photo, bytes]:
         del data
         orientation = orientation_in(bare.exif, bare.xmp)
         found = Decoded(_picture(bare, decoder, max_pixels), bare.exif, bare.profile)
-    dates = dates_in(found.exif)
-    rgb = srgb(eight_bit(found.image), found.profile)
+    dates, rgb = dates_in(found.exif), srgb(eight_bit(found.image), found.profile)
+    del found
     turn = TURNS.get(orientation)
-    return np.array(rgb if turn is None else rgb.transpose(turn)), dates
+    return pixels_of(rgb if turn is None else rgb.transpose(turn)), dates
 
 
 def _picture(bare: Bare, decoder: type[ImageFile], max_pixels: int) -> Image.Image:

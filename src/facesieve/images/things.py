@@ -11,7 +11,7 @@ from PIL import Image
 
 from facesieve.errors import ImageError, InputError, one_line
 from facesieve.images.arrays import Photo
-from facesieve.images.colour import eight_bit, srgb
+from facesieve.images.colour import eight_bit, pixels_of, srgb
 from facesieve.images.exif import orientation_in
 from facesieve.images.limits import check_size
 from facesieve.images.reading import TURNS, read_photo
@@ -48,7 +48,7 @@ def _of_array(pixels: NDArray[np.uint8]) -> Photo:
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.shape[2] == 4:
-        return np.array(srgb(Image.fromarray(np.ascontiguousarray(pixels)), None))
+        return pixels_of(srgb(Image.fromarray(np.ascontiguousarray(pixels)), None))
     return np.ascontiguousarray(pixels if pixels.shape[2] == 3 else pixels.repeat(3, axis=2))
 
 
@@ -63,7 +63,7 @@ def _of_pil(image: Image.Image, max_pixels: int) -> Photo:
         raise error.at(name) from None
     except Exception as error:  # a lazy image is read now, and its bytes may be anything
         raise ImageError(f"cannot be read ({one_line(error, limit=120)})", name, "save it again as PNG") from error
-    return np.array(rgb if turn is None else rgb.transpose(turn))
+    return pixels_of(rgb if turn is None else rgb.transpose(turn))
 
 
 def _xmp(image: Image.Image) -> bytes | None:
