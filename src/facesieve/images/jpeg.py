@@ -139,11 +139,14 @@ def _without_padding(data: bytes) -> list[bytes]:
 
 
 def _noise(data: bytes) -> bytes:
-    """Other bytes of a scan, with the restart markers that a decoder expects next."""
+    """Other bytes of a scan, with the restart markers that a decoder expects next.
+
+    It begins with ones, since decoders fill with zeros: the first bit that is missing differs, and so what it decides.
+    """
     draw = random.Random(len(data))
     last = max(data.rfind(bytes([0xFF, 0xD0 + number])) for number in range(8))
     following = 0 if last < 0 or data.rfind(b"\xff\xda") > last else data[last + 1] - 0xD0 + 1
     parts = []
     for number in range(16):
-        parts += [bytes(draw.randrange(255) for _ in range(256)), bytes([0xFF, 0xD0 + (following + number) % 8])]
+        parts += [b"\xfe" + bytes(draw.randrange(255) for _ in range(256)), bytes([0xFF, 0xD0 + (following + number) % 8])]
     return b"".join(parts)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+import numpy as np
+
 from facesieve.errors import ImageError
 from facesieve.images.bare import LARGEST_METADATA, LARGEST_PROFILE, Bare
 from facesieve.images.exif import Entry, Tags
@@ -26,7 +28,7 @@ _COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 50000, 50001}
 _UNCOMPRESSED, _OLD_JPEG, _JPEG = 1, 6, 7
 _GREY, _RGB, _CMYK, _OF_SENSORS = 1, 2, 5, {32803, 34892}
 MOST_PARTS = 200_000  # strips or tiles
-_SHORT = 3
+_SHORT, _LONG, _LONGS = 3, 4, {16, 18}
 
 
 @dataclass(frozen=True)
@@ -147,19 +149,31 @@ class Tiff:
         return self._file(own, {COLOURS: _GREY, SAMPLES: 1, PLANES: 1})
 
     def _file(self, kept: dict[int, Entry], changed: dict[int, int] | None = None) -> bytes:
-        """The file with a directory of these tags at its end; those that are ``changed`` have other numbers."""
-        order, data, big = self.tags.order, self.tags.data, self.tags.big
-        count, inline = ("Q", 8) if big else ("I", 4)
-        rows = []
-        for tag, entry in sorted({**kept, **dict.fromkeys(changed or {}, Entry(_SHORT, 1, 0))}.items()):
-            if changed and tag in changed:
-                value = struct.pack(order + "H", changed[tag])
-            elif entry.size <= inline:
-                value = data[entry.place : entry.place + entry.size]
-            else:
-                value = struct.pack(order + count, entry.place)
-            rows.append(struct.pack(order + "HH" + count, tag, entry.kind, entry.count) + value.ljust(inline, b"\0"))
+        """The file with a directory of these tags at its end; those that are ``changed`` have other numbers.
+
+        It is no BigTIFF, which decoders know less well: numbers of 64 bits become such of 32, since no file here is so large.
+        """
+        order, data = self.tags.order, self.tags.data
+        rows, more = [], b""
         end = len(data) + len(data) % 2
-        head = data[:8] + struct.pack(order + "Q", end) if big else data[:4] + struct.pack(order + "I", end)
-        number = struct.pack(order + ("Q" if big else "H"), len(rows))
-        return b"".join([head, memoryview(data)[len(head) :], bytes(end - len(data)), number, *rows, bytes(inline)])
+        for tag, entry in sorted({**kept, **dict.fromkeys(changed or {}, Entry(_SHORT, 1, 0))}.items()):
+            kind, count = entry.kind, entry.count
+            if changed and tag in changed:
+                values = struct.pack(order + "H", changed[tag])
+            else:
+                kind, values = self._narrow(entry)
+            if len(values) > 4:
+                end_of_more, more = end + len(more), more + values + bytes(len(values) % 2)
+                values = struct.pack(order + "I", end_of_more)
+            rows.append(struct.pack(order + "HHI", tag, kind, count) + values.ljust(4, b"\0"))
+        head = data[:2] + struct.pack(order + "HI", 42, end + len(more))
+        directory = struct.pack(order + "H", len(rows)) + b"".join(rows) + bytes(4)
+        return b"".join([head, memoryview(data)[8:], bytes(end - len(data)), more, directory])
+
+    def _narrow(self, entry: Entry) -> tuple[int, bytes]:
+        """A tag's type and values as bytes, without numbers of 64 bits."""
+        values = self.tags.bytes_of(entry, entry.size)
+        if entry.kind not in _LONGS:
+            return entry.kind, values
+        found = np.frombuffer(values, self.tags.order + "u8")
+        return _LONG, found.clip(max=2**32 - 1).astype(self.tags.order + "u4").tobytes()
