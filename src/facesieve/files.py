@@ -130,15 +130,23 @@ def sha256_of_json(plain: object) -> str:
     return sha256_of(json.dumps(plain, sort_keys=True).encode())
 
 
+LARGEST_TOML = 2**20  # bytes
+
 # --- settings ----------------------------------------------------------------------------------------
 
 
 def read_toml(path: Path, error_type: type[InputError] = InputError) -> dict[str, Any]:
-    """The tables of a TOML file, UTF-8. Raises ``error_type`` for a file that cannot be read or is not TOML."""
+    """The tables of a TOML file, UTF-8. Raises ``error_type`` for a file that cannot be read or is not TOML, or too large."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(LARGEST_TOML + 1)
+        if len(data) > LARGEST_TOML:
+            raise error_type(f"larger than {LARGEST_TOML:,} bytes, which no settings are", path)
+        return tomllib.loads(data.decode())
     except OSError as error:
         raise error_type(f"cannot be read: {one_line(error)}", path) from error
+    except RecursionError as error:
+        raise error_type("not a TOML file: nested too deeply", path) from error
     except ValueError as error:
         raise error_type(f"not a TOML file: {one_line(error)}", path) from error
 

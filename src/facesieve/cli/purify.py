@@ -84,7 +84,7 @@ def purify(
     from facesieve.purify import chosen_preset
 
     finish, failed = check_finish(face), on_failure or "drop"
-    options = Options(aligned, paste, overwrite, seed, batch_size, image_column, failed, finish)  # type: ignore[arg-type]
+    options = Options(aligned, paste, overwrite, seed, batch_size, image_column, failed, finish=finish)  # type: ignore[arg-type]
     chosen = chosen_preset(preset).changed(scale=scale, steps=steps, eta=eta, sigma_y=sigma_y)
     recipe = Recipe(chosen, prior, device, precision, runtime)
     of_shards = image_column is not None or on_failure is not None

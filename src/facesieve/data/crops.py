@@ -6,10 +6,13 @@ Crops are ``uint8`` RGB (N, S, S, 3), aligned to the template. A file of crops i
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -19,7 +22,7 @@ from facesieve.data.manifest import Image, Manifest, Role
 from facesieve.data.sources import Source
 from facesieve.errors import InputError, SettingError, one_line
 from facesieve.faces import Detector, Points, alignment, warp
-from facesieve.files import draft, make_folder, sha256_of
+from facesieve.files import draft, sha256_of, write_with_folder
 from facesieve.folders import below
 from facesieve.images import Photo, read_photo
 from facesieve.progress import Progress, Report, silent
@@ -128,9 +131,14 @@ class FaceFolder:
             report(Progress(0, len(paths), f"{path}: {reason}; left out"))
         if not cache.exists():
             _find_landmarks(folder, paths, cache, report)
-        with np.load(cache) as found:
-            self.paths = [folder / name for name in found["names"]]
-            self.landmarks: Points = found["landmarks"]
+        try:
+            with np.load(cache) as found:
+                self.paths = [folder / name for name in found["names"]]
+                self.landmarks: Points = found["landmarks"]
+            if self.landmarks.shape != (len(self.paths), 5, 2) or not np.isfinite(self.landmarks).all():
+                raise ValueError("not the landmarks of so many photographs")
+        except (OSError, EOFError, ValueError, TypeError, KeyError, BadZipFile, zlib.error) as error:
+            raise InputError("damaged", cache, "delete it, and the faces are looked for again") from error
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -171,9 +179,9 @@ def _find_landmarks(folder: Path, paths: list[Path], cache: Path, report: Report
             landmarks.append(faces[0].landmarks)
     if not names:
         raise InputError(f"no face found in any of {len(paths)} photographs", folder)
-    make_folder(cache.parent)
-    with draft(cache) as (file, _):
-        np.savez(file, names=np.array(names), landmarks=np.array(landmarks))
+    data = BytesIO()
+    np.savez(data, names=np.array(names), landmarks=np.array(landmarks))
+    write_with_folder(cache, data.getvalue())
 
 
 def _told(items: Sequence[Item], what: str, report: Report) -> Iterator[Item]:
@@ -200,6 +208,17 @@ def _keep(path: Path, crops: Iterable[Photo], count: int, size: int) -> None:
                 file.write(crop.tobytes())
     except OSError as error:
         raise InputError(f"crops cannot be kept there: {one_line(error)}", path.parent, "choose another place") from error
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """An array that ``numpy.save`` wrote; no code in it is run. Raises ``InputError`` for a damaged file."""
+    try:
+        found: NDArray[Any] = np.load(path)
+        if isinstance(found, np.ndarray):
+            return found
+    except (OSError, EOFError, ValueError, TypeError, BadZipFile) as error:
+        raise InputError("damaged", path, "delete it, and it is made again") from error
+    raise InputError("damaged", path, "delete it, and it is made again")
 
 
 def _kept(path: Path, count: int | None, size: int) -> Crops:

@@ -109,5 +109,5 @@ def load_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         place, problem = first_problem(error, count_from=0)
         raise ManifestError(f"not a manifest: {place or 'it'}: {problem.lower()}", path) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestError(f"not a manifest: {one_line(error)}", path) from error

@@ -51,6 +51,15 @@ def _index(path: Path) -> list[Listed]:
         raise InputError(f"expected columns file, person and role (gallery or probe): {one_line(error)}", path) from error
 
 
+def _distinct(images: list[Image]) -> list[Image]:
+    """A person's images. Raises ``InputError`` where two are one file: what is probed would be enrolled."""
+    seen: dict[str, Image] = {}
+    for image in images:
+        if (twin := seen.setdefault(image.sha256, image)) is not image:
+            raise InputError(f"the same file as {twin.ref}", image.ref)
+    return images
+
+
 def _manifest(root: Path, part: str, listed: list[Listed], report: Report) -> Manifest:
     people = {person: list(entries) for person, entries in groupby(listed, key=lambda entry: entry[0])}
     counts = {tuple(sum(entry[1] == role for entry in entries) for role in ROLES.values()) for entries in people.values()}
@@ -62,7 +71,7 @@ def _manifest(root: Path, part: str, listed: list[Listed], report: Report) -> Ma
     replaced: list[Replaced] = []
     for number, (person, entries) in enumerate(people.items(), 1):
         try:
-            images += [usable_image(source, person, file, role, detector) for _, role, file in entries]
+            images += _distinct([usable_image(source, person, file, role, detector) for _, role, file in entries])
         except FacesieveError as error:
             replaced.append(Replaced(person=person, ref=None, reason=str(error)))
         report(Progress(number, len(people), f"people of {part}"))

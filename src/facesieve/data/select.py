@@ -50,9 +50,9 @@ def _data_table(config: Path) -> dict[str, Any]:
 def select(source: Source, selection: Selection, *, report: Report = silent) -> Manifest:
     """Choose people and images at random by the seed; only chosen images are read.
 
-    One person's images do not depend on who else is there. An image that cannot be read or has no
-    face is replaced by that person's next; a person who runs out, by the next person; both are
-    listed. Raises ``InputError`` where too few people are left.
+    One person's images do not depend on who else is there. An image that cannot be read, has no face or is, byte for
+    byte, one that the person has already (copies of another size are not looked for) is replaced by that person's next; a
+    person who runs out, by the next person; both are listed. Raises ``InputError`` where too few people are left.
     """
     identities = source.identities()
     able = [name for name, refs in identities.items() if len(refs) >= selection.minimum]
@@ -118,6 +118,7 @@ def _choose(
     detector: Detector | None,
     replaced: list[Replaced],
 ) -> list[Image] | None:
+    taken: dict[str, Image] = {}  # by hash: a file that is there twice would be trained on and tested on
     order = np.random.default_rng(derive_seed(selection.seed, "images", person)).permutation(len(refs))
     wanted, images = selection.train + selection.test, list[Image]()
     if len(refs) < wanted:  # a minimum below what is wanted; none of them needs reading
@@ -128,7 +129,11 @@ def _choose(
             break
         role: Role = "train" if len(images) < selection.train else "test"
         try:
-            images.append(usable_image(source, person, refs[index], role, detector))
+            image = usable_image(source, person, refs[index], role, detector)
+            if (twin := taken.get(image.sha256)) is not None:
+                raise InputError(f"the same file as {twin.ref}")
+            images.append(image)
+            taken[image.sha256] = image
         except FacesieveError as error:
             replaced.append(Replaced(person=person, ref=refs[index], reason=str(error)))
     if len(images) < wanted:

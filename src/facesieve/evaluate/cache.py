@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -56,5 +58,5 @@ class BatchCache:
         try:
             with np.load(path) as kept:
                 return CachedBatch(torch.from_numpy(kept["images"]).float(), float(kept["seconds"]))
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile, zlib.error) as error:
             raise InputError("damaged", path, "delete it, and it is made again") from error

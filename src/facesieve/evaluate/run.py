@@ -26,6 +26,7 @@ from torch import Tensor
 from facesieve import __version__, hardware
 from facesieve.data.crops import aligned_crops, of_role
 from facesieve.data.sources import open_source
+from facesieve.errors import InputError
 from facesieve.evaluate.cache import BatchCache
 from facesieve.evaluate.claim import claim, claimed_manifest
 from facesieve.evaluate.craft import AdversarialSet, Victim, adversarial_set
@@ -195,7 +196,10 @@ class Run:
         if not path.exists():
             trial = judge(recogniser, images, self.labels[: len(images)])
             write_with_folder(path, (json.dumps(asdict(trial)) + "\n").encode())
-        return Cell.model_validate({**where, **json.loads(path.read_text())})
+        try:
+            return Cell.model_validate({**where, **json.loads(path.read_text())})
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError("damaged", path, "delete it, and it is made again") from error
 
     def _line(self, cell: Cell) -> str:
         correct = float(np.mean(np.array(cell.predicted) == self.labels[: len(cell.predicted)]))

@@ -146,7 +146,7 @@ def read_record(path: Path, keys: Mapping[str, type]) -> Record | None:
         record = json.loads(path.read_text(encoding="utf-8"))
         if all(isinstance(record[key], kind) for key, kind in {"made_from": dict, "output_sha256": str, **keys}.items()):
             return dict(record)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         pass
     raise ExistsError("is no sidecar of this program", path)
 

@@ -14,13 +14,19 @@ from facesieve.files import draft
 
 
 def append_row(path: Path, row: Mapping[str, object]) -> None:
-    """Add a row to a CSV file; a new file gets a header first. Floats are written to 6 digits, None as nothing."""
+    """Add a row to a CSV file; a new file gets a header first. Floats are written to 6 digits, None as nothing.
+
+    Raises ``InputError`` where it cannot be written.
+    """
     new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(row)
-        writer.writerow("" if v is None else f"{v:.6f}" if isinstance(v, float) else v for v in row.values())
+    try:
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(row)
+            writer.writerow("" if v is None else f"{v:.6f}" if isinstance(v, float) else v for v in row.values())
+    except OSError as error:
+        raise InputError(f"cannot be written: {one_line(error)}", path, "make room, then resume") from error
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -30,6 +36,22 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
             torch.save(dict(state), file)
     except (OSError, RuntimeError) as error:  # RuntimeError: what torch raises for a full disk
         raise InputError(f"the checkpoint cannot be written: {one_line(error)}", path, "make room, then resume") from error
+
+
+def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """What ``write_checkpoint`` wrote; no code in it is run. Raises ``InputError`` for anything else."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        if {"step", "seconds", "settings", "optimiser"} <= state.keys() and isinstance(state["settings"], dict):
+            return dict(state)
+    except Exception as error:  # a damaged pickle can raise anything
+        raise damaged(path) from error
+    raise damaged(path)
+
+
+def damaged(path: Path) -> InputError:
+    """The error that a checkpoint is of which nothing can be resumed."""
+    return InputError("damaged, or no checkpoint of this training", path, "move it away to begin anew, or use another folder")
 
 
 def check_settings(path: Path, begun: Mapping[str, Any], given: Mapping[str, Any], *, may_change: frozenset[str]) -> None:

@@ -18,10 +18,11 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
+from facesieve.errors import FacesieveError
 from facesieve.files import make_folder
 from facesieve.hardware import Hardware
 from facesieve.progress import Progress, Report, silent
-from facesieve.train.checkpoints import append_row, check_settings, write_checkpoint
+from facesieve.train.checkpoints import append_row, check_settings, damaged, read_checkpoint, write_checkpoint
 from facesieve.train.settings import Training
 
 CHECKPOINT = "checkpoint.pt"
@@ -60,6 +61,14 @@ class MovingAverage:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """What a checkpoint kept."""
         self._mean.load_state_dict(state)
+
+
+class DivergedError(FacesieveError, RuntimeError):
+    """A training whose loss is not finite any more."""
+
+    def __init__(self, step: int, losses: Mapping[str, float]) -> None:
+        found = ", ".join(f"{name} {loss:g}" for name, loss in losses.items())
+        super().__init__(f"a loss is not finite at step {step} ({found})", advice="use a smaller learning_rate")
 
 
 class Task(ABC):
@@ -135,7 +144,7 @@ class Run(Generic[AnyTask]):
     """A task's training in a folder; it resumes from ``checkpoint.pt``."""
 
     def __init__(self, task: AnyTask, out: Path) -> None:
-        """Raises ``SettingError`` where the run in ``out`` began with settings that may not change."""
+        """Raises ``SettingError`` where the run in ``out`` began with settings that may not change, ``InputError`` if damaged."""
         self.task, self.out = task, make_folder(out)
         self.step, self.seconds = 0, 0.0
         self._planned = task.total
@@ -173,14 +182,14 @@ class Run(Generic[AnyTask]):
             yield Record(self.step, self.task.total, losses, held_out)
 
     def advance(self) -> dict[str, float]:
-        """One step of the optimiser; returns the losses. Raises ``RuntimeError`` where one is not finite."""
+        """One step of the optimiser; returns the losses. Raises ``DivergedError`` where one is not finite."""
         begun, task = time.monotonic(), self.task
         for group in task.optimiser.param_groups:
             group["lr"] = task.rate(self.step)
         task.optimiser.zero_grad(set_to_none=True)
         losses = task.backward(self.step)
         if not all(math.isfinite(loss) for loss in losses.values()):
-            raise RuntimeError(f"a loss is not finite at step {self.step}: {losses}")
+            raise DivergedError(self.step, losses)
         for parameters in task.clipped():
             nn.utils.clip_grad_norm_(parameters, task.largest_gradient)
         task.optimiser.step()
@@ -210,13 +219,16 @@ class Run(Generic[AnyTask]):
 
     def _resume(self) -> None:
         device = self.task.optimiser.param_groups[0]["params"][0].device
-        state = torch.load(self.checkpoint, map_location=device, weights_only=True)
+        state = read_checkpoint(self.checkpoint, device)
         given = self.task.settings.model_dump(mode="json")
         begun = {**self.task.settings.before, **state["settings"]}
         check_settings(self.checkpoint, begun, given, may_change=self.task.may_change | MAY_CHANGE)
-        self.task.load(state)
-        self.task.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        try:
+            self.task.load(state)
+            self.task.optimiser.load_state_dict(state["optimiser"])
+            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:  # other networks, or parts missing
+            raise damaged(self.checkpoint) from error
         self._foresee()
 
 

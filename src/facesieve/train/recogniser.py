@@ -31,20 +31,24 @@ from facesieve.train.loop import CHECKPOINT_MINUTES, Run, Task, in_words, thinne
 from facesieve.train.settings import Classifying, Distilling, RecogniserTraining
 from facesieve.train.teacher import labelled_crops, teacher_rows
 from facesieve.train.views import to_batch
+from facesieve.weights import check_fit
 
 FINISHED = "facenet"
 TOP1 = "held_out_top1"
 
 
 def new_network(classes: int | None, settings: RecogniserTraining, start: Path | None = None) -> FaceNet:
-    """FaceNet with random weights, or with those at ``start`` except the classifier."""
+    """FaceNet with random weights, or with those at ``start`` except the classifier.
+
+    Raises ``EmbedderError`` for a start with other weights, or without some.
+    """
     torch.manual_seed(settings.seed)
     network = FaceNet(classes, dropout=settings.dropout)
     if start is not None:
-        state = {name: value for name, value in read_state(start).items() if not name.startswith("logits.")}
-        unknown = network.load_state_dict(state, strict=False).unexpected_keys
-        if unknown:
-            raise EmbedderError(f"not an Inception-ResNet-v1; it has {unknown[0]}", start)
+        given = {name: value for name, value in read_state(start).items() if not name.startswith("logits.")}
+        wanted = {name: value for name, value in network.state_dict().items() if not name.startswith("logits.")}
+        check_fit(wanted, given, start, EmbedderError, "an Inception-ResNet-v1")
+        network.load_state_dict(given, strict=False)
     return network
 
 

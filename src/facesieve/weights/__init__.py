@@ -184,7 +184,7 @@ def fill(
     # Batch normalisation's counters, which older files lack: nothing that is computed depends on them.
     counters = {name: torch.zeros((), dtype=value.dtype) for name, value in wanted.items() if name.endswith("batches_tracked")}
     state = {**counters, **state}
-    _check_fit(wanted, state, where, kind, what)
+    check_fit(wanted, state, where, kind, what)
     with torch.inference_mode(False):  # weights made in inference mode could never carry an attack's gradient
         converted = {
             name: value.to(device, dtype if value.is_floating_point() else None, copy=value.is_inference())
@@ -195,11 +195,12 @@ def fill(
         raise kind("the network has blocks with fixed filters, which are not supported", where)
 
 
-def _check_fit(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], where: object, kind: Kind, what: str | None) -> None:
+def check_fit(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], where: object, kind: Kind, what: str | None) -> None:
+    """Raises ``kind`` unless ``state`` has every tensor that is wanted, no other, each of its shape and finite."""
     differ = [name for name, value in wanted.items() if name in state and state[name].shape != value.shape]
     shapes = [f"{name} has shape {tuple(state[name].shape)}, not {tuple(wanted[name].shape)}" for name in differ[:1]]
     troubles = {
-        "missing": _some([name for name in wanted if name not in state]),
+        "missing": _some([name for name in wanted if name not in state and not name.endswith("batches_tracked")]),
         "unknown": _some([name for name in state if name not in wanted]),
         "of another shape": _some(shapes + differ[1:], shown=1),
     }
