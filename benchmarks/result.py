@@ -6,7 +6,8 @@ Portraits, the samples first, are enlarged to 8 megapixels, and a known fine tex
 Laplacian over the middle of the face against the photograph's; *texture* is the share of the added texture that comes back.
 The face that is found again in the result is what a server behind a proxy finds; *mixed* is how faces were put back before, with
 some of the photograph at the border of the square. The attack is PGD on SFace alone, which reads photographs as `norm_crop`
-does, without averaging, and so sees only one pixel in many: a perturbation as fine as can be. ``--targets`` records the figures in docs/results/targets.json.
+does, without averaging, and so sees only one pixel in many: a perturbation as fine as can be. ``--targets`` records the
+figures in docs/results/targets.json.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from facesieve.cli import clips
 from facesieve.cli.options import (
     AsJson,
     Embedding,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from facesieve.faces import Detector, FaceCrops
     from facesieve.galleries import Gallery
     from facesieve.identification import Identified, Identifier, Templates, Verified
+    from facesieve.jobs.clips import Voted
     from facesieve.shield import Shield
 
 
@@ -70,6 +72,14 @@ class Front:
         except InputError as error:
             raise error.at(path)  # noqa: B904  the same error
         return before, None if self.shield is None else self.shield.restore(before, before.seeds(self.seed))
+
+    def votes(self, path: Path, gallery: Gallery, threshold: float | None) -> list[Voted]:
+        """Who is in a clip. Raises as ``identify_clip``."""
+        from facesieve.jobs.clips import identify_clip
+
+        return identify_clip(
+            path, self.identifier, gallery, self.shield, detector=self.detector, seed=self.seed, threshold=threshold
+        )
 
     def _cut(self, path: Path) -> FaceCrops:
         from facesieve.faces import FaceCrops
@@ -144,7 +154,7 @@ def _enrol_one(store: Gallery, front: Front, name: str, files: list[Path], which
 
 
 def identify(
-    photos: Annotated[list[Path], typer.Argument(help="Photographs; every face in them is looked up.")],
+    photos: Annotated[list[Path], typer.Argument(help="Photographs and clips; every face in them is looked up.")],
     gallery: Location = "gallery",
     shield: ShieldName = DEFAULT_PRESET,
     scale: Scale = None,
@@ -156,23 +166,32 @@ def identify(
     prior: PriorFolder = None,
     json_: AsJson = False,
 ) -> None:
-    """Name the people in photographs, with the shield in front of the recogniser."""
+    """Name the people in photographs and clips, with the shield in front of the recogniser."""
+    from facesieve.jobs.video import is_clip
+
     threshold = None if threshold is None else cosine(threshold, "--threshold")
     front = Front.load(embedder, shield, scale, seed, runtime, prior)
     failures: list[str] = []
     results: dict[str, list[Identified]] = {}
+    votes: dict[str, list[Voted]] = {}
     with opened(gallery, front.identifier) as store:
         for path in photos:
             try:
+                if is_clip(path):
+                    votes[str(path)] = front.votes(path, store, threshold)
+                    continue
                 results[str(path)] = front.identifier.identify(store, *front.faces(path), threshold=threshold, count=count)
             except InputError as error:
                 failures.append(str(error))
-        if results:
+        if results or votes:
             tell_shortfall(front.identifier, store)
     if json_:
-        print_json({path: [_plain(face) for face in faces] for path, faces in results.items()})
+        of_clips = {path: [clips.plain(one) for one in faces] for path, faces in votes.items()}
+        print_json({path: [_plain(face) for face in faces] for path, faces in results.items()} | of_clips)
     elif results:
         _print_faces(results, shield)
+    if not json_:
+        clips.print_votes(votes)
     _finish(failures)
 
 

@@ -39,7 +39,10 @@ Threshold = Annotated[
 ]
 
 # Of `purify`.
-Inputs = Annotated[list[str], typer.Argument(help="Photographs and folders of photographs; - reads one from standard input.")]
+Inputs = Annotated[
+    list[str],
+    typer.Argument(help="Photographs and folders of photographs, or one clip; - reads a photograph from standard input."),
+]
 Results = Annotated[str, typer.Option("-o", "--output", help="Folder for the results; - writes the picture to standard output.")]
 Steps = Annotated[
     int | None, typer.Option(help="Evaluations of the prior in each restoration, times its samples where it averages.")

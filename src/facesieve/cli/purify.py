@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from facesieve.cli import clips
 from facesieve.cli.options import (
     Aligned,
     BatchSize,
@@ -75,12 +76,13 @@ def purify(
     cluster: Cluster = None,
     workers: Workers = None,
 ) -> None:
-    """Find the faces in photographs, or in shards of them (.tar, .parquet), purify them, write the results."""
+    """Find the faces in photographs, in shards of them (.tar, .parquet) or in a clip, purify them, write the results."""
     from facesieve.faces import check_finish
     from facesieve.files import check_folder
     from facesieve.jobs.cluster import Recipe
     from facesieve.jobs.plan import names_a_file
     from facesieve.jobs.record import Options
+    from facesieve.jobs.video import is_clip
     from facesieve.purify import chosen_preset
 
     finish, failed = check_finish(face), on_failure or "drop"
@@ -88,6 +90,10 @@ def purify(
     chosen = chosen_preset(preset).changed(scale=scale, steps=steps, eta=eta, sigma_y=sigma_y)
     recipe = Recipe(chosen, prior, device, precision, runtime)
     of_shards = image_column is not None or on_failure is not None
+    if any(is_clip(text) for text in inputs):
+        others = grid or image_column is not None or bool(format) or cluster is not None or workers is not None
+        clips.purify_alone(inputs, output, recipe, options, others=others)
+        return
     if workers is not None and cluster is None:
         raise InputError("--workers goes with --cluster; without it there is one worker, this process")
     if output != "-" and names_a_file(Path(output)):

@@ -65,7 +65,7 @@ def alignment(landmarks: Points, size: int, *, zoom: float = 1.0) -> NDArray[np.
 
 def warp(photo: Photo, matrix: NDArray[np.float64], size: int) -> Photo:
     """Cut a (size, size, 3) crop out of ``photo`` by a similarity; as ``resampled``."""
-    return resampled(photo, matrix, (size, size))  # type: ignore[return-value]
+    return resampled(photo, matrix, (size, size))
 
 
 def resampled(

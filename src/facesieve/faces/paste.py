@@ -28,7 +28,8 @@ REACH = (0.72, 0.85)  # half the axes of the ellipse, upright in the crop, beyon
 SEAM, COLOUR_SEAM = 0.03, 0.06  # how far from the square's border brightness and colours are blurred in ``secure``
 FADE = 0.12  # over how much of the square's border the purifier's change begins in ``detail``
 
-Canvas = NDArray[np.float32]  # the crop's grid with a margin around it: (C, C) or (C, C, 3), in [0, 1]
+Canvas = NDArray[Any]  # float32; the crop's grid with a margin around it: (C, C) or (C, C, 3), in [0, 1]
+Matrix = NDArray[Any]  # (2, 3), of a similarity
 
 
 def check_finish(name: str) -> Finish:
@@ -70,27 +71,28 @@ def paste(photo: Photo, crop: Floats, face: Face, *, finish: Finish = "secure") 
     return result
 
 
-def _cover(region: Photo, pixels: Canvas, back: NDArray[np.float64], margin: int) -> None:
+def _cover(region: Photo, pixels: Canvas, back: Matrix, margin: int) -> None:
     """Put the crop over its square, so that nothing that comes after can see what the photograph has there."""
     wide = cv2.copyMakeBorder(pixels, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
     inside = np.zeros(wide.shape[:2], np.float32)
     inside[margin:-margin, margin:-margin] = 1
     # The nearest of the canvas's pixels: exactly those of the photograph whose middles lie in the square.
     within = cv2.warpAffine(inside, back, region.shape[1::-1], flags=cv2.INTER_NEAREST)[..., None]
-    region[:] = np.where(within > 0, _levels(255 * _placed(wide, back, region)), region)  # type: ignore[arg-type]
+    region[:] = np.where(within > 0, _levels(255 * _placed(wide, back, region)), region)
 
 
-def _placed(canvas: Canvas, back: NDArray[np.float64], region: Photo, interpolation: int = cv2.INTER_CUBIC) -> Canvas:
+def _placed(canvas: Canvas, back: Matrix, region: Photo, interpolation: int = cv2.INTER_CUBIC) -> Canvas:
     """A canvas on the grid of a region of the photograph."""
     return resampled(canvas, back, (region.shape[1], region.shape[0]), interpolation)
 
 
-def _levels(values: NDArray[np.floating[Any]]) -> Photo:
+def _levels(values: NDArray[Any]) -> Photo:
     """Values rounded to the 256 levels."""
-    return np.rint(values.clip(0, 255)).astype(np.uint8)
+    levels: Photo = np.rint(values.clip(0, 255)).astype(np.uint8)
+    return levels
 
 
-def _window(forward: NDArray[np.float64], side: int, photo: Photo) -> tuple[int, int, int, int]:
+def _window(forward: Matrix, side: int, photo: Photo) -> tuple[int, int, int, int]:
     """Left, top, right and bottom of what a canvas of ``side`` pixels covers of the photograph."""
     back = cv2.invertAffineTransform(forward)
     corners = np.array([[-0.5, -0.5], [side - 0.5, -0.5], [-0.5, side - 0.5], [side - 0.5, side - 0.5]])
@@ -108,7 +110,8 @@ def _places(size: int, margin: int) -> Canvas:
 def _smooth(ramp: Canvas) -> Canvas:
     """A ramp, clipped to [0, 1], without corners."""
     ramp = np.clip(ramp, 0, 1)
-    return ramp * ramp * (3 - 2 * ramp)
+    smooth: Canvas = ramp * ramp * (3 - 2 * ramp)
+    return smooth
 
 
 def _share(size: int, margin: int, plateau: int) -> Canvas:
@@ -127,7 +130,8 @@ def _outside(size: int, margin: int) -> Canvas:
     place = _places(size, margin) - size / 2
     x, y = place[None], place[:, None]
     outside = np.hypot(np.maximum(x, 0), np.maximum(y, 0))
-    return np.where(outside > 0, outside, np.maximum(x, y))
+    distance: Canvas = np.where(outside > 0, outside, np.maximum(x, y))
+    return distance
 
 
 def _joined(crop: Canvas, around: Canvas, margin: int) -> Canvas:
@@ -145,7 +149,8 @@ def _joined(crop: Canvas, around: Canvas, margin: int) -> Canvas:
 def _blurred(part: Canvas, distance: Canvas, width: float) -> Canvas:
     """A canvas (C, C, 1) or (C, C, 3), blurred to ``width`` pixels on both sides of the seam."""
     soft = cv2.GaussianBlur(part, (0, 0), width / 2.5).reshape(part.shape)
-    return part + _smooth(1 - distance / width)[..., None] * (soft - part)  # type: ignore[no-any-return]
+    blurred: Canvas = part + _smooth(1 - distance / width)[..., None] * (soft - part)
+    return blurred
 
 
 def _change(crop: Canvas, around: Canvas, margin: int) -> Canvas:

@@ -79,13 +79,13 @@ class Clip:
         seconds = float((self._container.duration or 0) / 1_000_000)
         return round(seconds * float(self.stream.average_rate or 0))
 
-    def frames(self, sound: Callable[[Any], None] = lambda packet: None) -> Iterator[Frame]:
-        """Its frames in order; ``sound`` is handed each packet of sound between them. Raises ``InputError`` for a damaged clip."""
+    def frames(self, sound: Callable[[Any], None] | None = None) -> Iterator[Frame]:
+        """Its frames in order; ``sound`` is handed the packets of sound. Raises ``InputError`` for a damaged clip."""
         av, number = video_library(), 0
         try:
             for packet in self._container.demux(self.stream, *self.sound):
                 if packet.stream is not self.stream:
-                    if packet.dts is not None:
+                    if sound is not None and packet.dts is not None:
                         sound(packet)
                     continue
                 for picture in packet.decode():
