@@ -78,14 +78,27 @@ def resampled(
     scale = math.hypot(matrix[0, 0], matrix[1, 0])
     shrink = int(1 / scale) if scale < 1 else 1
     if shrink > 1:
+        image, matrix = _around(image, matrix, size, shrink)
         height, width = image.shape[:2]
         small = (max(width // shrink, 1), max(height // shrink, 1))
         image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
         ratio = np.array([width / small[0], height / small[1]])
-        matrix = matrix.copy()
         matrix[:, 2] += matrix[:, :2] @ (0.5 * ratio - 0.5)
         matrix[:, :2] *= ratio
     return cv2.warpAffine(image, matrix, size, flags=interpolation, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _around(
+    image: NDArray[Any], matrix: NDArray[np.float64], size: tuple[int, int], shrink: int
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """The part of an image that a view of ``size`` is made of, whole blocks of ``shrink`` pixels, and the similarity from there."""
+    corners = np.array([[x, y] for x in (-1, size[0]) for y in (-1, size[1])])
+    places = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+    limit = np.array(image.shape[1::-1])
+    low = np.clip(places.min(0) // shrink - 2, 0, (limit - 1) // shrink).astype(int) * shrink
+    high = np.clip((places.max(0) // shrink + 3) * shrink, low + shrink, limit).astype(int)
+    matrix = np.hstack([matrix[:, :2], (matrix[:, 2] + matrix[:, :2] @ low)[:, None]])
+    return image[low[1] : high[1], low[0] : high[0]], matrix
 
 
 def align(photo: Photo, face: Face, size: int) -> Floats:

@@ -1,111 +1,196 @@
-"""Find faces in a photograph."""
+"""Find faces in a photograph: at every size, the right way up or not, each by itself."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from importlib.resources import as_file, files
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facesieve.faces.align import Face, Points
+from facesieve.faces.align import Face, Points, alignment, warp
+from facesieve.faces.yunet import Row, Rows, YuNet
 from facesieve.images import Photo
 
+SMALLEST, AROUND = 240, 60  # pixels of the coarsest search's longer side, where a face may be larger than the photograph, and around
+STEP = 5.0  # from one search to the next at most; the network knows faces from about 16 to 300 pixels
+TURNED = 1440  # pixels of the longer side up to which all four turns are searched
+TILE, BORDER = 1280, 32  # pixels of a tile's side at most, and around it; larger faces are found by a coarser search
+STRIDE = 32  # pixels; the network takes images whose sides are multiples of it
+TURNS = (-1, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)  # by quarter turns
 OVERLAP = 0.4  # intersection over union above which two boxes are one face
+
+FIRST_LOOK = (320, 0.5)  # pixels of a look's side, and the share of it that the template takes
+LAST_LOOKS = ((224, 0.4), (224, 0.625))  # their mean is steadier than either
+LOOKS, UPRIGHT = 3, 10.0  # looks at most, degrees to which a face is set upright by them
+SURE = 0.88  # a score of faces that are seen upright; below, a look is taken in all four turns
+DOUBT = 0.03  # in favour of the turn in which a face was found
 
 
 class Detector:
-    """OpenCV's YuNet face detector, with its 2023 weights that ship with the package.
+    """The YuNet detector, with its 2023 weights that ship with the package. Any number of threads may use one.
 
-    The photograph is searched at up to two sizes, with a margin around it, so that large, small
-    and cut-off faces are found. Unless an upright face is found with certainty, it is also searched
-    in quarter turns: YuNet also responds to faces that are upside down, but with less
-    certainty and wrong landmarks, so the most certain turn wins.
+    The photograph is searched at sizes from 240 pixels up to its own, in tiles: faces of about 16 pixels are found, and such as
+    do not fit in the picture. Up to 1,440 pixels it is searched in all four quarter turns, beyond that upright and in the turns
+    in which a face was found. Boxes that overlap are one face, the surest. At each there is a second look: cut out, set
+    upright by its landmarks, at one size, where the network answers best; what is no face there is none.
     """
 
-    CERTAIN = 0.92
-
-    def __init__(self, *, threshold: float = 0.7, long_sides: tuple[int, ...] = (480, 1440)) -> None:
-        self.threshold = threshold
-        self.long_sides = long_sides
+    def __init__(self, *, threshold: float = 0.7, first_threshold: float = 0.6) -> None:
+        self.threshold, self.first_threshold = threshold, first_threshold
 
     @cached_property
-    def _net(self) -> Any:
-        level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns of a target that nobody asked for
-        try:
-            with as_file(files("facesieve") / "weights" / "yunet-2023mar.onnx") as path:
-                return cv2.FaceDetectorYN.create(str(path), "", (320, 320), self.threshold, 0.3, 5000)
-        finally:
-            cv2.utils.logging.setLogLevel(level)
+    def _network(self) -> YuNet:
+        return YuNet()
 
     def detect(self, photo: Photo) -> list[Face]:
         """All faces in ``photo``, largest first; an empty list if there is none."""
-        best, best_turns, surest = self._detect_upright(photo), 0, 0.0
-        if best:
-            surest = max(face.score for face in best)
-        if surest >= self.CERTAIN:
-            return best
-        surest += 0.03  # in doubt, a photograph is the right way up
-        for quarter_turns in (1, 2, 3):
-            found = self._detect_upright(np.ascontiguousarray(np.rot90(photo, quarter_turns)))
-            if found and max(face.score for face in found) > surest:
-                best, best_turns, surest = found, quarter_turns, max(face.score for face in found)
-        return [_turn_back(face, best_turns, photo.shape) for face in best]
+        scaled = _pyramid(photo)
+        rows = _merged(self._search(photo, [small for small in scaled if max(small.shape[:2]) <= TURNED], range(4)))
+        fine = [small for small in scaled if max(small.shape[:2]) > TURNED]
+        rows = _merged(np.concatenate([rows, self._search(photo, fine, {0} | {int(turns) for turns in rows[:, 15]})]))
+        seen = [row for row in (self._second_look(photo, row) for row in rows) if row is not None]
+        return [_face(row) for row in sorted(_merged(np.stack(seen)) if seen else (), key=lambda row: -row[2] * row[3])]
 
-    def _detect_upright(self, photo: Photo) -> list[Face]:
-        longest = max(photo.shape[:2])
-        # A crop is searched once, never enlarged; a large photo once more at a finer size.
-        sizes = sorted({min(longest, side) for side in self.long_sides})
-        rows = [row for side in sizes for row in self._detect_at(photo, side / longest)]
-        return [_face(row) for row in sorted(_suppress(rows), key=lambda row: -row[2] * row[3])]
+    def _search(self, photo: Photo, scaled: Sequence[Photo], ways: Iterable[int]) -> Rows:
+        """Rows by pixels of the photograph, from it at other sizes, in quarter turns, which are column 15; many of one face."""
+        found = [np.empty((0, 16))]
+        for small in scaled:
+            ratio = np.diag(np.array(photo.shape[1::-1]) / small.shape[1::-1])
+            border = AROUND if max(small.shape[:2]) <= SMALLEST else BORDER
+            for corner, tile in _tiles(small, border):
+                for turns in ways:
+                    (rows,) = self._network([_turned(tile, turns)], self.first_threshold)
+                    back = _back(turns, tile.shape) + np.column_stack([np.zeros((2, 2)), corner + 0.5])
+                    back = ratio @ back - np.array([0, 0, 0.5])  # centres of pixels, p + 1/2, scale, p does not
+                    found.append(np.column_stack([_mapped(rows, back), np.full(len(rows), turns)]))
+        return np.concatenate(found)
 
-    def _detect_at(self, photo: Photo, scale: float) -> list[NDArray[np.float64]]:
-        height, width = photo.shape[:2]
-        size = (max(round(width * scale), 1), max(round(height * scale), 1))  # a strip keeps a pixel of its thin side
-        small = photo if scale == 1 else cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-        margin = max(small.shape[:2]) // 4  # a face that touches the border needs room around it
-        framed = cv2.copyMakeBorder(small, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
-        height, width = framed.shape[:2]
-        self._net.setInputSize((width, height))
-        _, found = self._net.detect(cv2.cvtColor(framed, cv2.COLOR_RGB2BGR))
-        if found is None:
-            return []
-        rows = found.astype(np.float64)
-        ratio = np.array([small.shape[1] / photo.shape[1], small.shape[0] / photo.shape[0]])
-        rows[:, 2:4] /= ratio
-        points = [0, *range(4, 14, 2)]
-        for x in points:  # pixel centres: (p + 1/2) scales, p does not
-            rows[:, x : x + 2] = (rows[:, x : x + 2] - margin + 0.5) / ratio - 0.5
-        return list(rows)
+    def _second_look(self, photo: Photo, row: Row) -> Row | None:
+        """The face of ``row`` as it is found again, upright and at one size; None where it is not."""
+        found: Row | None = row
+        for _ in range(LOOKS):
+            before, found = found, self._look(photo, found, *FIRST_LOOK)
+            if found is None:
+                return None
+            if abs((_roll(found) - _roll(before) + 180) % 360 - 180) < UPRIGHT:
+                break
+        seen = [again for look in LAST_LOOKS if (again := self._look(photo, found, *look)) is not None]
+        return np.mean(seen, axis=0) if seen and np.mean(seen, axis=0)[14] >= self.threshold else None
+
+    def _look(self, photo: Photo, row: Row, side: int, share: float) -> Row | None:
+        """The face of ``row``, found in a cut of ``side`` pixels around it, of whose side the template is a ``share``."""
+        way = alignment(row[4:14].reshape(5, 2), side, zoom=share)
+        look = warp(photo, way, side)
+        best = _middle(self._network([look], self.first_threshold)[0], side)
+        if best is None or best[14] < SURE:
+            best = self._other_turns(look, best)
+        return None if best is None else _mapped(best[None], cv2.invertAffineTransform(way))[0]
+
+    def _other_turns(self, look: Photo, upright: Row | None) -> Row | None:
+        """The surest of the face in the middle of a look as it is and in three more turns."""
+        seen = self._network([_turned(look, turns) for turns in (1, 2, 3)], self.first_threshold)
+        best, surest = upright, 0.0 if upright is None else upright[14] + DOUBT
+        for turns, rows in enumerate(seen, 1):
+            row = _middle(_mapped(rows, _back(turns, look.shape)), len(look))
+            if row is not None and row[14] > surest:
+                best, surest = row, row[14]
+        return best
 
 
-def _suppress(rows: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
-    """Non-maximum suppression: of boxes that overlap, keep the one with the best score."""
-    if not rows:
-        return []
-    boxes, scores = [row[:4].tolist() for row in rows], [float(row[14]) for row in rows]
-    return [rows[int(number)] for number in cv2.dnn.NMSBoxes(boxes, scores, 0.0, OVERLAP)]
+def sizes(longest: int) -> list[int]:
+    """The longer sides, pixels, at which a photograph with this one is searched, finest first; it is never enlarged."""
+    if longest <= SMALLEST:
+        return [longest]
+    steps = math.ceil(math.log(longest / SMALLEST, STEP))
+    return [round(SMALLEST * (longest / SMALLEST) ** (step / steps)) for step in range(steps, -1, -1)]
 
 
-def _face(row: NDArray[np.float64]) -> Face:
-    x, y, width, height = (float(value) for value in row[:4])
-    return Face((x, y, width, height), row[4:14].reshape(5, 2).copy(), float(row[14]))
+def _pyramid(photo: Photo) -> list[Photo]:
+    """The photograph at each of its sizes, each made from the next finer one; a strip keeps a pixel of its thin side."""
+    scaled = [photo]
+    for side in sizes(max(photo.shape[:2]))[1:]:
+        scale = side / max(photo.shape[:2])
+        size = (max(round(photo.shape[1] * scale), 1), max(round(photo.shape[0] * scale), 1))
+        scaled.append(cv2.resize(scaled[-1], size, interpolation=cv2.INTER_AREA))  # type: ignore[arg-type]
+    return scaled
 
 
-def _turn_back(face: Face, quarter_turns: int, shape: tuple[int, ...]) -> Face:
-    """The face in the unturned photo of ``shape``, found in one turned by ``np.rot90``."""
+def _tiles(photo: Photo, border: int) -> Iterator[tuple[NDArray[np.int64], Photo]]:
+    """Tiles that overlap by two borders, of sides that suit the network, and the places (x, y) of their corners.
+
+    Around the photograph its outermost pixels are repeated: a face that it cuts off needs room.
+    """
+    rows, columns = (_spans(side, border) for side in photo.shape[:2])
+    for top, bottom in rows:
+        for left, right in columns:
+            height, width = photo.shape[:2]
+            part = photo[max(top, 0) : bottom, max(left, 0) : right]
+            around = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
+            yield np.array([left, top]), cv2.copyMakeBorder(part, *around, cv2.BORDER_REPLICATE)  # type: ignore[misc]
+
+
+def _spans(side: int, border: int) -> list[tuple[int, int]]:
+    """Where tiles begin and end along a side: within the photograph and ``border`` pixels around."""
+    count = math.ceil(side / (TILE - 2 * border))
+    length = -(-(math.ceil(side / count) + 2 * border) // STRIDE) * STRIDE
+    starts = [round(side * number / count) - border for number in range(count)]
+    return [(start, start + length) for start in starts]
+
+
+# --- rows --------------------------------------------------------------------------------------------
+
+
+def _merged(rows: Rows) -> Rows:
+    """Of boxes that overlap, the one with the best score."""
+    if not len(rows):
+        return rows
+    kept = cv2.dnn.NMSBoxes(rows[:, :4].tolist(), rows[:, 14].tolist(), 0.0, OVERLAP)
+    return rows[np.asarray(kept, int).reshape(-1)]
+
+
+def _middle(rows: Rows, side: int) -> Row | None:
+    """The surest face that covers the middle of a look and is no smaller than may be expected there."""
+    low, high = rows[:, :2], rows[:, :2] + rows[:, 2:4]
+    fits = ((low < side / 2) & (high > side / 2)).all(1) & (rows[:, 3] > side / 5) & (rows[:, 3] < side)
+    return rows[fits][np.argmax(rows[fits, 14])] if fits.any() else None
+
+
+def _roll(row: Row) -> float:
+    """By how much the face's landmarks are turned, degrees."""
+    way = alignment(row[4:14].reshape(5, 2), 1)
+    return math.degrees(math.atan2(way[1, 0], way[0, 0]))
+
+
+def _turned(image: Photo, turns: int) -> Photo:
+    """By quarter turns against the clock."""
+    return cv2.rotate(image, TURNS[turns]) if turns else image  # type: ignore[return-value]
+
+
+def _back(turns: int, shape: Sequence[int]) -> NDArray[np.float64]:
+    """The way (2, 3) from an image turned by ``_turned`` to the unturned one of ``shape``."""
     height, width = shape[:2]
+    ways = (
+        [[1, 0, 0], [0, 1, 0]],
+        [[0, -1, width - 1], [1, 0, 0]],
+        [[-1, 0, width - 1], [0, -1, height - 1]],
+        [[0, 1, 0], [-1, 0, height - 1]],
+    )
+    return np.array(ways[turns], np.float64)
 
-    def back(points: Points) -> Points:
-        x, y = points[:, 0], points[:, 1]
-        turns = [(x, y), (width - 1 - y, x), (width - 1 - x, height - 1 - y), (y, height - 1 - x)]
-        return np.stack(turns[quarter_turns], axis=1)
 
-    x, y, box_width, box_height = face.box
-    corners = back(np.array([[x, y], [x + box_width, y + box_height]]))
-    low, high = corners.min(0), corners.max(0)
-    box = (float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1]))
-    return Face(box, back(face.landmarks), face.score)
+def _mapped(rows: Rows, way: NDArray[np.float64]) -> Rows:
+    """Rows under a way (2, 3). A box becomes that of the turned ellipse in it: exact in quarter turns, a head's in all."""
+    turn = way[:, :2]
+    middle = (rows[:, :2] + rows[:, 2:4] / 2) @ turn.T + way[:, 2]
+    half = np.sqrt((rows[:, 2:4] / 2) ** 2 @ (turn**2).T)
+    points = rows[:, 4:14].reshape(-1, 5, 2) @ turn.T + way[:, 2]
+    return np.hstack([middle - half, 2 * half, points.reshape(-1, 10), rows[:, 14:]])
+
+
+def _face(row: Row) -> Face:
+    x, y, width, height = (float(value) for value in row[:4])
+    points: Points = row[4:14].reshape(5, 2).copy()
+    return Face((x, y, width, height), points, float(row[14]))

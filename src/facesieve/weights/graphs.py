@@ -12,7 +12,7 @@ import os
 import struct
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facesieve.errors import MissingExtraError, SettingError, one_line
+from facesieve.files import sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -58,6 +59,52 @@ def open_session(graph: bytes, providers: Sequence[str] = (CPU,), *, feature: st
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # some files list their weights as inputs, which warns once for each
     return runtime.InferenceSession(graph, options, providers=list(providers))
+
+
+class Session:
+    """A graph that is open: any number of threads may run it. Pickled and deep-copied it is the graph, which opens again.
+
+    So it does in a forked process, where the threads of an open one do not exist: it would wait for them for ever.
+    """
+
+    def __init__(
+        self, graph: bytes | Path, providers: Sequence[str] = (CPU,), *, feature: str, beside: Path | None = None
+    ) -> None:
+        """As ``open_session``; a ``Path`` is read whenever the graph opens, and holds what it held at first, or ``SettingError``."""
+        self._graph, self._providers, self._feature, self._beside = graph, tuple(providers), feature, beside
+        self._sha256 = sha256_of(self._bytes())
+        self._open()
+
+    def _bytes(self) -> bytes:
+        return self._graph if isinstance(self._graph, bytes) else self._graph.read_bytes()
+
+    def _open(self) -> Any:
+        graph = self._bytes()
+        if sha256_of(graph) != self._sha256:
+            raise SettingError("the file has changed since it was loaded", self._graph, "load it again")
+        session = open_session(graph, self._providers, feature=self._feature, beside=self._beside)
+        self._opened = (os.getpid(), session)
+        return session
+
+    @property
+    def session(self) -> Any:
+        """ONNX Runtime's session, of this process."""
+        process, session = self._opened
+        if process == os.getpid():
+            return session
+        _INHERITED.append(session)
+        return self._open()
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Any]) -> list[Any]:
+        """The arrays ``outputs`` for the arrays ``inputs``. Raises what ONNX Runtime raises."""
+        found: list[Any] = self.session.run(list(outputs), dict(inputs))
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_opened": (0, None)}
+
+
+_INHERITED: list[Any] = []  # sessions of the process that was forked; closing one would wait for its threads
 
 
 def onnx_runtime(feature: str) -> Any:
