@@ -13,7 +13,7 @@ BOXES = {  # left, top, width, height of the face in each sample, drawn by hand
     "obama-2": (118, 134, 154, 231),
     "obama-3": (283, 136, 140, 185),
 }
-LOOSE, TIGHT = (0.25, 0.15, 0.05, 0.0, -0.05, -0.1), 6
+AROUND = (0.25, 0.15, 0.05, 0.0, -0.05, -0.1)  # shares of the box's sides that a close-up leaves around it
 
 
 def samples(folder):
@@ -71,7 +71,7 @@ def close_ups(folder):
     """The samples and their mirror images in six crops each, from loose to such as cut into the face: 72 photographs."""
     for name, photo in samples(folder).items():
         x, y, w, h = BOXES[name]
-        for share in LOOSE:
+        for share in AROUND:
             top, left = max(round(y - share * h), 0), max(round(x - share * w), 0)
             cut = photo[top : round(y + h + share * h), left : round(x + w + share * w)]
             yield np.ascontiguousarray(cut)
@@ -79,7 +79,7 @@ def close_ups(folder):
 
 
 def tilted(photo, box, degrees, side=700):
-    """A sample turned about its face's middle, in a frame that holds the head: its corners are the photograph's border, repeated."""
+    """A sample turned about its face's middle, in a square frame; beyond the photograph its border is repeated."""
     x, y, w, h = box
     matrix = cv2.getRotationMatrix2D((x + w / 2, y + h / 2), degrees, 1)
     matrix[:, 2] += side / 2 - np.array([x + w / 2, y + h / 2])

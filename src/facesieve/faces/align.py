@@ -91,7 +91,7 @@ def resampled(
 def _around(
     image: NDArray[Any], matrix: NDArray[np.float64], size: tuple[int, int], shrink: int
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """The part of an image that a view of ``size`` is made of, whole blocks of ``shrink`` pixels, and the similarity from there."""
+    """The part of an image that a view is made of, whole blocks of ``shrink`` pixels, and the similarity from there."""
     corners = np.array([[x, y] for x in (-1, size[0]) for y in (-1, size[1])])
     places = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
     limit = np.array(image.shape[1::-1])

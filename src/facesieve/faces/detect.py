@@ -14,7 +14,10 @@ from facesieve.faces.align import Face, Points, alignment, warp
 from facesieve.faces.yunet import Row, Rows, YuNet
 from facesieve.images import Photo
 
-SMALLEST, AROUND = 240, 60  # pixels of the coarsest search's longer side, where a face may be larger than the photograph, and around
+SMALLEST, AROUND = (
+    240,
+    60,
+)  # pixels of the coarsest search's longer side, where a face may be larger than the photograph, and around
 STEP = 5.0  # from one search to the next at most; the network knows faces from about 16 to 300 pixels
 TURNED = 1440  # pixels of the longer side up to which all four turns are searched
 TILE, BORDER = 1280, 32  # pixels of a tile's side at most, and around it; larger faces are found by a coarser search
@@ -69,16 +72,17 @@ class Detector:
         return np.concatenate(found)
 
     def _second_look(self, photo: Photo, row: Row) -> Row | None:
-        """The face of ``row`` as it is found again, upright and at one size; None where it is not."""
-        found: Row | None = row
-        for _ in range(LOOKS):
-            before, found = found, self._look(photo, found, *FIRST_LOOK)
-            if found is None:
-                return None
-            if abs((_roll(found) - _roll(before) + 180) % 360 - 180) < UPRIGHT:
+        """The face of ``row`` as it is found again, upright and at one size; None where it is not, and was not sure at first."""
+        found, before = self._look(photo, row, *FIRST_LOOK), row
+        for _ in range(LOOKS - 1):
+            if found is None or abs((_roll(found) - _roll(before) + 180) % 360 - 180) < UPRIGHT:
                 break
-        seen = [again for look in LAST_LOOKS if (again := self._look(photo, found, *look)) is not None]
-        return np.mean(seen, axis=0) if seen and np.mean(seen, axis=0)[14] >= self.threshold else None
+            before, found = found, self._look(photo, found, *FIRST_LOOK)
+        seen = [] if found is None else [self._look(photo, found, *look) for look in LAST_LOOKS]
+        known = [again for again in seen if again is not None]
+        mean: Row = np.mean(known, axis=0) if known else row
+        # Of a face that the picture cuts into, a look at what lies around it may be misled.
+        return mean if known and mean[14] >= self.threshold else row if row[14] >= SURE else None
 
     def _look(self, photo: Photo, row: Row, side: int, share: float) -> Row | None:
         """The face of ``row``, found in a cut of ``side`` pixels around it, of whose side the template is a ``share``."""
@@ -87,7 +91,7 @@ class Detector:
         best = _middle(self._network([look], self.first_threshold)[0], side)
         if best is None or best[14] < SURE:
             best = self._other_turns(look, best)
-        return None if best is None else _mapped(best[None], cv2.invertAffineTransform(way))[0]
+        return None if best is None else _mapped(best[None], np.asarray(cv2.invertAffineTransform(way), np.float64))[0]
 
     def _other_turns(self, look: Photo, upright: Row | None) -> Row | None:
         """The surest of the face in the middle of a look as it is and in three more turns."""
@@ -148,7 +152,8 @@ def _merged(rows: Rows) -> Rows:
     if not len(rows):
         return rows
     kept = cv2.dnn.NMSBoxes(rows[:, :4].tolist(), rows[:, 14].tolist(), 0.0, OVERLAP)
-    return rows[np.asarray(kept, int).reshape(-1)]
+    best: Rows = rows[np.asarray(kept, int).reshape(-1)]
+    return best
 
 
 def _middle(rows: Rows, side: int) -> Row | None:
@@ -187,7 +192,8 @@ def _mapped(rows: Rows, way: NDArray[np.float64]) -> Rows:
     middle = (rows[:, :2] + rows[:, 2:4] / 2) @ turn.T + way[:, 2]
     half = np.sqrt((rows[:, 2:4] / 2) ** 2 @ (turn**2).T)
     points = rows[:, 4:14].reshape(-1, 5, 2) @ turn.T + way[:, 2]
-    return np.hstack([middle - half, 2 * half, points.reshape(-1, 10), rows[:, 14:]])
+    mapped: Rows = np.hstack([middle - half, 2 * half, points.reshape(-1, 10), rows[:, 14:]])
+    return mapped
 
 
 def _face(row: Row) -> Face:

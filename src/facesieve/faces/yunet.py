@@ -46,19 +46,21 @@ class YuNet:
         columns = (width + right) // STRIDES[-1]
         return [
             np.concatenate([
-                _decoded(*(part[number] for part in found[4 * i : 4 * i + 4]), stride, columns * STRIDES[-1] // stride, threshold)
+                _decoded([part[number] for part in found[4 * i : 4 * i + 4]], stride, columns * STRIDES[-1] // stride, threshold)
                 for i, stride in enumerate(STRIDES)
             ])
             for number in range(len(images))
         ]  # fmt: skip
 
 
-def _decoded(cls: Any, obj: Any, box: Any, points: Any, stride: int, columns: int, threshold: float) -> Rows:
-    """Rows of the places of one stride, ``columns`` to a line: their scores ``cls`` and ``obj``, and offsets in strides."""
+def _decoded(parts: Sequence[Any], stride: int, columns: int, threshold: float) -> Rows:
+    """Rows of the places of one stride, ``columns`` to a line: of two factors of their scores, and offsets in strides."""
+    cls, obj, box, points = parts
     scores = np.sqrt(cls[:, 0] * obj[:, 0])
     places = np.flatnonzero(scores >= threshold)
     corner = np.stack([places % columns, places // columns], axis=1)
     box, marks = box[places].astype(np.float64), points[places].astype(np.float64).reshape(-1, 5, 2)
     size, middle = np.exp(box[:, 2:]), corner + box[:, :2]
     marks = (marks + corner[:, None]).reshape(-1, 10)
-    return np.hstack([(middle - size / 2) * stride, size * stride, marks * stride, scores[places, None]])
+    rows: Rows = np.hstack([(middle - size / 2) * stride, size * stride, marks * stride, scores[places, None]])
+    return rows

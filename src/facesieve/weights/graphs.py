@@ -70,7 +70,7 @@ class Session:
     def __init__(
         self, graph: bytes | Path, providers: Sequence[str] = (CPU,), *, feature: str, beside: Path | None = None
     ) -> None:
-        """As ``open_session``; a ``Path`` is read whenever the graph opens, and holds what it held at first, or ``SettingError``."""
+        """As ``open_session``. A ``Path`` is read whenever the graph opens, and is to hold the same then: ``SettingError``."""
         self._graph, self._providers, self._feature, self._beside = graph, tuple(providers), feature, beside
         self._sha256 = sha256_of(self._bytes())
         self._open()
