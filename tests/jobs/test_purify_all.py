@@ -43,8 +43,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path, faces
         (["--workers", 2], "--workers goes with --cluster"),
         (["--no-paste"], "--no-paste makes several pictures"),
         (["--grid"], "--grid goes with photographs on this machine"),
-        (["--format", "tar"], "give a format as .suffix=package.module:object"),
-        (["--format", ".zip=nowhere:ZIP"], "format 'nowhere:ZIP' cannot be imported"),
+        (["--shard-format", "tar"], "give a format as .suffix=package.module:object"),
+        (["--shard-format", ".zip=nowhere:ZIP"], "format 'nowhere:ZIP' cannot be imported"),
         (["--on-failure", "pass"], "must be drop or keep"),
     ]:
         done = facesieve("purify", source, "-o", tmp_path / "out", *options)

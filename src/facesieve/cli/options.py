@@ -17,6 +17,7 @@ from facesieve.specs import EMBEDDER, RUNTIME
 if TYPE_CHECKING:
     from facesieve.galleries.base import Gallery
     from facesieve.identification import Identifier
+    from facesieve.images import Encoding
     from facesieve.shield import Shield
 
 PresetName = Annotated[str, typer.Option(help="A preset (see `facesieve presets`), or a profile of `facesieve choose-scale`.")]
@@ -70,9 +71,15 @@ OnFailure = Annotated[
     str | None,
     typer.Option(help="Of shards: drop a photograph that cannot be purified (the default), or keep it as it was."),
 ]
-Formats = Annotated[
+ResultFormat = Annotated[str | None, typer.Option("--format", help="Of results: png (the default), jpeg or webp.")]
+Quality = Annotated[int | None, typer.Option(help="Of results in jpeg or webp, 1 to 100; 95 if not given.")]
+KeepExif = Annotated[bool, typer.Option("--keep-exif", help="Keep the dates in a photograph's EXIF, and say upright.")]
+MaxPixels = Annotated[int, typer.Option(help="The largest photograph that is read; a side may have 32,768 pixels.")]
+ShardFormats = Annotated[
     list[str] | None,
-    typer.Option(help="A further format of shards, as .suffix=package.module:object. It is code that will run."),
+    typer.Option(
+        "--shard-format", help="A further format of shards, as .suffix=package.module:object. It is code that will run."
+    ),
 ]
 Cluster = Annotated[
     str | None, typer.Option(help="Purify on a Ray cluster: its address, auto for the one running here, or local.")
@@ -103,6 +110,7 @@ def load_identifier(
 ) -> tuple[Identifier, Shield | None]:
     """The embedder's identifier, and the shield of that name that faces go through; ``none`` for no shield."""
     from facesieve.identification import Identifier
+    from facesieve.images import Encoding
     from facesieve.recognition.embedders import load_embedder
 
     loaded = load_embedder(embedder, gradients=False)
@@ -158,3 +166,20 @@ def nobodys(folder: Path) -> list[str]:
     from facesieve.folders import images_in
 
     return [f"{path}: left out: it lies in no person's folder" for path in images_in(folder)]
+
+
+def encoding_of(format: str | None, quality: int | None, keep_exif: bool, output: Path) -> Encoding:
+    """How results are written: as the format says, or the name of the one result. Raises ``InputError`` where both disagree."""
+    from facesieve.images import Encoding
+    from facesieve.images.writing import FORMATS, SUFFIXES
+    from facesieve.jobs.plan import names_a_file
+
+    if format is not None and "=" in format:
+        raise InputError("a format of shards is given by --shard-format", f"--format {format}")
+    named = FORMATS.get(output.suffix.lower()) if names_a_file(output) else format or "png"
+    if named is None or format not in {None, named}:
+        wanted = SUFFIXES.get(format or "png", ".png")
+        raise InputError(
+            f"a result cannot be written as {format or output.suffix}", f"-o {output}", f"name it {output.stem}{wanted}"
+        )
+    return Encoding(named, quality, keep_exif)  # type: ignore[arg-type]

@@ -18,27 +18,32 @@ from facesieve.cli.options import (
     Device,
     Eta,
     FinishName,
-    Formats,
     Grid,
     ImageColumn,
     Inputs,
+    KeepExif,
+    MaxPixels,
     OnFailure,
     Overwrite,
     Paste,
     Precision,
     PresetName,
     PriorFolder,
+    Quality,
+    ResultFormat,
     Results,
     RuntimeName,
     Scale,
     Seed,
+    ShardFormats,
     SigmaY,
     Steps,
     Workers,
+    encoding_of,
 )
 from facesieve.cli.terminal import advised_line, errors, fail, out, progress_bar
 from facesieve.errors import InputError, many
-from facesieve.specs import DEFAULT_PRESET
+from facesieve.specs import DEFAULT_PRESET, MAX_PIXELS
 
 if TYPE_CHECKING:
     from facesieve.faces import Crops
@@ -72,7 +77,11 @@ def purify(
     prior: PriorFolder = None,
     image_column: ImageColumn = None,
     on_failure: OnFailure = None,
-    format: Formats = None,
+    format: ResultFormat = None,
+    quality: Quality = None,
+    keep_exif: KeepExif = False,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    shard_format: ShardFormats = None,
     cluster: Cluster = None,
     workers: Workers = None,
 ) -> None:
@@ -85,13 +94,22 @@ def purify(
     from facesieve.jobs.video import is_clip
     from facesieve.purify import chosen_preset
 
-    finish, failed = check_finish(face), on_failure or "drop"
-    options = Options(aligned, paste, overwrite, seed, batch_size, image_column, failed, finish=finish)  # type: ignore[arg-type]
+    encoding = encoding_of(format, quality, keep_exif, Path(output))
+    options = Options(
+        aligned, paste, overwrite, seed, batch_size, image_column, on_failure or "drop",  # type: ignore[arg-type]
+        max_pixels=max_pixels, finish=check_finish(face), encoding=encoding,
+    )  # fmt: skip
     chosen = chosen_preset(preset).changed(scale=scale, steps=steps, eta=eta, sigma_y=sigma_y)
     recipe = Recipe(chosen, prior, device, precision, runtime)
     of_shards = image_column is not None or on_failure is not None
     if any(is_clip(text) for text in inputs):
-        others = grid or image_column is not None or bool(format) or cluster is not None or workers is not None
+        others = (
+            grid
+            or image_column is not None
+            or bool(shard_format or encoding.made_from)
+            or cluster is not None
+            or workers is not None
+        )
         clips.purify_alone(inputs, output, recipe, options, others=others)
         return
     if workers is not None and cluster is None:
@@ -99,7 +117,7 @@ def purify(
     if output != "-" and names_a_file(Path(output)):
         units, folder = _one_result(inputs, Path(output), options, grid or of_shards or cluster is not None), Path(output).parent
     else:
-        units, folder = _planned(inputs, output, format or [], grid, of_shards, options, cluster), Path(output)
+        units, folder = _planned(inputs, output, shard_format or [], grid, of_shards, options, cluster), Path(output)
     if output == "-":
         _write_to_output(units[0], recipe, options)
     else:
@@ -163,11 +181,13 @@ def _planned(
     _check_shards(of_shards, any(path.is_dir() or path.suffix.lower() in {*FORMATS, *further} for path in paths))
     for spec in further.values():
         FORMATS.load(spec)  # a mistake in it is one in the call
-    units = plan(paths, folder, formats=further)
+    units = plan(paths, folder, formats=further, suffix=options.encoding.suffix)
     shards = any(unit.is_shard for unit in units)
     _check_shards(of_shards, shards)
     if shards and not options.paste:
         raise InputError("--no-paste makes several pictures of a photograph, and a sample of a shard has one; leave it out")
+    if shards and options.encoding.made_from:
+        raise InputError("--format, --quality and --keep-exif go with photographs; results in shards are PNG")
     if grid and (shards or cluster is not None):
         raise InputError("--grid goes with photographs on this machine, not with shards or a cluster")
     if grid and any(unit.target == folder / "grid" for unit in units):
@@ -182,14 +202,12 @@ def _one_result(inputs: list[str], target: Path, options: Options, of_folders: b
 
     if len(inputs) != 1 or Path(inputs[0]).is_dir() or Path(inputs[0]).suffix.lower() in FORMATS:
         raise InputError("one photograph goes into a file; for several, name a folder", f"-o {target}")
-    if target.suffix.lower() != ".png":
-        raise InputError("results are PNG files", f"-o {target}", f"name it {target.with_suffix('.png').name}")
     if of_folders or not options.paste:
         raise InputError("--no-paste, --grid, --cluster and what is of shards go with a folder for the results", f"-o {target}")
     if target.exists() and not options.overwrite:
         raise InputError("exists already", target, "use another name or --overwrite")
     (unit,) = _stream(inputs[0], str(target.parent))
-    return plan_one(replace(unit, target=target.with_suffix("")))
+    return plan_one(replace(unit, target=target.with_suffix(""), suffix=target.suffix))
 
 
 def _check_shards(of_shards: bool, shards: bool) -> None:
@@ -200,7 +218,7 @@ def _check_shards(of_shards: bool, shards: bool) -> None:
 def _format(text: str) -> tuple[str, str]:
     suffix, _, spec = text.partition("=")
     if not suffix.startswith(".") or ":" not in spec:
-        raise InputError("give a format as .suffix=package.module:object", f"--format {text}")
+        raise InputError("give a format as .suffix=package.module:object", f"--shard-format {text}")
     return suffix.lower(), spec
 
 
@@ -218,9 +236,8 @@ def _stream(source: str, output: str) -> list[Unit]:
     from facesieve.jobs.formats import Unit
 
     if source == "-":
-        return [
-            Unit(Path("standard input"), Path(output) / "stdin", "-", data=photo_bytes(sys.stdin.buffer, name="standard input"))
-        ]
+        data = photo_bytes(sys.stdin.buffer, name="standard input")
+        return [Unit(Path("standard input"), Path(output) / "stdin", "-", data=data)]
     if not Path(source).exists():
         raise InputError("no such file or folder", source)
     return [Unit(Path(source), Path(output) / Path(source).stem, source)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +16,65 @@ from facesieve.images.arrays import Photo
 _WRITTEN = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
 
 
-def encode_photo(photo: Photo, format: Literal["png", "jpeg", "webp"], *, quality: int = 95) -> bytes:
+QUALITY = 95
+SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}  # of results, by their format
+FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How results are written: as ``png``, which loses nothing, or as ``jpeg`` or ``webp`` of a ``quality`` of 1 to 100.
+
+    ``keep_exif`` keeps the dates of a photograph's EXIF, and an orientation that says upright, as results stand; nothing
+    else is kept, neither the place nor the camera. Raises ``SettingError`` for other formats and qualities.
+    """
+
+    format: Literal["png", "jpeg", "webp"] = "png"
+    quality: int | None = None  # 95
+    keep_exif: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format not in SUFFIXES:
+            raise SettingError(f"format {self.format!r} must be one of {', '.join(SUFFIXES)}")
+        if self.quality is None:
+            return
+        if self.format == "png":
+            raise SettingError("a quality goes with jpeg or webp; PNG loses nothing")
+        check_quality(self.quality)
+
+    @property
+    def suffix(self) -> str:
+        """What a result's name ends with."""
+        return SUFFIXES[self.format]
+
+    def fits(self, suffix: str) -> bool:
+        """Whether a file's suffix is one of this format."""
+        return FORMATS.get(suffix.lower()) == self.format
+
+    @property
+    def made_from(self) -> dict[str, Any]:
+        """What a record says of it: what is not as by default."""
+        default = Encoding()
+        return {name: value for name, value in vars(self).items() if value != getattr(default, name)}
+
+    def encoded(self, photo: Photo, dates: bytes = b"") -> bytes:
+        """``photo`` as a file, with ``dates`` of ``read_with_dates`` if they are kept. Raises as ``encode_photo``."""
+        return encode_photo(photo, self.format, quality=self.quality or QUALITY, exif=dates if self.keep_exif else b"")
+
+
+def check_quality(quality: int) -> None:
+    """Raises ``SettingError`` for a quality of JPEG or WebP outside of 1 to 100."""
+    if not 1 <= quality <= 100:
+        raise SettingError(f"quality {quality} is outside 1 to 100", advice=f"the default is {QUALITY}")
+
+
+def encode_photo(photo: Photo, format: Literal["png", "jpeg", "webp"], *, quality: int = QUALITY, exif: bytes = b"") -> bytes:
     """``photo`` (H, W, 3) as the bytes of a file; ``quality``, 1 to 100, is for JPEG and WebP, which lose detail.
 
-    Raises ``SettingError`` for another quality, ``ImageError`` for sides the format cannot hold.
+    ``exif`` is a block for the file, such as ``read_with_dates`` gives. Raises ``SettingError`` for another quality,
+    ``ImageError`` for sides the format cannot hold.
     """
-    return _encode(photo, format.upper(), quality)
+    return _encode(photo, format.upper(), quality, exif)
 
 
 def write_photo(path: Path | str, photo: Photo) -> None:
@@ -33,12 +87,11 @@ def write_photo(path: Path | str, photo: Photo) -> None:
     format = _WRITTEN.get(path.suffix.lower())
     if format is None:
         raise ImageError("no image format of this extension", path, f"use one of {', '.join(_WRITTEN)}")
-    write_atomic(path, _encode(photo, format, 95))
+    write_atomic(path, _encode(photo, format, QUALITY))
 
 
-def _encode(photo: Photo, format: str, quality: int) -> bytes:
-    if not 1 <= quality <= 100:
-        raise SettingError(f"quality {quality} is outside 1 to 100", advice="the default is 95")
+def _encode(photo: Photo, format: str, quality: int, exif: bytes = b"") -> bytes:
+    check_quality(quality)
     options: dict[str, dict[str, Any]] = {
         "JPEG": {"quality": quality, "subsampling": 0},  # 4:4:4, colour as fine as brightness
         "WEBP": {"quality": quality},
@@ -46,7 +99,7 @@ def _encode(photo: Photo, format: str, quality: int) -> bytes:
     }
     image, file = Image.fromarray(photo), BytesIO()
     try:
-        image.save(file, format, **options.get(format, {}))
+        image.save(file, format, **options.get(format, {}), **({"exif": exif} if exif else {}))
     except (OSError, ValueError) as error:
         raise ImageError(
             f"{image.size} pixels cannot be written as {format} ({one_line(error, limit=120)})", advice="choose another format"

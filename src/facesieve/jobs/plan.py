@@ -15,7 +15,7 @@ from facesieve.jobs.formats import FORMATS, Unit
 
 __all__ = ["Plan", "Unit", "names_a_file", "plan", "plan_one", "refuse_overwriting"]
 
-_CROP = re.compile(r"(.+)\.face\d+\.png")  # a name that the result of a face has
+_CROP = re.compile(r"(.+)\.face\d+\.(?:png|jpg|webp)")  # a name that the result of a face has
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,20 @@ class Plan(Sequence[Unit]):
         return self.units[index]
 
 
-def plan(inputs: Sequence[Path], out: Path, *, formats: Mapping[str, str] | None = None) -> Plan:
+def plan(inputs: Sequence[Path], out: Path, *, formats: Mapping[str, str] | None = None, suffix: str = ".png") -> Plan:
     """All photographs, or all shards, among files and folders (recursive), with targets that mirror the folders.
 
-    ``formats`` are further formats of shards, ``package.module:object`` by suffix. Two photographs whose names
-    differ only in the suffix keep it in their targets. What may be a photograph and cannot be taken (a link to nothing, a
-    folder that may not be read, an archive) is a unit with its ``problem``, which a job lists. Raises ``InputError`` for a
-    path that does not exist, a folder that holds none, photographs mixed with shards, two results of one name, and a result
-    that would take the place of an input.
+    ``formats`` are further formats of shards, ``package.module:object`` by suffix; results of photographs end with ``suffix``.
+    Two photographs whose names differ only in the suffix keep it in their targets. What may be a photograph and cannot
+    be taken (a link to nothing, a folder that may not be read, an archive) is a unit with its ``problem``, which a job lists.
+    Raises ``InputError`` for a path that does not exist, a folder that holds none, photographs mixed with shards, two results
+    of one name, and a result that would take the place of an input.
     """
     known = {name: name for name in FORMATS if name.startswith(".")} | dict(formats or {})
     found = files_below(inputs, out, "photographs", known.keys())
     shards = [(source, path) for source, path in found.files if source.suffix.lower() in known]
     if not shards:
-        units = _photographs(found.files, out)
+        units = _photographs(found.files, out, suffix)
     elif len(shards) < len(found.files):
         raise InputError("there are shards and photographs among the inputs", advice="purify them in two calls")
     else:
@@ -71,11 +71,11 @@ def plan_one(unit: Unit) -> Plan:
     return Plan((unit,), Counter())
 
 
-def _photographs(found: Sequence[tuple[Path, Path]], out: Path) -> list[Unit]:
+def _photographs(found: Sequence[tuple[Path, Path]], out: Path, suffix: str) -> list[Unit]:
     stems = [path.with_suffix("") for _, path in found]
     count = Counter(stems)
     return [
-        Unit(source, out / (path if count[stem] > 1 else stem), str(source))
+        Unit(source, out / (path if count[stem] > 1 else stem), str(source), suffix=suffix)
         for (source, path), stem in zip(found, stems, strict=True)
     ]
 

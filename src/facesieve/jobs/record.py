@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ import facesieve
 from facesieve.errors import ExistsError, FacesieveError, SettingError
 from facesieve.faces import FaceCrops, Finish, check_finish
 from facesieve.files import make_folder, sha256_of_file, write_atomic
-from facesieve.images import encode_photo, to_photo
+from facesieve.images import Encoding, to_photo
 from facesieve.limits import whole_number
 from facesieve.runtime import PurifierCard
 from facesieve.specs import MAX_PIXELS
@@ -36,7 +36,7 @@ class Options:
     ``image_column`` and ``on_failure`` are of shards: what holds the image of a sample (found if None), and whether
     a sample that cannot be purified is left out (``drop``) or passed on as it was, unshielded (``keep``).
     ``max_pixels`` is the largest photograph that is read. ``finish`` is how a face is put back: ``secure``, or for
-    people ``detail``, as ``facesieve.faces.paste``.
+    people ``detail``, as ``facesieve.faces.paste``. ``encoding`` is how results are written; shards hold PNG.
     """
 
     aligned: bool = False
@@ -48,6 +48,7 @@ class Options:
     on_failure: Literal["drop", "keep"] = "drop"
     max_pixels: int = MAX_PIXELS
     finish: Finish = "secure"
+    encoding: Encoding = field(default_factory=Encoding)
 
     def __post_init__(self) -> None:
         whole_number(self.batch_size, "batch-size", 1)
@@ -89,6 +90,7 @@ class Work:
 
     before: FaceCrops
     seeds: list[int]  # of the noise, one per face
+    dates: bytes = b""  # of the photograph, as EXIF
 
     def __post_init__(self) -> None:
         self._purified = np.empty_like(self.before.crops)
@@ -106,11 +108,12 @@ class Work:
         """Whether every crop is back."""
         return self._missing == 0
 
-    def pictures(self, *, paste: bool, finish: Finish = "secure") -> list[bytes]:
-        """The results as PNG files: the photograph with its faces put back (of an aligned one, its crop), or each crop."""
+    def pictures(self, options: Options) -> list[bytes]:
+        """The results as files: the photograph with its faces put back (of an aligned one, its crop), or each crop."""
         after = self.before.with_crops(self._purified)
-        photos = [after.paste(finish)] if paste else [to_photo(crop) for crop in after.crops]
-        return [encode_photo(photo, "png") for photo in photos]
+        pasted = options.paste or options.aligned
+        photos = [after.paste(options.finish)] if pasted else [to_photo(crop) for crop in after.crops]
+        return [options.encoding.encoded(photo, self.dates) for photo in photos]
 
     def face(self, number: int) -> Record:
         """A face as plain data: ``box``, ``landmarks`` and ``score`` (not of an aligned image), ``noise_seed``."""
@@ -125,7 +128,8 @@ def made_from(sha256: str, card: PurifierCard, options: Options) -> Record:
     """Everything that a photograph's result depends on: its bytes, the purifier, the settings."""
     pasted = options.paste and not options.aligned
     made = {"source_sha256": sha256, **card.made_from, "aligned": options.aligned, "pasted": pasted, "seed": options.seed}
-    return made if options.finish == "secure" else {**made, "finish": options.finish}  # records of before have none
+    finish = {} if options.finish == "secure" else {"finish": options.finish}  # records of before have none
+    return {**made, **finish, **options.encoding.made_from}
 
 
 def ran_on(card: PurifierCard, options: Options) -> Record:

@@ -14,7 +14,7 @@ import numpy as np
 from facesieve.errors import FacesieveError, InputError, SettingError, many, one_line
 from facesieve.faces import Crops
 from facesieve.files import sha256_of
-from facesieve.images import read_photo
+from facesieve.images import Encoding, read_with_dates
 from facesieve.jobs.formats import FORMATS, Sample, Task, Unit
 from facesieve.jobs.plan import refuse_overwriting
 from facesieve.jobs.record import Failure, Options, Work
@@ -55,6 +55,11 @@ def check(units: Sequence[Unit], options: Options) -> None:
     refuse_overwriting(units)
     if not options.paste and any(unit.is_shard for unit in units):
         raise SettingError("without pasting, a photograph becomes several pictures, and a sample of a shard has one")
+    if options.encoding != Encoding() and any(unit.is_shard for unit in units):
+        raise SettingError("results in shards are PNG, without EXIF: a format, a quality and EXIF go with photographs")
+    wrong = next((unit for unit in units if not unit.is_shard and not options.encoding.fits(unit.suffix)), None)
+    if wrong is not None:
+        raise SettingError(f"a result that is named {wrong.suffix} cannot be written as {options.encoding.format}")
 
 
 def purify_units(
@@ -82,7 +87,7 @@ def purify_units(
 
 
 def purify_alone(unit: Unit, shield: Shield, options: Options) -> list[bytes]:
-    """One photograph, purified, as PNG files: one, or without ``paste`` one per face. Nothing is written.
+    """One photograph, purified, as files: one, or without ``paste`` one per face. Nothing is written.
 
     Raises ``ImageError``, ``NoFaceError``, for an aligned image that is not square ``NotSquareError``, and ``InputError``
     for a file that cannot be read.
@@ -95,7 +100,7 @@ def purify_alone(unit: Unit, shield: Shield, options: Options) -> list[bytes]:
     batches = Batches(shield, options.batch_size)
     batches.put(work)
     batches.rest()
-    return work.pictures(paste=options.paste or options.aligned, finish=options.finish)
+    return work.pictures(options)
 
 
 class Batches:
@@ -258,10 +263,9 @@ class _Job:
 
 def _opened(data: bytes, name: str, shield: Shield, options: Options) -> Work:
     """A photograph's bytes, read, its faces cut out. Raises what ``Shield.cut`` does, and ``ImageError``."""
-    before = shield.cut(
-        read_photo(data, max_pixels=options.max_pixels, name=name), aligned=options.aligned, sha256=sha256_of(data)
-    )
-    return Work(before, before.seeds(options.seed))
+    photo, dates = read_with_dates(data, max_pixels=options.max_pixels, name=name)
+    before = shield.cut(photo, aligned=options.aligned, sha256=sha256_of(data))
+    return Work(before, before.seeds(options.seed), dates)
 
 
 def _known(error: Exception, place: Path | str) -> FacesieveError:

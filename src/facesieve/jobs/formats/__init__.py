@@ -40,6 +40,7 @@ class Unit:
     format: str = PHOTOGRAPH
     data: bytes | None = None
     problem: str | None = None
+    suffix: str = ".png"
 
     @property
     def is_shard(self) -> bool:
@@ -52,7 +53,7 @@ class Unit:
 
     def picture(self, number: int | None) -> Path:
         """Where the result of a photograph goes, or of its face ``number``, from 0."""
-        return self.target.with_name(f"{self.target.name}{'' if number is None else f'.face{number + 1}'}.png")
+        return self.target.with_name(f"{self.target.name}{'' if number is None else f'.face{number + 1}'}{self.suffix}")
 
     def sidecar(self, number: int) -> Path:
         """Where the record of a photograph's face ``number`` goes."""
@@ -198,7 +199,7 @@ class _Shard(Task):
         if keep or problem is None:
             self._others.update(sample.others)
         if work is not None:
-            (png,) = work.pictures(paste=True, finish=self.options.finish)
+            (png,) = work.pictures(self.options)
             self._out.write(sample, png, self._sample_record(work, png))
             self.photographs += 1
             self.faces += len(work.before)

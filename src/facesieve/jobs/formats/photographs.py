@@ -41,7 +41,7 @@ class _Photograph(Task):
             raise problem
         assert work is not None
         faces, paste = len(work.before), self.options.paste or self.options.aligned
-        pictures = work.pictures(paste=paste, finish=self.options.finish)
+        pictures = work.pictures(self.options)
         before = self._made_before() if self.options.overwrite else set()
         paths = [self.unit.picture(None if paste else number) for number in range(len(pictures))]
         if not self.options.overwrite:
