@@ -110,7 +110,6 @@ def load_identifier(
 ) -> tuple[Identifier, Shield | None]:
     """The embedder's identifier, and the shield of that name that faces go through; ``none`` for no shield."""
     from facesieve.identification import Identifier
-    from facesieve.images import Encoding
     from facesieve.recognition.embedders import load_embedder
 
     loaded = load_embedder(embedder, gradients=False)
