@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from facesieve import load_shield, preset, read_photo, write_photo
+from facesieve.errors import MissingExtraError
 from facesieve.pictures import Column, columns, sheet
 from facesieve.shield import Shield
 
@@ -36,16 +37,21 @@ def main() -> None:
     quick = shield.runtime.purify(crops, range(len(crops)))
     per_face = (time.perf_counter() - begun) / len(crops)
     print(f"{name}: {per_face:.2f} s a face, evaluations of the prior: {shield.card.evaluations}, on {shield.card.ran_on}")
-    print("now the published two stages on the same faces; this takes a minute or two ...")
-    paper = shield.with_preset(preset("paper").changed(steps=args.paper_steps))
-    begun = time.perf_counter()
-    published = paper.runtime.purify(crops, range(len(crops)))
-    paper_face = (time.perf_counter() - begun) / len(crops)
-    print(f"paper: {paper_face:.2f} s a face, {paper.card.evaluations} evaluations")
-    print(f"{name} is {paper_face / per_face:.0f} times faster")
-
-    shown = columns(crops, published)
-    shown += [Column(f"{name}: {c.title}", c.images) for c in columns(crops, quick)[2:]]
+    shown = []
+    try:
+        paper = shield.with_preset(preset("paper").changed(steps=args.paper_steps))
+    except MissingExtraError as error:
+        print(f"the published two stages are left out: {error}")
+    else:
+        print("now the published two stages on the same faces; this takes a minute or two ...")
+        begun = time.perf_counter()
+        published = paper.runtime.purify(crops, range(len(crops)))
+        paper_face = (time.perf_counter() - begun) / len(crops)
+        print(f"paper: {paper_face:.2f} s a face, {paper.card.evaluations} evaluations")
+        print(f"{name} is {paper_face / per_face:.0f} times faster")
+        shown = columns(crops, published)
+    theirs = columns(crops, quick)
+    shown += [Column(f"{name}: {c.title}", c.images) for c in (theirs[2:] if shown else theirs)]
     picture = args.output / "stages.png"
     write_photo(picture, sheet(shown))
     print(f"\nthe restored photographs are in {args.output}")

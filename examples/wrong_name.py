@@ -2,7 +2,9 @@
 
 The second part of `make demo`. The attack is a few steps of PGD (Madry et al., 2018) on SFace alone,
 the oblivious attacker of docs/threat-model.md: it pulls the probe toward another person's template
-and away from the right one's, by at most EPS in any pixel, and is saved with 8 bits.
+and away from the right one's, by at most EPS in any pixel, and is saved with 8 bits. Both quick presets
+are shown: `gentle` costs next to nothing on clean photographs and gives back what small perturbations
+took, `robust` holds against larger ones. An attack has gradients, so this needs PyTorch.
 """
 
 from __future__ import annotations
@@ -12,7 +14,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import torch
+
+try:
+    import torch
+except ImportError:
+    raise SystemExit("fooling a recogniser is left out: it needs PyTorch (pip install 'facesieve[torch]')") from None
 
 from facesieve import FaceCrops, load_shield, read_photo, write_photo
 from facesieve.attacks.gradient import pgd
@@ -52,7 +58,8 @@ def main() -> None:
     if folder.exists():
         shutil.rmtree(folder)  # the demo's own, from its last run
 
-    embedder, shield = load_sface(), load_shield()
+    embedder, shields = load_sface(), {name: load_shield(name) for name in ("gentle", "robust")}
+    shield = shields["gentle"]
     bare = Identifier(embedder)
     gallery = create_gallery(str(folder), embedder=embedder.name, dimensions=embedder.dimensions)
     for person, files in ENROLLED.items():
@@ -62,16 +69,18 @@ def main() -> None:
     # The aligned face alone, as the recogniser sees it.
     clean = FaceCrops.whole(to_photo(shield.cut(read_photo(SAMPLES / PROBE)).at(CROP).crops[0]), CROP)
     attacked = FaceCrops.whole(perturbed(embedder, clean, gallery), CROP)
-    small = attacked.at(shield.card.size)
-    purified = shield.restore(small, small.seeds(0))
+    faces = {"the probe": clean, "perturbed": attacked}
+    for name, each in shields.items():
+        small = attacked.at(each.card.size)
+        faces[f"by {name}"] = each.restore(small, small.seeds(0))
 
     titles = []
-    for what, face in (("the probe", clean), ("perturbed", attacked), ("purified", purified)):
+    for what, face in faces.items():
         match = gallery.search(embedder.rows(face.crops), count=1)[0][0]  # raw templates, at which the attack aims
         print(f"{what:10s} is named {match.person} (cosine {match.score:.2f})")
         titles.append(f"{what}: {match.person} {match.score:.2f}")
     noise = Column("perturbation x 16", (0.5 + 16 * (attacked.crops - clean.crops)).clip(0, 1))
-    first, *rest = (Column(title, face.crops) for title, face in zip(titles, (clean, attacked, purified), strict=True))
+    first, *rest = (Column(title, face.crops) for title, face in zip(titles, faces.values(), strict=True))
     picture = args.output / "wrong-name.png"
     write_photo(picture, sheet([first, noise, *rest], cell=256))
     write_photo(args.output / "probe.png", clean.photo)

@@ -22,7 +22,7 @@ def export(
     ] = None,
     quantise: Annotated[
         Path | None,
-        typer.Option(help="Compute in 8 bits, with ranges from the faces in this folder: faster, a little less exact."),
+        typer.Option(help="Compute in 8 bits, with ranges from the faces in this folder and below: faster, a little less exact."),
     ] = None,
 ) -> None:
     """Write a quick preset, or a recogniser, as one ONNX graph for other programs and languages."""

@@ -15,7 +15,7 @@ import numpy as np
 from facesieve.errors import InputError, NoFaceError, SettingError
 from facesieve.faces import Crops, Detector, FaceCrops
 from facesieve.files import sha256_of, write_atomic
-from facesieve.folders import images_in
+from facesieve.folders import below
 from facesieve.images import read_photo
 from facesieve.noise import seeded_draws
 from facesieve.purify import Preset
@@ -60,11 +60,13 @@ def export_in_8_bits(preset: Preset, out: Path, photographs: Path, *, prior: Pat
 
 
 def faces_in(folder: Path, size: int) -> Crops:
-    """Crops (N, 3, size, size) of the largest face of the first photographs in a folder; raises ``InputError`` for too few."""
+    """Crops (N, 3, size, size) of the largest faces of photographs from all over a folder; raises ``InputError`` for too few."""
     if not folder.is_dir():
         raise InputError("not a folder of photographs", folder)
+    paths = sorted(path for path, _ in below(folder).files)
+    stride = max(1, len(paths) // FACES)
     detector, crops = Detector(), list[Crops]()
-    for path in images_in(folder):
+    for path in (path for start in range(stride) for path in paths[start::stride]):
         try:
             photo = read_photo(path)
             crops.append(FaceCrops.cut(photo, detector.detect(photo), size).crops[:1])
