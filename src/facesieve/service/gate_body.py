@@ -17,7 +17,7 @@ from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 from urllib.parse import unquote_plus
 
-from facesieve.service.gate_images import SHORTEST_TEXT, has_image_inside, is_image, is_text_of_image
+from facesieve.service.gate_images import SHORTEST_TEXT, has_file_inside, has_image_inside, is_image, is_text_of_image
 from facesieve.service.gate_parts import checked_parts, head_of, is_file
 from facesieve.service.gate_routes import Route
 from facesieve.service.problems import ProblemError
@@ -26,6 +26,8 @@ from facesieve.service.request_body import Part, decode_image, join_parts, json_
 DEEPEST = 4  # JSON within a text of JSON, and so on
 MOST_TEXTS = 100_000  # texts in one JSON body
 _JSON = ("{", "[", '"')
+_BLANK = "\ufeff \t\r\n\f\v"
+_FORM = re.compile(r"\s*[\w.\[\]%+*~-]{1,200}=")
 _NAME_ENDS = re.compile(r"[ \t\r\n]*:")
 
 
@@ -82,7 +84,10 @@ def _of_part(part: Part, boundary: bytes, route: Route) -> Pieces:
     text = part.data.decode("utf-8", "surrogateescape")
     if part.name in route.names and not is_file(part):
         _require_image(text, part.name)
-    return [head_of(part, boundary), *_as_bytes(_of_text(text, part.name)), b"\r\n"]
+    pieces = _as_bytes(_of_text(text, part.name))
+    if not slots_of(pieces) and _holds_image(part.data):
+        raise _not_alone(part.name)
+    return [head_of(part, boundary), *pieces, b"\r\n"]
 
 
 def _of_json(body: bytes, route: Route) -> Pieces:
@@ -141,9 +146,13 @@ def _of_text(text: str, name: str, depth: int = 0) -> list[str | Slot]:
             return [Slot(image, partial(_in_base64, head))]
         if text.lstrip().startswith(_JSON) and _is_json(text):
             return _of_json_text(text, depth + 1)
-        if has_image_inside(text.encode("utf-8", "replace")):
-            raise unusable(f"{name}: an image within a text cannot be purified; send it alone")
+        if _text_holds_image(text):
+            raise _not_alone(name)
     return [text]
+
+
+def _not_alone(name: str) -> ProblemError:
+    return unusable(f"{name}: an image within something else cannot be purified; send it alone")
 
 
 def _of_json_text(text: str, depth: int) -> list[str | Slot]:
@@ -199,48 +208,45 @@ def body_without_image(body: bytes, content_type: str) -> bytes:
     """The body of a call to any other address. Raises 422 where it holds an image, or cannot be looked through."""
     if media_type(content_type).startswith("multipart/"):
         parts, boundary = checked_parts(body, content_type, plain_names=False)
-        for part in parts:
-            _check_holds_none(part.data)
+        _check(not any(_holds_image(part.data) for part in parts))
         return join_parts(parts, boundary)
-    _check_holds_none(body)
+    _check(not _holds_image(body))
     return body
 
 
 def check_query(query: bytes) -> None:
     """Raise 422 for a query that holds an image."""
-    if len(query) >= SHORTEST_TEXT:
-        _check_form(query.decode("latin-1"))
+    _check(not _form_holds_image(query.decode("latin-1")))
 
 
-def _check_holds_none(data: bytes) -> None:
-    if is_image(data) or has_image_inside(data):
-        raise _unshielded()
+def _check(fits: bool) -> None:
+    if not fits:
+        detail = "the call holds an image, and this address is not shielded; the settings may shield it or pass it unseen"
+        raise ProblemError(422, "unshielded", detail)
+
+
+def _holds_image(data: bytes) -> bool:
+    """Whether bytes are an image, or hold one in any form that is known here."""
+    if is_image(data) or has_file_inside(data) or has_image_inside(data):
+        return True
     # Of UTF-16 and UTF-32 what is ASCII is left: all that base64 and the signs of JSON are made of.
-    text = (data.replace(b"\0", b"") if b"\0" in data[:4] else data).decode("latin-1").lstrip("\xef\xbb\xbf\xff\xfe")
-    _check_text(text, 0)
-    if re.match(r"\s*[\w.\[\]%+*~-]{1,200}=", text):
-        _check_form(text)
+    text = (data.replace(b"\0", b"") if b"\0" in data[:8] else data).decode("latin-1").lstrip("\xef\xbb\xbf\xff\xfe")
+    return _text_holds_image(text) or (_FORM.match(text) is not None and _form_holds_image(text))
 
 
-def _check_form(text: str) -> None:
-    for word in re.split("[&;=]", text):
-        if len(word) >= SHORTEST_TEXT:
-            _check_text(unquote_plus(word), 0)
+def _form_holds_image(text: str) -> bool:
+    words = re.split("[&;=]", text) if len(text) >= SHORTEST_TEXT else []
+    return any(_text_holds_image(unquote_plus(word)) for word in words if len(word) >= SHORTEST_TEXT)
 
 
-def _check_text(text: str, depth: int) -> None:
+def _text_holds_image(text: str, depth: int = 0) -> bool:
     if is_text_of_image(text) or has_image_inside(text.encode("utf-8", "replace")):
-        raise _unshielded()
-    if text.lstrip().startswith(_JSON):
-        if depth > DEEPEST or text.count('"') > 2 * MOST_TEXTS:
-            raise unusable("the body has too many texts to be looked through, or they are nested too deep")
-        try:
-            for value, _, _ in _texts(text):
-                _check_text(value, depth + 1)
-        except ValueError:  # no JSON after all
-            return
-
-
-def _unshielded() -> ProblemError:
-    detail = "the call holds an image, and this address is not shielded; the settings may shield it or pass it unseen"
-    return ProblemError(422, "unshielded", detail)
+        return True
+    if not text.lstrip(_BLANK).startswith(_JSON):
+        return False
+    if depth > DEEPEST or text.count('"') > 2 * MOST_TEXTS:
+        raise unusable("the body has too many texts to be looked through, or they are nested too deep")
+    try:
+        return any(_text_holds_image(value, depth + 1) for value, _, _ in _texts(text))
+    except ValueError:  # no JSON after all
+        return False

@@ -45,6 +45,10 @@ _INLINE = re.compile(
     rb"[dD][aA][tT][aA]:\s*[iI][mM][aA][gG][eE]/|"
     rb"(?<![A-Za-z0-9+/_=-])(?:[/_]9j[/_]|iVBORw0KG|R0lGOD[dl]h|UklGR|SUkqA|TU0AK)[\w+/-]{24}"
 )
+_WITHIN = re.compile(  # longer signatures than at a beginning: they must not be there by chance
+    rb"\xff\xd8\xff(?:[\xe0\xe1]..(?:JFIF|Exif)\0|\xdb\0[\x43\x84])|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBPVP8|ftyp(?:avi[fs]|hei[cx]|mif1)",
+    re.DOTALL,
+)
 _OF_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 _STRANGE = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"))
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
@@ -74,3 +78,8 @@ def is_text_of_image(text: str) -> bool:
 def has_image_inside(data: bytes) -> bool:
     """Whether a data URI or the base64 of an image stands somewhere in a text."""
     return _INLINE.search(data) is not None
+
+
+def has_file_inside(data: bytes) -> bool:
+    """Whether an image file stands somewhere in bytes, as it does in an archive that does not compress it, or in a PDF file."""
+    return _WITHIN.search(data) is not None

@@ -17,7 +17,7 @@ from facesieve.service.problems import ProblemError
 MOST = 64  # ways of reading one path; what has more is written to confuse
 
 _ESCAPE = re.compile(rb"%[0-9a-fA-F]{2}")
-_ESCAPE_BUT_SLASHES = re.compile(rb"%(?!2[fF]|5[cC])[0-9a-fA-F]{2}")
+_KEPT = [re.compile(rb"%(?!" + kept + rb")[0-9a-fA-F]{2}") for kept in (b"2[fF]|5[cC]", b"2[fF]", b"5[cC]")]
 _NO_ESCAPE = re.compile(rb"%(?![0-9a-fA-F]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -46,8 +46,12 @@ def readings(raw: bytes) -> frozenset[str]:
     """
     if _NO_ESCAPE.search(raw):
         raise refused("holds a % that begins no escape")
-    bare = _without_parameters(raw.decode("latin-1")).encode("latin-1")
-    waiting = [_text(decode(path)).lower() for path in (raw, bare) for decode in (unquote_to_bytes, _decoded_but_slashes)]
+    before = {
+        raw,
+        *(strip(raw.decode("latin-1")).encode("latin-1") for strip in (_without_parameters, _without_longer_parameters)),
+    }
+    decoded = {plain for path in before for plain in (unquote_to_bytes(path), *_decoded_in_part(path))}
+    waiting = [_text(path).lower() for path in decoded]
     found = set[str]()
     while waiting:
         path = waiting.pop()
@@ -66,8 +70,9 @@ def _text(path: bytes) -> str:
         raise refused("is not UTF-8") from None
 
 
-def _decoded_but_slashes(path: bytes) -> bytes:
-    return _ESCAPE_BUT_SLASHES.sub(lambda found: unquote_to_bytes(found.group()), path)
+def _decoded_in_part(path: bytes) -> list[bytes]:
+    """As servers do that leave encoded slashes, of one kind or both, as they are."""
+    return [escapes.sub(lambda found: unquote_to_bytes(found.group()), path) for escapes in _KEPT]
 
 
 def _decoded(path: str) -> str:
@@ -76,6 +81,11 @@ def _decoded(path: str) -> str:
 
 def _without_parameters(path: str) -> str:
     return re.sub(r";[^/\\]*", "", path)
+
+
+def _without_longer_parameters(path: str) -> str:
+    """As servers do to which a backslash is no slash."""
+    return re.sub(r";[^/]*", "", path)
 
 
 def _without_all_after(path: str) -> str:
@@ -102,12 +112,24 @@ def _one_form(path: str) -> str:
     return unicodedata.normalize("NFKC", path).casefold()
 
 
+def _without_ends(path: str) -> str:
+    """Without the blanks and dots that end a segment, as on Windows."""
+    return "/".join(part if part in {".", ".."} else part.rstrip(". ").strip() for part in path.split("/"))
+
+
 def _without_suffix(path: str) -> str:
-    """Without blanks and dots that end a segment, and without the last segment's suffix: ``/represent.json``, ``/represent.``."""
-    trimmed = "/".join(part if part in {".", ".."} else part.rstrip(". ").strip() for part in path.split("/"))
-    return re.sub(r"(?<=[^/.])\.\w{1,8}$", "", trimmed)
+    """``/represent.json`` as ``/represent``."""
+    return re.sub(r"(?<=[^/.])\.\w+/*$", "", path)
 
 
 _STEPS: tuple[Callable[[str], str], ...] = (
-    _decoded, _without_parameters, _without_all_after, _with_slashes, _without_dots, _one_form, _without_suffix,
-)  # fmt: skip
+    _decoded,
+    _without_parameters,
+    _without_longer_parameters,
+    _without_all_after,
+    _with_slashes,
+    _without_dots,
+    _one_form,
+    _without_ends,
+    _without_suffix,
+)
