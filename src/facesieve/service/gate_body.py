@@ -11,23 +11,26 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_to_bytes
 
-from facesieve.service.gate_images import SHORTEST_TEXT, has_file_inside, has_image_inside, is_image, is_text_of_image
+from facesieve.service.gate_images import SHORTEST_TEXT, has_file_inside, has_text_inside, is_image, is_text_of_image
 from facesieve.service.gate_parts import checked_parts, head_of, is_file
 from facesieve.service.gate_routes import Route
 from facesieve.service.problems import ProblemError
-from facesieve.service.request_body import Part, decode_image, join_parts, json_text, media_type, unusable
+from facesieve.service.request_body import Part, check_pieces, decode_image, join_parts, json_text, media_type, unusable
 
 DEEPEST = 4  # JSON within a text of JSON, and so on
-MOST_TEXTS = 100_000  # texts in one JSON body
+MOST_VALUES = 20_000  # in a JSON body
+MOST_TEXTS = 100_000  # in a body that is looked through
+MOST_FIELDS, MOST_ESCAPES = 100_000, 1_000_000  # in a form
 _JSON = ("{", "[", '"')
 _BLANK = "\ufeff \t\r\n\f\v"
-_FORM = re.compile(r"\s*[\w.\[\]%+*~-]{1,200}=")
+_FORM = re.compile(rb"\s*+[\w.\[\]%+*~-]{1,200}=")
 _NAME_ENDS = re.compile(r"[ \t\r\n]*:")
 
 
@@ -81,18 +84,20 @@ def _of_part(part: Part, boundary: bytes, route: Route) -> Pieces:
     """An image, a text with images in it, or neither."""
     if (is_file(part) and part.data) or is_image(part.data):
         return [Slot(part.data, lambda image, kind: head_of(part, boundary, kind) + image), b"\r\n"]
-    text = part.data.decode("utf-8", "surrogateescape")
+    pieces: list[str | Slot] = []
+    with suppress(UnicodeDecodeError):
+        pieces = _of_text(part.data.decode(), part.name)
     if part.name in route.names and not is_file(part):
-        _require_image(text, part.name)
-    pieces = _as_bytes(_of_text(text, part.name))
-    if not slots_of(pieces) and _holds_image(part.data):
+        _require_image(part.data.decode("latin-1"), part.name)
+    if any(isinstance(piece, Slot) for piece in pieces):
+        return [head_of(part, boundary), *_as_bytes(pieces), b"\r\n"]
+    if _holds_image(part.data):
         raise _not_alone(part.name)
-    return [head_of(part, boundary), *pieces, b"\r\n"]
+    return [head_of(part, boundary), part.data, b"\r\n"]
 
 
 def _of_json(body: bytes, route: Route) -> Pieces:
-    if body.count(b'"') > 2 * MOST_TEXTS:
-        raise unusable(f"the JSON body has more than {MOST_TEXTS:,} texts")
+    check_pieces(body, MOST_VALUES)
     text = json_text(body)
     value = _json_value(text)
     if isinstance(value, dict):
@@ -146,7 +151,7 @@ def _of_text(text: str, name: str, depth: int = 0) -> list[str | Slot]:
             return [Slot(image, partial(_in_base64, head))]
         if text.lstrip().startswith(_JSON) and _is_json(text):
             return _of_json_text(text, depth + 1)
-        if _text_holds_image(text):
+        if _text_holds_image(text, None, depth):
             raise _not_alone(name)
     return [text]
 
@@ -192,7 +197,7 @@ def _is_json(text: str) -> bool:
 
 
 def _as_bytes(pieces: Sequence[str | Slot]) -> Pieces:
-    return [piece if isinstance(piece, Slot) else piece.encode("utf-8", "surrogateescape") for piece in pieces]
+    return [piece if isinstance(piece, Slot) else piece.encode() for piece in pieces]
 
 
 def _in_base64(head: str, image: bytes, kind: str | None) -> bytes:
@@ -216,7 +221,7 @@ def body_without_image(body: bytes, content_type: str) -> bytes:
 
 def check_query(query: bytes) -> None:
     """Raise 422 for a query that holds an image."""
-    _check(not _form_holds_image(query.decode("latin-1")))
+    _check(not _form_holds_image(query))
 
 
 def _check(fits: bool) -> None:
@@ -227,26 +232,32 @@ def _check(fits: bool) -> None:
 
 def _holds_image(data: bytes) -> bool:
     """Whether bytes are an image, or hold one in any form that is known here."""
-    if is_image(data) or has_file_inside(data) or has_image_inside(data):
+    if is_image(data) or has_file_inside(data):
         return True
     # Of UTF-16 and UTF-32 what is ASCII is left: all that base64 and the signs of JSON are made of.
-    text = (data.replace(b"\0", b"") if b"\0" in data[:8] else data).decode("latin-1").lstrip("\xef\xbb\xbf\xff\xfe")
-    return _text_holds_image(text) or (_FORM.match(text) is not None and _form_holds_image(text))
+    plain = data.replace(b"\0", b"") if b"\0" in data[:8] else data
+    text = plain.decode("latin-1").lstrip("\xef\xbb\xbf\xff\xfe")
+    return _text_holds_image(text, plain) or (_FORM.match(plain) is not None and _form_holds_image(plain))
 
 
-def _form_holds_image(text: str) -> bool:
-    words = re.split("[&;=]", text) if len(text) >= SHORTEST_TEXT else []
-    return any(_text_holds_image(unquote_plus(word)) for word in words if len(word) >= SHORTEST_TEXT)
+def _form_holds_image(form: bytes) -> bool:
+    if len(form) < SHORTEST_TEXT:
+        return False
+    if sum(map(form.count, (b"&", b";", b"="))) > MOST_FIELDS or form.count(b"%") > MOST_ESCAPES:
+        raise unusable("the form has too many fields or escapes to be looked through")
+    words = (unquote_to_bytes(word.replace(b"+", b" ")) for word in re.split(b"[&;=]", form) if len(word) >= SHORTEST_TEXT)
+    return any(_text_holds_image(word.decode("latin-1"), word) for word in words)
 
 
-def _text_holds_image(text: str, depth: int = 0) -> bool:
-    if is_text_of_image(text) or has_image_inside(text.encode("utf-8", "replace")):
+def _text_holds_image(text: str, data: bytes | None = None, depth: int = 0) -> bool:
+    """Whether a text is an image, or has one inside; ``data`` are its bytes, where they are at hand."""
+    if is_text_of_image(text) or has_text_inside(text.encode("ascii", "replace") if data is None else data):
         return True
     if not text.lstrip(_BLANK).startswith(_JSON):
         return False
     if depth > DEEPEST or text.count('"') > 2 * MOST_TEXTS:
         raise unusable("the body has too many texts to be looked through, or they are nested too deep")
     try:
-        return any(_text_holds_image(value, depth + 1) for value, _, _ in _texts(text))
+        return any(_text_holds_image(value, None, depth + 1) for value, _, _ in _texts(text))
     except ValueError:  # no JSON after all
         return False

@@ -20,7 +20,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.responses import StreamingResponse
 
 from facesieve.errors import FacesieveError, NoFaceError
-from facesieve.service.access import check_key, unless_gone
+from facesieve.service.access import check_key, in_time, unless_gone
 from facesieve.service.app import bare_app
 from facesieve.service.gate_body import Pieces, body_without_image, check_query, filled, shielded_body, slots_of
 from facesieve.service.gate_path import check_controls
@@ -131,12 +131,14 @@ class Upstream:
         if route is None and self._routes.passes(request.method, path):
             return await self._ask(request, _headers(request, body=True), self._unseen(request))
         content_type, done = _one_reading(request), Done()
+        if route is not None:
+            self._handlers.check_place()
         body = await read_body(request, self._settings.max_bytes, self._settings.body_timeout_s)
         if body and route is None:
             body = await asyncio.to_thread(body_without_image, body, content_type)
         elif body and route is not None:
             pieces = await asyncio.to_thread(shielded_body, body, content_type, route)
-            body = await unless_gone(request, self._filled(request, pieces, content_type, done))
+            body = await in_time(request, self._filled(request, pieces, content_type, done))
         headers = [*_headers(request, body=False, kind=done.kind), (b"content-length", str(len(body)).encode())]
         answer = await self._ask(request, headers, body)
         answer.raw_headers += done.headers(self._handlers.card.name)
@@ -261,6 +263,7 @@ async def _all(work: list[Coroutine[object, object, T]]) -> list[T]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        tasks.clear()  # an error holds this frame, and tasks hold photographs
 
 
 def _hop_by_hop(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
