@@ -24,7 +24,8 @@ _CLEAR = re.compile(
     | .{4}ftyp(?:.{4}){0,16}?(?:avi[fs]|hei[cxms]|hev[cxms]|mi[fa][12]|ms[fa]1|crx\x20|jp[2xm]\x20)  # AVIF, HEIC, CR3
     | \0\0\0\x0c(?:jP\x20\x20|JXL\x20) | \xff\x4f\xff\x51             # JPEG 2000, JPEG XL
     | v/1\x01 | \#\?R(?:ADIANCE|GBE) | Y\xa6j\x95 | \x01\xda[\0\x01][\x01\x02] | SIMPLE\x20\x20= | DanM | LinS
-    | \xb1h\xde: | \x80\xe8\0\0 | %!PS | \xc5\xd0\xd3\xc6 | \xd7\xcd\xc6\x9a | /\*\ XPM\ \*/ | \#define\s++\w{1,80}?_width | Image\ type:
+    | \xb1h\xde: | \x80\xe8\0\0 | %!PS | \xc5\xd0\xd3\xc6 | \xd7\xcd\xc6\x9a | /\*\ XPM\ \*/
+    | \#define\s++\w{1,80}?_width | Image\ type:
     """,
     re.DOTALL | re.VERBOSE,
 )
