@@ -7,6 +7,8 @@ they are imported when they are first used, so that ``import facesieve`` is quic
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +60,16 @@ _HOMES = {
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+
+
+def _in_forked_process() -> None:
+    """PyTorch would wait for ever for the threads of the process that was forked: here it has one."""
+    if (torch := sys.modules.get("torch")) is not None and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_in_forked_process)
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from facesieve.errors import SettingError, many
 from facesieve.faces import Detector, Face, FaceCrops, Finish, check_finish
 from facesieve.images import Photo, as_photo
 from facesieve.runtime import RUNTIMES, PurifierCard, Runtime
@@ -17,10 +20,15 @@ if TYPE_CHECKING:
     from facesieve.purify import Preset, Purifier
     from facesieve.runtime.torch import TorchRuntime
 
+TOGETHER = 8  # faces that are purified together; each takes some 14 MB
+
 
 @dataclass(frozen=True, eq=False)
 class Shield:
-    """A runtime with a detector in front of it. ``load_shield`` makes one."""
+    """A runtime with a detector in front of it. ``load_shield`` makes one.
+
+    Any number of threads may use one. It can be pickled, deep-copied, and used in a forked process, where PyTorch has one thread.
+    """
 
     runtime: Runtime
     detector: Detector = field(default_factory=Detector)
@@ -28,6 +36,10 @@ class Shield:
     def __repr__(self) -> str:
         """One line: what it does, at which size, on what."""
         return f"<Shield {self.card.label}: {self.card.size} x {self.card.size} pixels, on {self.card.ran_on}>"
+
+    def __getstate__(self) -> dict[str, object]:
+        """What is pickled and deep-copied; what ``torch_runtime`` loaded is not."""
+        return {"runtime": self.runtime, "detector": self.detector}
 
     @property
     def card(self) -> PurifierCard:
@@ -65,8 +77,12 @@ class Shield:
         return FaceCrops.cut(taken, self.detector.detect(taken), self.card.size, sha256=sha256)
 
     def restore(self, before: FaceCrops, seeds: Sequence[int] | None = None) -> FaceCrops:
-        """The same faces, purified; ``seeds`` holds one per face, fresh ones if not given."""
-        return before.with_crops(self.runtime.purify(before.crops, before.seeds(None) if seeds is None else seeds).crops)
+        """The same faces, purified, ``TOGETHER`` at a time; ``seeds`` holds one per face, fresh ones if not given."""
+        seeds = before.seeds(None) if seeds is None else seeds
+        if len(seeds) != len(before):
+            raise SettingError(f"{len(seeds)} seeds for {many(len(before), 'face')}: one a face is needed")
+        parts = [slice(start, start + TOGETHER) for start in range(0, max(len(before), 1), TOGETHER)]
+        return before.with_crops(np.concatenate([self.runtime.purify(before.crops[part], seeds[part]).crops for part in parts]))
 
     def purify(self, photo: object, *, seeds: Sequence[int] | None = None, finish: Finish = "secure") -> tuple[Photo, list[Face]]:
         """The photo with every face purified and put back, and the faces.

@@ -21,7 +21,7 @@ from facesieve.files import sha256_of
 from facesieve.recognition.embedder import BATCH, in_parts
 from facesieve.rows import Rows
 from facesieve.weights import AGAIN, check_graph, checked_hash, read_card, shipped
-from facesieve.weights.graphs import onnx_runtime, open_session
+from facesieve.weights.graphs import Session, onnx_runtime
 
 Channels = Literal["rgb", "bgr"]
 
@@ -106,7 +106,7 @@ def load_onnx_embedder(
         data = path.read_bytes()
     except OSError as error:
         raise EmbedderError(f"cannot be read: {one_line(error)}", path) from error
-    return _made(_open(path, data), path, data, mean, std, channels, name)
+    return _made(_open(path), path, data, mean, std, channels, name)
 
 
 def load_sface_graph() -> OnnxEmbedder:
@@ -122,7 +122,7 @@ def load_sface_graph() -> OnnxEmbedder:
         data = path.read_bytes()
     except OSError as error:
         raise EmbedderError(f"cannot be read: {one_line(error)}", path, AGAIN) from error
-    return _made(_open(path, data, path.parent), path, data, 0, 1, "rgb", SFACE)
+    return _made(_open(path, path.parent), path, data, 0, 1, "rgb", SFACE)
 
 
 def _made(graph: _Graph, path: Path, data: bytes, mean: float, std: float, channels: Channels, name: str | None) -> OnnxEmbedder:
@@ -138,8 +138,9 @@ class _Graph:
     """An ONNX Runtime session and the form of its one input."""
 
     path: Path
-    session: Any
+    session: Session
     input_name: str
+    output_name: str
     input_type: type[np.floating[Any]]
     channels_last: bool  # NHWC rather than NCHW
     side: int
@@ -151,7 +152,7 @@ class _Graph:
             images = images.transpose(0, 2, 3, 1)
         feed = np.ascontiguousarray(images, self.input_type)
         try:
-            (rows,) = self.session.run([self.session.get_outputs()[0].name], {self.input_name: feed})
+            (rows,) = self.session.run([self.output_name], {self.input_name: feed})
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise EmbedderError(f"ONNX Runtime cannot run it: {one_line(error)}", self.path) from error
         shape = np.shape(rows)
@@ -163,16 +164,16 @@ class _Graph:
         return vectors
 
 
-def _open(path: Path, data: bytes, beside: Path | None = None) -> _Graph:
+def _open(path: Path, beside: Path | None = None) -> _Graph:
     onnx_runtime(feature := "a recogniser in an ONNX file")
     try:
         # Weights in a second file are refused, unless it is ours: the hash in the name would not cover them.
-        session = open_session(data, feature=feature, beside=beside)
+        session = Session(path, feature=feature, beside=beside)
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         if "xternal data" in str(error):
             raise EmbedderError("its weights lie in a second file", path, "save it as one, without external data") from error
         raise EmbedderError(f"ONNX Runtime cannot open it: {one_line(error)}", path) from error
-    inputs = session.get_inputs()
+    inputs, (output, *_) = session.session.get_inputs(), session.session.get_outputs()
     if len(inputs) != 1:
         raise EmbedderError(f"a recogniser has one input, of images; this has {len(inputs)}", path)
     kind, shape = inputs[0].type, inputs[0].shape
@@ -183,7 +184,9 @@ def _open(path: Path, data: bytes, beside: Path | None = None) -> _Graph:
     known = {side for side in sides if isinstance(side, int)}  # an axis that is left open is a name or None
     if len(known) > 1 or (isinstance(batch, int) and batch != 1):
         raise EmbedderError(f"images of shape {shape} do not serve: they are square, and one at a time or any number", path)
-    return _Graph(path, session, inputs[0].name, _TYPES[kind], channels_last, known.pop() if known else SIDE, batch == 1)
+    return _Graph(
+        path, session, inputs[0].name, output.name, _TYPES[kind], channels_last, known.pop() if known else SIDE, batch == 1
+    )
 
 
 def _dimensions(graph: _Graph) -> tuple[int, bool]:

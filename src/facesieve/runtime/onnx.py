@@ -19,7 +19,7 @@ from facesieve.runtime.known_answer import is_known, question
 from facesieve.runtime.protocol import RUNTIMES, check
 from facesieve.runtime.trace import Trace, TraceStep
 from facesieve.weights import CARD, check_graph, checked_hash, read_json
-from facesieve.weights.graphs import CPU, metadata_of, onnx_runtime, open_session
+from facesieve.weights.graphs import CPU, Session, metadata_of, onnx_runtime
 
 if TYPE_CHECKING:
     from facesieve.purify import Preset
@@ -161,14 +161,19 @@ def providers_of(device: str) -> list[str]:
     return [name for name in wanted if name in there]
 
 
-def _opened(file: Path, provider: str) -> Run:
-    session = open_session(file.read_bytes(), [provider], feature="the runtime onnx", beside=file.parent)
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """A graph on ONNX Runtime, as ``Run``."""
 
-    def run(crops: Crops, noise: Crops) -> tuple[Crops, Crops]:
-        purified, observed = session.run(["purified", "observed"], {"crops": crops, "noise": noise})
+    session: Session
+
+    def __call__(self, crops: Crops, noise: Crops) -> tuple[Crops, Crops]:
+        purified, observed = self.session.run(["purified", "observed"], {"crops": crops, "noise": noise})
         return purified, observed
 
-    return run
+
+def _opened(file: Path, provider: str) -> Run:
+    return _Opened(Session(file, [provider], feature="the runtime onnx", beside=file.parent))
 
 
 RUNTIMES.register("onnx", load)

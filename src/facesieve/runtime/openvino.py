@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from facesieve.errors import MissingExtraError, SettingError
 from facesieve.faces import Crops
-from facesieve.runtime.onnx import Engine, GraphRuntime, Run, graph_runtime
+from facesieve.runtime.onnx import Engine, GraphRuntime, graph_runtime
 from facesieve.runtime.protocol import RUNTIMES
 from facesieve.weights.graphs import threads
 
@@ -35,24 +35,29 @@ def load(preset: Preset, *, prior: Path | str | None, device: str, precision: st
 
     def engine(file: Path, name: str) -> Engine:
         hint, dtype = FORMATS[name]
-        return "openvino CPU", dtype, lambda: _opened(file, hint)
+        return "openvino CPU", dtype, lambda: _Compiled(file, hint)
 
     return graph_runtime(
         preset, lambda file: [engine(file, name) for name in wanted], prior=prior, device=device, precision=precision
     )
 
 
-def _opened(file: Path, hint: str) -> Run:
-    import openvino
+class _Compiled:
+    """A graph on OpenVINO, as ``Run``; pickled and deep-copied it is the file, which is compiled again."""
 
-    settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads(), "PERFORMANCE_HINT": "LATENCY"}
-    compiled = openvino.Core().compile_model(str(file), "CPU", settings)
+    def __init__(self, file: Path, hint: str) -> None:
+        import openvino
 
-    def run(crops: Crops, noise: Crops) -> tuple[Crops, Crops]:
-        found = compiled.create_infer_request().infer({"crops": crops, "noise": noise})  # a request serves one thread
+        settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads(), "PERFORMANCE_HINT": "LATENCY"}
+        self._made_from = (file, hint)
+        self._model = openvino.Core().compile_model(str(file), "CPU", settings)
+
+    def __call__(self, crops: Crops, noise: Crops) -> tuple[Crops, Crops]:
+        found = self._model.create_infer_request().infer({"crops": crops, "noise": noise})  # a request serves one thread
         return found["purified"].copy(), found["observed"].copy()
 
-    return run
+    def __reduce__(self) -> tuple[type, tuple[Path, str]]:
+        return _Compiled, self._made_from
 
 
 RUNTIMES.register("openvino", load)
