@@ -103,13 +103,7 @@ def purify(
     recipe = Recipe(chosen, prior, device, precision, runtime)
     of_shards = image_column is not None or on_failure is not None
     if any(is_clip(text) for text in inputs):
-        others = (
-            grid
-            or image_column is not None
-            or bool(shard_format or encoding.made_from)
-            or cluster is not None
-            or workers is not None
-        )
+        others = bool(grid or image_column or shard_format or encoding.made_from or cluster or workers)
         clips.purify_alone(inputs, output, recipe, options, others=others)
         return
     if workers is not None and cluster is None:
