@@ -83,7 +83,7 @@ def test_what_cannot_be_used_is_replaced_and_listed(people, folder):
     assert reasons.keys() == {broken, blank, gone, strip}
     assert reasons[broken].startswith(f"{broken}: damaged or unsupported JPEG")
     assert reasons[blank] == reasons[strip] == "no face found"
-    assert reasons[gone] == f"{gone}: cannot be read: Is a directory"
+    assert reasons[gone] == f"{gone}: is a directory; name one image file in it"
     assert str(folder) not in manifest.text()  # no place of this machine: it is the same file elsewhere
     assert len(manifest.images) == len(clean.images)
     others = [image for image in clean.images if image.person == clean.people[2]]

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from facesieve.data.recordio import RecordFile
 from facesieve.errors import InputError, MissingExtraError, one_line
 from facesieve.folders import below, folders_in
+from facesieve.images import photo_bytes
 
 _OF_DATASETS = ("dataset_info.json", "state.json", "dataset_dict.json")
 
@@ -76,11 +77,8 @@ class FolderSource:
         return [f"{folder.name}/{place.as_posix()}" for place in sorted(places)]
 
     def read(self, ref: str) -> bytes:
-        """The file's bytes."""
-        try:
-            return (self.root / ref).read_bytes()
-        except OSError as error:
-            raise InputError(f"cannot be read: {one_line(error)}", ref) from error
+        """The file's bytes. Raises ``ImageError``, also for more than a photograph has."""
+        return photo_bytes(self.root / ref, name=ref)
 
 
 class RecordSource:
@@ -147,8 +145,8 @@ class DatasetSource:
         if entry["bytes"] is not None:
             return bytes(entry["bytes"])
         try:
-            return Path(entry["path"]).read_bytes()
-        except (OSError, TypeError) as error:
+            return photo_bytes(Path(entry["path"]), name=ref)
+        except (InputError, TypeError) as error:
             raise InputError(f"row {ref} has no image that can be read") from error
 
 

@@ -28,6 +28,7 @@ class Decoded:
 
     image: Image.Image
     exif: bytes | None
+    xmp: bytes | None
     profile: bytes | None
 
 
@@ -82,14 +83,14 @@ def _read(out: IO[bytes], max_pixels: int) -> Decoded | None:
         raise ValueError(answer["error"])
     size = (answer["size"][0], answer["size"][1])
     check_size(size, max_pixels)
-    exif, profile = out.read(answer["exif"]), out.read(answer["profile"])
+    exif, xmp, profile = (out.read(answer[name]) or None for name in child.METADATA)
     image = Image.new(answer["mode"], size)
     for top in range(0, size[1], child.ROWS):
         rows = min(child.ROWS, size[1] - top)
         strip = Image.new(answer["mode"], (size[0], rows))
         strip.frombytes(out.read(len(strip.tobytes())))
         image.paste(strip, (0, top))
-    return Decoded(image, exif or None, profile or None)
+    return Decoded(image, exif, xmp, profile)
 
 
 def _ended(code: int, seconds: float) -> Exception:

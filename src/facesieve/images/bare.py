@@ -81,10 +81,11 @@ def _png_metadata(kind: bytes, body: bytes, found: dict[str, bytes | None]) -> N
         found["xmp"] = inflated(text, LARGEST_METADATA) if packed else text
     elif kind in {b"tEXt", b"zTXt"} and body.startswith(b"Raw profile type exif\0") and "exif" not in found:
         lines = inflated(body[23:], LARGEST_METADATA) if kind == b"zTXt" else body[22:]
-        found["exif"] = _from_hex(lines or b"")
+        found["exif"] = from_hex(lines or b"")
 
 
-def _from_hex(text: bytes) -> bytes | None:
+def from_hex(text: bytes) -> bytes | None:
+    """The EXIF in the text of ImageMagick; None where it is none."""
     try:  # a name, a length, then lines of hexadecimal: as ImageMagick writes it
         return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii"))
     except ValueError:

@@ -1,8 +1,8 @@
 """Decodes one picture in a process of its own, limited in memory and processor time: run as a script, it imports nothing of ours.
 
 For formats whose decoders cannot be stopped. The file comes by standard input; by standard output goes one line of JSON,
-with ``error``, ``size`` alone where it is not taken, or ``mode``, ``size``, ``exif`` and ``profile`` (their lengths), and
-then the metadata and the pixels.
+with ``error``, ``size`` alone where it is not taken, or ``mode``, ``size`` and the lengths of what is in ``METADATA``, and then
+that and the pixels.
 """
 
 import json
@@ -14,7 +14,7 @@ from itertools import chain
 
 from PIL import Image
 
-MOST_METADATA = 4 * 2**20
+METADATA, MOST_METADATA = ("exif", "xmp", "icc_profile"), 4 * 2**20
 ROWS = 256
 
 
@@ -55,10 +55,10 @@ def answer(kind: str, max_pixels: int, longest: int, memory: int) -> tuple[dict[
     image.load()
     if image.mode in {"P", "PA"}:
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    held = [image.info.get(name) or b"" for name in ("exif", "icc_profile")]
-    exif, profile = (data if len(data) <= MOST_METADATA else b"" for data in held)
-    line = {"mode": image.mode, "size": image.size, "exif": len(exif), "profile": len(profile)}
-    return line, chain([exif, profile], strips(image))
+    held = {name: image.info.get(name) or b"" for name in METADATA}
+    parts = {name: data if len(data) <= MOST_METADATA else b"" for name, data in held.items()}
+    line = {"mode": image.mode, "size": image.size, **{name: len(data) for name, data in parts.items()}}
+    return line, chain(parts.values(), strips(image))
 
 
 def strips(image: Image.Image) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ MOST_SEGMENTS = 10_000
 # Every scan goes over every pixel again, whatever its length. Encoders make at most some 20.
 MOST_SCANS, SCANNED_PIXELS = 32, 1_600_000_000
 
+_MARKER = re.compile(rb"\xff[^\0\xff]")
 _AFTER_SCAN = re.compile(rb"\xff[^\0\xd0-\xd7\xff]")
 _END, _SCAN, _COMMENT = 0xD9, 0xDA, 0xFE
 _ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a body
@@ -98,16 +99,13 @@ def _walked(data: bytes, walk: _Walk) -> bool:
     """Whether the end marker was met; if not, the last scan goes to the end of the data."""
     at = 2
     for _ in range(MOST_SEGMENTS):
-        while data[at : at + 2] == b"\xff\xff":
-            at += 1
-        if at + 2 > len(data):
+        found = _MARKER.search(data, at)  # what is between segments is passed over, as decoders do
+        if found is None:
             return False
-        if data[at] != 0xFF:
-            raise ValueError("no marker found")
-        marker = data[at + 1]
+        at, marker = found.start(), data[found.end() - 1]
         if marker == _END:
             return True
-        if marker in _ALONE or marker == 0:
+        if marker in _ALONE:
             at += 2
             continue
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4])

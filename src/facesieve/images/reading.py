@@ -131,16 +131,15 @@ def _where(source: Source, name: str | None) -> str:
 def _decoded(data: bytes, kind: Kind, max_pixels: int) -> tuple[Photo, bytes]:
     if kind.name not in _DECODERS:
         found = decoded_aside(data, kind.name, max_pixels)
-        orientation = orientation_in(found.exif)
     else:
         strip, decoder = _DECODERS[kind.name]
         bare = strip(data, max_pixels)
         del data
-        orientation = orientation_in(bare.exif, bare.xmp)
-        found = Decoded(_picture(bare, decoder, max_pixels), bare.exif, bare.profile)
+        found = Decoded(_picture(bare, decoder, max_pixels), bare.exif, bare.xmp, bare.profile)
+        del bare
+    turn = TURNS.get(orientation_in(found.exif, found.xmp))
     dates, rgb = dates_in(found.exif), srgb(eight_bit(found.image), found.profile)
     del found
-    turn = TURNS.get(orientation)
     return pixels_of(rgb if turn is None else rgb.transpose(turn)), dates
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from facesieve.errors import ImageError, InputError, one_line
 from facesieve.images.arrays import Photo
+from facesieve.images.bare import from_hex
 from facesieve.images.colour import eight_bit, pixels_of, srgb
 from facesieve.images.exif import orientation_in
 from facesieve.images.limits import check_size
@@ -57,13 +58,18 @@ def _of_pil(image: Image.Image, max_pixels: int) -> Photo:
     check_size(image.size, max_pixels, name)
     try:
         image.load()  # a TIFF is turned as it loads, and then has no orientation
-        turn = TURNS.get(orientation_in(image.info.get("exif"), _xmp(image)))
+        turn = TURNS.get(orientation_in(_exif(image), _xmp(image)))
         rgb = srgb(eight_bit(image), image.info.get("icc_profile"))
     except ImageError as error:
         raise error.at(name) from None
     except Exception as error:  # a lazy image is read now, and its bytes may be anything
         raise ImageError(f"cannot be read ({one_line(error, limit=120)})", name, "save it again as PNG") from error
     return pixels_of(rgb if turn is None else rgb.transpose(turn))
+
+
+def _exif(image: Image.Image) -> bytes | None:
+    exif, text = image.info.get("exif"), image.info.get("Raw profile type exif")  # the latter as ImageMagick writes it
+    return from_hex(text.encode()) if exif is None and isinstance(text, str) else exif
 
 
 def _xmp(image: Image.Image) -> bytes | None:
