@@ -69,8 +69,8 @@ def lines(publish):
 def test_nothing_was_measured(publish):
     found = lines(publish)
     assert set(found) == {"", "---", "no shield", *(f"`{name}`" for name in PRESETS)}
-    assert found["`robust`"] == ["not measured yet"] * 7
-    assert found["no shield"] == ["–", *["not measured yet"] * 5, "–"]
+    assert found["`robust`"] == ["?"] * 7
+    assert found["no shield"] == ["–", *["?"] * 5, "–"]
     assert publish["presets_at_length"]() == []
     assert {"clean-sface", "worst-dlib", "congress-sface", "transfer-facenet"} <= set(publish["unmeasured"]())
 
@@ -78,17 +78,17 @@ def test_nothing_was_measured(publish):
 def test_a_figure_is_shown_where_it_was_measured(publish, tmp_path):
     keep(tmp_path, "clean-sface", record(CLEAN))
     found = lines(publish)
-    assert found["`robust`"][:2] == ["2.5 / not measured yet", "2.5 / not measured yet"]
+    assert found["`robust`"][:2] == ["2.5 / ?", "2.5 / ?"]
     assert found["`robust`"][-1] == "54"
-    assert found["no shield"][1] == "0.0 / not measured yet"
-    assert set(found["`gentle`"]) == {"not measured yet"}
+    assert found["no shield"][1] == "0.0 / ?"
+    assert set(found["`gentle`"]) == {"?"}
     assert ["SFace, `clean`", "robust", "clean: points lost", "2.5 [0.0, 5.8]", "120"] in publish["presets_at_length"]()
     assert "clean-sface" not in publish["unmeasured"]()
 
 
 def test_what_older_weights_did_is_not_measured(publish, tmp_path):
     keep(tmp_path, "clean-sface", record(CLEAN, hashes="1111"))
-    assert lines(publish)["`robust`"] == ["not measured yet"] * 7
+    assert lines(publish)["`robust`"] == ["?"] * 7
     assert "clean-sface" in publish["unmeasured"]()
 
 
@@ -97,14 +97,14 @@ def test_the_worst_case_is_a_bound_until_every_attacker_was_tried(publish, tmp_p
     keep(tmp_path, "worst-sface", record([*CLEAN, eot], asked=ASKED))
     others = [cell("range, eps 2/255", "robust", 90), cell("BPDA, eps 2/255", "robust", 48)]
     keep(tmp_path, "worst-dlib", record([*CLEAN, eot, wide, *others], asked=ASKED))
-    assert lines(publish)["`robust`"][4:6] == ["≤ 50.0 / 40.0", "not measured yet / ≤ 10.0"]  # at 8/255 one alone was asked for
+    assert lines(publish)["`robust`"][4:6] == ["≤ 50.0 / 40.0", "? / ≤ 10.0"]  # at 8/255 one alone was asked for
 
 
 def test_few_images_are_said_to_be_few(publish, tmp_path):
     few = [cell("EOT, eps 2/255", "robust", 6, n=15), cell("range, eps 2/255", "robust", 3, n=15)]
     few.append(cell("BPDA, eps 2/255", "robust", 9, n=15))
     keep(tmp_path, "worst-sface", record([*CLEAN, *few], asked=ASKED))
-    assert lines(publish)["`robust`"][4] == "20.0 (n = 15) / not measured yet"
+    assert lines(publish)["`robust`"][4] == "20.0 (n = 15) / ?"
 
 
 def test_the_readme_has_the_table_of_today():
