@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -11,6 +12,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import PlainTextResponse
 from starlette.staticfiles import StaticFiles
 
 import facesieve
@@ -22,6 +24,7 @@ from facesieve.service.keys import Keys
 from facesieve.service.middleware import RequestMiddleware
 from facesieve.service.problems import MEDIA_TYPE, ProblemError
 from facesieve.service.routes import router
+from facesieve.service.schemas import problem_responses
 from facesieve.service.trust import OwnMachine
 
 DESCRIPTION = "Removes adversarial perturbations from face photographs before they are identified."
@@ -55,7 +58,7 @@ def bare_app(handlers: Handlers, *, keys: Keys | None, prefix: str, docs: bool =
         openapi_url=address,
     )
     if docs:
-        _add_docs(app)
+        _add_docs(app, with_keys=keys is not None)
     app.state.handlers, app.state.keys = handlers, keys
     _add_health(app, handlers, prefix)
     app.add_exception_handler(HTTPException, _http)
@@ -83,8 +86,22 @@ def _add_cors(app: FastAPI, origins: Sequence[str]) -> None:
     app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=sent, expose_headers=told)
 
 
-def _add_docs(app: FastAPI) -> None:
-    """The page of the addresses, with everything that it needs: FastAPI's own takes its scripts from the internet."""
+def _add_docs(app: FastAPI, *, with_keys: bool) -> None:
+    """The page of the addresses, with everything that it needs: FastAPI's own takes its scripts from the internet.
+
+    The description says that there are keys where there are.
+    """
+    inner = app.openapi
+
+    def described() -> dict[str, Any]:
+        found = inner()
+        if not with_keys:
+            found.get("components", {}).pop("securitySchemes", None)
+            for operation in (one for path in found["paths"].values() for one in path.values()):
+                operation.pop("security", None)
+        return found
+
+    app.openapi = described  # type: ignore[method-assign]
     app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
 
     @app.get("/docs", include_in_schema=False)
@@ -104,7 +121,7 @@ def _add_health(app: FastAPI, handlers: Handlers, prefix: str) -> None:
         """The process answers."""
         return {"status": "ok"}
 
-    @app.get(prefix + "/readyz")
+    @app.get(prefix + "/readyz", responses=problem_responses(503))
     async def readyz() -> dict[str, str]:
         """Photographs are taken; 503 before the model is loaded and while the service stops."""
         if not handlers.batcher.ready:
@@ -113,7 +130,9 @@ def _add_health(app: FastAPI, handlers: Handlers, prefix: str) -> None:
 
     open_ = [] if handlers.settings.open_metrics else [Depends(allowed(None))]
 
-    @app.get(prefix + "/metrics", dependencies=open_)
+    text = {200: {"content": {CONTENT_TYPE_LATEST: {}}}, **({} if not open_ else problem_responses(401, 422))}
+
+    @app.get(prefix + "/metrics", dependencies=open_, response_class=PlainTextResponse, responses=text)
     async def metrics() -> Response:
         """Figures for Prometheus."""
         return Response(handlers.metrics.text(), media_type=CONTENT_TYPE_LATEST)
@@ -127,7 +146,11 @@ def _answer(request: Request, problem: ProblemError) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = {404: "not-found", 405: "method"}.get(error.status_code, "input")
-    return _answer(request, ProblemError(error.status_code, kind, str(error.detail), dict(error.headers or {})))
+    headers = dict(error.headers or {})
+    path = getattr(request.scope.get("route"), "path_format", None)
+    if error.status_code == 405 and path in (described := request.app.openapi()["paths"]):
+        headers["Allow"] = ", ".join(sorted(map(str.upper, described[path])))  # Starlette names those of the first route alone
+    return _answer(request, ProblemError(error.status_code, kind, str(error.detail), headers))
 
 
 async def _validation(request: Request, error: Exception) -> Response:
