@@ -82,6 +82,35 @@ def test_an_index_that_points_elsewhere_is_one_line(tmp_path, offset):
         RecordFile(tmp_path / "r" / "train.rec").image(0)
 
 
+def lines_of(root):
+    return (root / "train.idx").read_text().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize("contents", [True, False])
+def test_a_record_that_the_index_lacks_or_names_twice_is_told(tmp_path, contents):
+    """Otherwise a person would lose photographs without a word."""
+    write_records(tmp_path / "r", {"a": [b"1", MAGIC + b"22"], "b": [b"333", b"4444", b"55555"]}, contents=contents)
+    path, lines = tmp_path / "r" / "train.rec", lines_of(tmp_path / "r")
+    assert len(list(RecordFile(path).labels())) == 5
+    for left_out in range(len(lines)):
+        (tmp_path / "r" / "train.idx").write_text("".join(lines[:left_out] + lines[left_out + 1 :]))
+        with pytest.raises(InputError, match="lacks the records from|no record"):
+            list(RecordFile(path).labels())
+    (tmp_path / "r" / "train.idx").write_text("".join([*lines, lines[1]]))
+    with pytest.raises(InputError, match=r"train.idx: a key comes twice"):
+        RecordFile(path)
+    (tmp_path / "r" / "train.idx").write_text("".join([*lines, "99\t" + lines[1].split("\t")[1]]))
+    with pytest.raises(InputError, match="no record begins there"):
+        list(RecordFile(path).labels())
+
+
+def test_a_table_of_contents_of_another_count_is_told(tmp_path):
+    table = struct.pack("<IfQQff", 2, 0, 0, 0, 9, 9)
+    write_record_file(tmp_path / "r", [table, labelled(0), labelled(1)])
+    with pytest.raises(InputError, match="its table of contents says 8 images, its index has 2"):
+        list(RecordFile(tmp_path / "r" / "train.rec").labels())
+
+
 def test_files_that_are_missing_empty_or_something_else_are_one_line(tmp_path):
     write_record_file(tmp_path / "r", [labelled(0)])
     path = tmp_path / "r" / "train.rec"

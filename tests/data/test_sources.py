@@ -122,6 +122,57 @@ def test_splits_other_columns_and_damage_are_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def faces(root, **columns):
+    """A data set with these label columns beside the images: a list of values, or (names, values) of a ClassLabel."""
+    import datasets
+
+    rows = len(
+        next(iter(columns.values()))[-1] if isinstance(next(iter(columns.values())), tuple) else next(iter(columns.values()))
+    )
+    features, values = {"image": datasets.Image()}, {"image": [{"bytes": b"%d" % n, "path": None} for n in range(rows)]}
+    for name, given in columns.items():
+        labels, values[name] = given if isinstance(given, tuple) else (None, given)
+        kind = datasets.Value("int64" if isinstance(given[0], int) else "float64" if isinstance(given[0], float) else "string")
+        features[name] = kind if labels is None else datasets.ClassLabel(names=labels)
+    return datasets.Dataset.from_dict(values, features=datasets.Features(features))
+
+
+def test_the_label_is_the_column_of_that_name_or_the_one_that_is_asked_for_and_never_just_a_class(tmp_path):
+    faces(tmp_path / "a", gender=(["f", "m"], [0, 1, 0]), identity=["Ada", "Bob", "Ada"]).save_to_disk(str(tmp_path / "a"))
+    faces(tmp_path / "b", emotion=(["glad", "sad"], [0, 1, 1]), celebrity=[7, 8, 7]).save_to_disk(str(tmp_path / "b"))
+    faces(tmp_path / "c", label=[1, 2, 2], name=["x", "y", "z"]).save_to_disk(str(tmp_path / "c"))
+    assert open_source(tmp_path / "a").identities() == {"Ada": ["0", "2"], "Bob": ["1"]}
+    assert open_source(tmp_path / "b", label="celebrity").identities() == {"7": ["0", "2"], "8": ["1"]}
+    assert open_source(tmp_path / "c", label="name").identities() == {"x": ["0"], "y": ["1"], "z": ["2"]}
+    for name, label, said in (
+        ("b", None, r"none of its columns \(emotion, celebrity\) says who is shown"),
+        ("c", None, "the columns label, name may all say who is shown"),
+        ("b", "person", "has no column 'person'; it has emotion, celebrity"),
+    ):
+        with pytest.raises(InputError, match=said):
+            open_source(tmp_path / name, label=label).identities()
+    assert open_source(tmp_path / "c").read("1") == b"1"  # to read a manifest's rows nothing has to be asked
+    write_folders(tmp_path / "folders", {"a": [b"x"]})
+    with pytest.raises(InputError, match="is of kind folder, which has no column 'name'"):
+        open_source(tmp_path / "folders", label="name")
+
+
+def test_labels_that_are_none_are_one_line(tmp_path):
+    for place, values in (("a", [0.5, 1.5]), ("b", ["Ada", ""])):
+        faces(tmp_path / place, label=values).save_to_disk(str(tmp_path / place))
+        with pytest.raises(InputError, match=r"row \d has (no label|a label that is neither)"):
+            open_source(tmp_path / place).identities()
+
+
+def test_a_format_that_was_set_on_a_data_set_changes_nothing(tmp_path):
+    made = faces(tmp_path / "d", identity=["Ada", "Bob"], age=[30, 40])
+    for number, format in enumerate(({"type": "numpy"}, {"type": "torch", "columns": ["age"]}, {"type": "pandas"})):
+        made.with_format(**format).save_to_disk(str(tmp_path / str(number)))
+        source = open_source(tmp_path / str(number))
+        assert source.identities() == {"Ada": ["0"], "Bob": ["1"]}
+        assert [source.read("0"), source.read("1")] == [b"0", b"1"]
+
+
 def test_without_the_extra_the_error_says_which(tmp_path, monkeypatch):
     (tmp_path / "state.json").write_text("{}")
     original = builtins.__import__

@@ -226,6 +226,26 @@ def test_a_missing_file_is_named(name, saved):
     refused(saved, f"has no {name}")
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["diffusion_pytorch_model.fp16.safetensors"], "the variant diffusion_pytorch_model.fp16.safetensors; rename it"),
+        (["diffusion_pytorch_model.non_ema.bin"], "the variant diffusion_pytorch_model.non_ema.bin"),
+        (
+            ["diffusion_pytorch_model-00001-of-00002.safetensors", "diffusion_pytorch_model-00002-of-00002.safetensors"],
+            "in 2 shards, such as diffusion_pytorch_model-00001-of-00002.safetensors; save them in one file",
+        ),
+    ],
+)
+@pytest.mark.parametrize("below", ["", "unet"])
+def test_weights_in_shards_or_of_a_variant_are_named(names, said, below, saved):
+    (saved / WEIGHTS).unlink()
+    (saved / below).mkdir(exist_ok=True)
+    for name in [*names, "diffusion_pytorch_model.safetensors.index.json"]:
+        (saved / below / name).write_bytes(b"x")
+    refused(saved, said)
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     refused(tmp_path / "nowhere", "nowhere: not a folder")
 

@@ -270,6 +270,32 @@ def test_a_prior_of_our_own_is_imported_as_it_is(imported, tmp_path):
     assert prior.shape == imported[2].shape
 
 
+def test_what_a_checkpoint_cannot_tell_is_in_the_card_and_said(imported, kind, tmp_path, facesieve):
+    assumed = read_card(imported[1])["assumed"]
+    said = {"ddim": "one head", "guided": "use_new_attention_order off"}[kind]
+    assert any(said in line for line in assumed)
+    assert "images of 64 x 64 pixels" in assumed
+    told = facesieve("prior", "import", imported[0], tmp_path / "again")
+    assert told.code == 0
+    assert said in " ".join(told.out.split())
+    assert "assumed" not in read_card(load_and_import(imported[1], tmp_path / "folder"))  # a folder says everything itself
+
+
+def load_and_import(folder, destination):
+    import_prior(folder, destination)
+    return destination
+
+
+@pytest.mark.parametrize(("size", "said"), [((20, 20), "20 x 20"), ((32, 64), "64 x 32"), (2048, "2048 x 2048"), (4, "4 x 4")])
+def test_a_prior_of_a_size_that_no_purifier_can_have_is_refused(size, said, imported, tmp_path):
+    folder = load_and_import(imported[1], tmp_path / "folder")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "sample_size": size}))
+    with pytest.raises(PriorError, match=f"a prior of {said} pixels; faces are purified in squares of a multiple of 8"):
+        import_prior(folder, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 # --- what is refused ---------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from facesieve.cli.options import (
     AlignedData,
     Beyond,
     DataSource,
+    LabelColumn,
     ManifestFile,
     Minimum,
     People,
@@ -39,6 +40,7 @@ def select(
     seed: SelectionSeed = None,
     aligned: AlignedData = None,
     beyond: Beyond = None,
+    label: LabelColumn = None,
 ) -> None:
     """Choose people and images at random; write every file, its hash and its role into a manifest."""
     import cv2
@@ -57,9 +59,9 @@ def select(
     if beyond is not None:
         if config is not None or given:
             raise SettingError("--beyond takes its settings from the manifest, and no others")
-        manifest = select_beyond(open_source(source), load_manifest(beyond), report=_tell)
+        manifest = select_beyond(open_source(source, label=label), load_manifest(beyond), report=_tell)
     else:
-        manifest = choose(open_source(source), read_selection(config, given), report=_tell)
+        manifest = choose(open_source(source, label=label), read_selection(config, given), report=_tell)
     save_manifest(output, manifest)
     whole = sum(entry.ref is None for entry in manifest.replaced)
     chosen, learnt = many(len(manifest.people), "person", "people"), many(len(manifest.of("train")), "image")

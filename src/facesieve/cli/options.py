@@ -91,6 +91,9 @@ DataSource = Annotated[
     Path,
     typer.Argument(help="A folder with one folder per person, train.rec with train.idx, or a saved Hugging Face data set."),
 ]
+LabelColumn = Annotated[
+    str | None, typer.Option("--label", help="The column of a Hugging Face data set that says who is shown.", metavar="COLUMN")
+]
 ManifestFile = Annotated[Path, typer.Option("-o", "--output", help="The manifest, a .json file.")]
 SelectionFile = Annotated[Path | None, typer.Option(help="A TOML file with a [data] table, as in experiments/.")]
 Minimum = Annotated[int | None, typer.Option(help="Images that a person must have.")]

@@ -23,6 +23,7 @@ def prior_import(
     destination: Annotated[Path, typer.Argument(help="Folder for the converted prior; must not exist yet.")],
 ) -> None:
     """Convert a public checkpoint into a prior that `purify --prior` takes."""
+    from facesieve.priors.folder import read_card
     from facesieve.priors.importing import import_prior
 
     prior = import_prior(source, destination)
@@ -30,6 +31,8 @@ def prior_import(
     out.print(
         f"{destination}: {parameters:,} parameters, images of {prior.shape[-1]} x {prior.shape[-2]}, target {prior.prediction}"
     )
+    if assumed := read_card(destination).get("assumed"):
+        out.print(f"assumed, since the checkpoint does not say: {'; '.join(assumed)}", markup=False)
 
 
 @prior_app.command("show")

@@ -34,15 +34,25 @@ class RecordFile:
             with path.open("rb") as file:
                 self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             lines = index.read_text().splitlines()
-            self.offsets = {int(key): int(offset) for key, offset in (line.split("\t")[:2] for line in lines if line.strip())}
+            pairs = [(int(key), int(offset)) for key, offset in (line.split("\t")[:2] for line in lines if line.strip())]
         except OSError as error:
             raise InputError(f"cannot be read: {one_line(error)}", error.filename or path) from error
         except ValueError as error:
             raise InputError(f"not an index of {path.name}: lines of a key, a tab and an offset are expected", index) from error
+        self.offsets = dict(pairs)
+        if len(self.offsets) < len(pairs):
+            raise InputError("a key comes twice in it", index, "copy both files again")
 
     def labels(self) -> Iterator[tuple[int, int]]:
-        """Every image's key and label, in the order of the keys. Raises ``InputError`` for a damaged file."""
+        """Every image's key and label, in the order of the keys.
+
+        Raises ``InputError`` for a damaged file, and for an index that names more or fewer records than there are.
+        """
+        self._check_index()
         end = self._end_of_images()
+        images = sum(0 < key < end for key in self.offsets) if end is not None else 0
+        if end is not None and abs(images - (end - 1)) > end * 2**-23:  # the table of contents has it as float32
+            raise InputError(f"its table of contents says {end - 1:,} images, its index has {images:,}", self.path.name)
         for key in sorted(self.offsets):
             if end is None or 0 < key < end:
                 labels, _ = self._unpack(key)
@@ -55,6 +65,17 @@ class RecordFile:
         if key not in self.offsets:
             raise InputError(f"has no record {key}", self.path.name)
         return self._unpack(key)[1]
+
+    def _check_index(self) -> None:
+        """Each record is in the index, once: a record that it lacks would be left out without a word."""
+        at = 0
+        for key, offset in sorted(self.offsets.items(), key=lambda entry: entry[1]):
+            if offset != at:
+                what = "no record begins there" if offset < at else f"it lacks the records from {at} on"
+                raise InputError(f"record {key} is at {offset} by the index; {what}", self.path.name, "make the index again")
+            at = self._end(key)
+        if at < len(self.data):
+            raise InputError(f"the index lacks the records from {at} on", self.path.name, "make the index again")
 
     def _end_of_images(self) -> int | None:
         """The first key after the images, where record 0 says so."""
@@ -75,7 +96,16 @@ class RecordFile:
         return labels, record[_HEADER.size + 4 * flag :]
 
     def _record(self, key: int) -> bytes:
-        position, parts = self.offsets[key], []
+        parts = [self.data[start : start + length] for start, length in self._parts(key)]
+        return struct.pack("<I", MAGIC).join(parts)
+
+    def _end(self, key: int) -> int:
+        """Where a record ends, with its padding."""
+        return max(start + (length + 3) // 4 * 4 for start, length in self._parts(key))
+
+    def _parts(self, key: int) -> Iterator[tuple[int, int]]:
+        """Where each part of a record begins, and its length."""
+        position = self.offsets[key]
         while True:
             try:
                 magic, word = _WORDS.unpack_from(self.data, position)
@@ -85,7 +115,7 @@ class RecordFile:
             start = position + _WORDS.size
             if magic != MAGIC or start + length > len(self.data):
                 raise InputError(f"no record {key} at {position}; the index and the file do not belong together", self.path.name)
-            parts.append(self.data[start : start + length])
+            yield start, length
             if flag in {0, 3}:  # whole, or the last part
-                return struct.pack("<I", MAGIC).join(parts)
+                return
             position = start + (length + 3) // 4 * 4

@@ -11,6 +11,7 @@ from facesieve.errors import InputError, MissingExtraError, one_line
 from facesieve.folders import below, folders_in
 from facesieve.images import photo_bytes
 
+LABELS = ("label", "identity", "person", "name")  # columns that say who is shown
 _OF_DATASETS = ("dataset_info.json", "state.json", "dataset_dict.json")
 
 
@@ -28,8 +29,18 @@ class Source(Protocol):
         """The image file's bytes. Raises ``InputError`` if they cannot be read; it names the ref, not this machine's path."""
 
 
-def open_source(path: Path) -> Source:
-    """The source that ``path`` holds. Raises ``InputError`` if it holds none, or cannot be told."""
+def open_source(path: Path, *, label: str | None = None) -> Source:
+    """The source that ``path`` holds; ``label`` is the column of a Hugging Face data set that says who is shown.
+
+    Raises ``InputError`` if it holds none, or cannot be told, and for ``label`` where there are no columns.
+    """
+    source = _open(path, label)
+    if label is not None and not isinstance(source, DatasetSource):
+        raise InputError(f"is of kind {source.kind}, which has no column {label!r}", path, "leave the label out")
+    return source
+
+
+def _open(path: Path, label: str | None) -> Source:
     try:
         if not path.exists():
             raise InputError("no such file or folder", path)
@@ -37,7 +48,7 @@ def open_source(path: Path) -> Source:
         if records.suffix == ".rec" and records.exists():
             return RecordSource(records)
         if any((path / name).exists() for name in _OF_DATASETS):
-            return DatasetSource(path)
+            return DatasetSource(path, label)
         if path.is_dir() and folders_in(path):
             return FolderSource(path)
     except OSError as error:
@@ -102,11 +113,15 @@ class RecordSource:
 
 
 class DatasetSource:
-    """A Hugging Face data set that ``save_to_disk`` wrote, with an image and a label column; a ref is the row."""
+    """A Hugging Face data set that ``save_to_disk`` wrote, with an image and a label column; a ref is the row.
+
+    The label is the column of that name, or the one of ``LABELS`` that is there: a set of faces may well have others,
+    such as age or emotion, and one of those would make people of ages.
+    """
 
     kind = "datasets"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, label: str | None = None) -> None:
         try:
             import datasets
         except ImportError as error:
@@ -117,24 +132,44 @@ class DatasetSource:
             raise InputError(f"not a Hugging Face data set that can be read: {one_line(error)}", path) from error
         if isinstance(loaded, datasets.DatasetDict):
             raise InputError(f"holds the splits {', '.join(loaded)}", path, "give the folder of one of them")
+        loaded = loaded.with_format(None)  # one that was set when it was saved may hide columns, or turn bytes into arrays
         images = [name for name, kind in loaded.features.items() if isinstance(kind, datasets.Image)]
-        labels = [name for name, kind in loaded.features.items() if isinstance(kind, datasets.ClassLabel)]
-        labels = labels or [name for name in ("label", "identity", "person", "name") if name in loaded.features]
-        if len(images) != 1 or len(labels) != 1:
+        if len(images) != 1 or len(loaded.features) < 2:
             columns = ", ".join(loaded.features)
             raise InputError(f"expected one image and one label column, it has {columns}", path, "keep two by select_columns")
-        self.path, self.image, self.label = path, images[0], labels[0]
+        self.path, self.image, self.label = path, images[0], label
         self.rows = loaded.cast_column(self.image, datasets.Image(decode=False))
-        self.names = getattr(loaded.features[self.label], "int2str", str)
 
     def identities(self) -> Mapping[str, Sequence[str]]:
-        """People by name, each with their rows. Raises ``InputError`` for a row without label."""
-        found: dict[str, list[str]] = {}
-        for row, label in enumerate(self.rows[self.label]):
-            if label is None or label == -1:  # -1: what data sets write where a label is withheld
+        """People by name, each with their rows. Raises ``InputError`` for a row without label, and where none can be chosen."""
+        column = self._label()
+        kind, found = self.rows.features[column], dict[str, list[str]]()
+        for row, label in enumerate(self.rows[column]):
+            if label is None or label in (-1, ""):  # -1: what data sets write where a label is withheld
                 raise InputError(f"row {row} has no label", self.path, "filter such rows out")
-            found.setdefault(self.names(label), []).append(str(row))
+            found.setdefault(self._name(kind, label, row), []).append(str(row))
         return {name: found[name] for name in sorted(found)}
+
+    def _label(self) -> str:
+        """The column that says who is shown."""
+        columns = [name for name in self.rows.features if name != self.image]
+        if self.label is not None and self.label not in columns:
+            raise InputError(f"has no column {self.label!r}; it has {', '.join(columns)}", self.path)
+        known = [self.label] if self.label is not None else [name for name in LABELS if name in columns]
+        if len(known) != 1:
+            several = (
+                f"the columns {', '.join(known)} may all say" if known else f"none of its columns ({', '.join(columns)}) says"
+            )
+            raise InputError(f"{several} who is shown", self.path, "name the one that does as the label")
+        return known[0]
+
+    def _name(self, kind: Any, label: object, row: int) -> str:
+        if not isinstance(label, int | str) or isinstance(label, bool):
+            raise InputError(f"row {row} has a label that is neither a name nor a number: {label!r:.40}", self.path)
+        try:
+            return str(kind.int2str(label) if hasattr(kind, "int2str") and isinstance(label, int) else label)
+        except ValueError as error:
+            raise InputError(f"row {row} has the label {label}, which has no name", self.path) from error
 
     def read(self, ref: str) -> bytes:
         """The image's bytes, from the table or from the file that it names."""

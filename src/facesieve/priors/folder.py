@@ -32,6 +32,9 @@ CONFIG, SCHEDULER = "config.json", "scheduler_config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"
 
+_OTHER_WEIGHTS = "diffusion_pytorch_model[.-]*"
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
+
 # How diffusers once called the parts of its attention; public checkpoints still do.
 _OLD_ATTENTION = re.compile(r"(.*attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)")
 _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -70,7 +73,24 @@ def prior_hash(folder: Path) -> str:
 
 def weights_file(folder: Path) -> Path:
     """Where a folder keeps its weights, safetensors before pickled ones. Raises ``PriorError`` if nowhere."""
-    return _first(folder, WEIGHTS, f"unet/{WEIGHTS}", PICKLED_WEIGHTS, f"unet/{PICKLED_WEIGHTS}")
+    try:
+        return _first(folder, WEIGHTS, f"unet/{WEIGHTS}", PICKLED_WEIGHTS, f"unet/{PICKLED_WEIGHTS}")
+    except PriorError as error:
+        raise _other_weights(folder) or error from None
+
+
+def _other_weights(folder: Path) -> PriorError | None:
+    """What to do with weights that ``diffusers`` saved otherwise: in shards, or as a variant such as fp16."""
+    there = (*folder.glob(_OTHER_WEIGHTS), *folder.glob(f"unet/{_OTHER_WEIGHTS}"))
+    found = sorted(file.name for file in there if file.suffix in {".safetensors", ".bin"})
+    shards = [name for name in found if _SHARD.search(name)]
+    if shards:
+        again = "save them in one file: save_pretrained(..., max_shard_size='100GB')"
+        return PriorError(f"the weights are in {len(shards)} shards, such as {shards[0]}", folder, again)
+    if found:
+        advice = f"rename it {WEIGHTS} if it is what you want; its weights are used in float32"
+        return PriorError(f"has no {WEIGHTS}, but the variant {found[0]}", folder, advice)
+    return None
 
 
 def _first(folder: Path, *names: str) -> Path:

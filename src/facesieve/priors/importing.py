@@ -19,7 +19,9 @@ from facesieve.errors import PriorError
 from facesieve.priors.families import FAMILIES, Family
 from facesieve.priors.folder import assemble, load_prior, require_new, save_prior, weights_file
 from facesieve.priors.network import NetworkPrior
-from facesieve.weights import file_hash, read_pickled
+from facesieve.weights import file_hash, read_pickled, unwrapped
+
+SIDES, LONGEST = 8, 1024  # pixels: what a side is a multiple of, since each resolution scale divides it; the longest one
 
 # Under which names training programs wrap a network's weights, the averaged ones first.
 _WRAPPERS = ("ema", "ema_state_dict", "model_ema", "state_dict", "model_state_dict", "model")
@@ -30,18 +32,22 @@ def import_prior(source: Path, destination: Path) -> NetworkPrior:
 
     The weights are written in float32, twice the size of float16: the converted network gives the
     same output as the original, to rounding (1e-4). Of several networks in a checkpoint the moving
-    average is taken. What was written is loaded again and compared with the network in memory.
-    Raises ``PriorError`` for a destination that exists, a source that is missing, damaged, holds code
-    or is of another kind, and for any key of the source that is not used or of the network that is
+    average is taken. What a checkpoint cannot tell is taken as in the networks that its program published, and the card lists
+    it under ``assumed``. What was written is loaded again and compared with the network in memory.
+    Raises ``PriorError`` for a destination that exists, a source that is missing, damaged, holds code,
+    is of another kind or of a size that cannot be used, and for any key of the source that is not used or of the network that is
     not filled.
     """
     require_new(destination)
     if not source.exists():
         raise PriorError("no such file or folder", source)
+    assumed: tuple[str, ...] = ()
     if source.is_dir():
         kind, prior = "diffusers", load_prior(source)
     else:
-        kind, prior = _from_checkpoint(source)
+        family, prior = _from_checkpoint(source)
+        kind, assumed = family.program, family.assumed
+    _check_side(prior, source)
     card: dict[str, object] = {
         "name": source.stem if source.is_file() else source.resolve().name,
         "what": f"an unconditional diffusion prior, images in [-1, 1]; converted from a checkpoint of {kind}",
@@ -49,17 +55,27 @@ def import_prior(source: Path, destination: Path) -> NetworkPrior:
         "source_sha256": file_hash(source if source.is_file() else weights_file(source), PriorError),
         "terms": "those of the publisher of the source",
     }
+    if assumed:
+        card["assumed"] = [*assumed, f"images of {prior.shape[-1]} x {prior.shape[-2]} pixels"]
     save_prior(prior, destination, card=card, dtype=torch.float32)
     return _verified(prior, destination)
 
 
-def _from_checkpoint(source: Path) -> tuple[str, NetworkPrior]:
+def _check_side(prior: NetworkPrior, source: Path) -> None:
+    """Raise ``PriorError`` for a size that no purifier can have: crops are square, and each resolution scale divides them."""
+    height, width = prior.shape[1:]
+    if height != width or height % SIDES or not SIDES <= height <= LONGEST:
+        what = f"a prior of {width} x {height} pixels"
+        raise PriorError(f"{what}; faces are purified in squares of a multiple of {SIDES}, at most {LONGEST} pixels", source)
+
+
+def _from_checkpoint(source: Path) -> tuple[Family, NetworkPrior]:
     loaded = read_pickled(source, PriorError)
     states = list(_states(loaded))
     for state in states:
         for family in (FAMILIES[name] for name in FAMILIES):
             if family.recognises(state):
-                return family.program, _converted(state, family, source)
+                return family, _converted(state, family, source)
     raise PriorError(_of_another_kind(loaded, states), source)
 
 
@@ -80,8 +96,7 @@ def _states(loaded: object) -> Iterator[dict[str, Tensor]]:
         for item in reversed(loaded):
             yield from _states(item)
     elif isinstance(loaded, dict) and loaded and all(isinstance(value, Tensor) for value in loaded.values()):
-        parallel = all(str(key).startswith("module.") for key in loaded)  # as DataParallel names it
-        yield {str(key).removeprefix("module.") if parallel else str(key): value for key, value in loaded.items()}
+        yield unwrapped({str(key): value for key, value in loaded.items()})
     elif isinstance(loaded, dict):
         for name in _WRAPPERS:
             yield from _states(loaded.get(name))

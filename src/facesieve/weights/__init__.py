@@ -98,7 +98,13 @@ def read_state(path: Path, kind: Kind = InputError) -> dict[str, Tensor]:
     state = _read_safetensors(path, kind) if path.suffix == ".safetensors" else read_pickled(path, kind)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise kind("holds more than named tensors", path)
-    return {str(name): value for name, value in state.items()}
+    return unwrapped({str(name): value for name, value in state.items()})
+
+
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state under its network's own names, where ``DataParallel`` put ``module.`` before each."""
+    parallel = bool(state) and all(name.startswith("module.") for name in state)
+    return {name.removeprefix("module.") if parallel else name: value for name, value in state.items()}
 
 
 def _read_safetensors(path: Path, kind: Kind) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ class Family:
     convert: Callable[[Mapping[str, Tensor]], tuple[dict[str, Any], dict[str, Tensor]]]  # to a config and its state dict
     schedule: Callable[[], Schedule] = Schedule.linear
     prediction: Prediction = "epsilon"
+    assumed: tuple[str, ...] = ()  # what a checkpoint does not tell, in words
 
 
 FAMILIES: Registry[Family] = Registry("checkpoint family", __name__)

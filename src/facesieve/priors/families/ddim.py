@@ -101,4 +101,9 @@ def _resnet(theirs: str, ours: str) -> Modules:
         yield f"{theirs}.{their_part}", f"{ours}.{our_part}"
 
 
-FAMILIES.register("ddim", Family("the code of DDPM and DDIM", recognises, convert))
+ASSUMED = (
+    f"attention at {ATTENDED_SIDE} x {ATTENDED_SIDE} pixels, with one head",
+    "1,000 steps with linear betas from 0.0001 to 0.02",
+    "it predicts the noise",
+)
+FAMILIES.register("ddim", Family("the code of DDPM and DDIM", recognises, convert, assumed=ASSUMED))

@@ -138,4 +138,10 @@ def _resnet(theirs: str, ours: str) -> Modules:
         yield f"{theirs}.{their_part}", f"{ours}.{our_part}"
 
 
-FAMILIES.register("guided-diffusion", Family("guided-diffusion", recognises, convert))
+ASSUMED = (
+    f"attention in heads of {HEAD_WIDTH} channels, each head's query, key and value together (use_new_attention_order off)",
+    f"{COARSEST_SIDE} x {COARSEST_SIDE} pixels at the coarsest level",
+    "1,000 steps with linear betas from 0.0001 to 0.02",
+    "it predicts the noise",
+)
+FAMILIES.register("guided-diffusion", Family("guided-diffusion", recognises, convert, assumed=ASSUMED))
