@@ -2,6 +2,7 @@
 
 import base64
 from io import BytesIO
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -11,8 +12,10 @@ from serving import handlers_of, pixels, png, problem, quick_shield, service, tw
 
 from facesieve.client import Client, ConflictError, NotFoundError
 from facesieve.errors import SettingError
+from facesieve.files import sha256_of
 from facesieve.hosts import names_loopback
 from facesieve.identification import CROP
+from facesieve.images import read_photo
 from facesieve.recognition.sface import load_sface
 from facesieve.service.keys import Keys, add_key
 from facesieve.service.requests import best_type
@@ -134,6 +137,24 @@ def test_the_headers_say_what_was_done_and_json_says_where(url, collins):
     assert person["score"] == pytest.approx(float(face.score))
 
 
+def test_faces_are_put_back_as_the_settings_allow(collins):
+    shield = quick_shield()
+    before = shield.cut(read_photo(collins), sha256=sha256_of(collins))
+    after = shield.restore(before, before.seeds(3))
+    with service(handlers_of(faces="secure,detail", allow_seeds=True)) as url:
+        for query, finish in (("", "secure"), ("&face=secure", "secure"), ("&face=detail", "detail")):
+            answer = httpx.post(f"{url}/v1/purify?seed=3{query}", files={"file": collins})
+            assert np.array_equal(pixels(answer.content), after.paste(finish))
+        answer = httpx.post(f"{url}/v1/purify/batch?seed=3&face=detail", files={"file": collins}).json()["photographs"][0]
+        assert np.array_equal(pixels(base64.b64decode(answer["image"])), after.paste("detail"))
+        problem(httpx.post(url + "/v1/purify?face=both", files={"file": collins}), 422, "input")
+    with service(handlers_of()) as url:
+        assert "as secure" in problem(httpx.post(url + "/v1/purify?face=detail", files={"file": collins}), 422, "input")
+        assert httpx.post(url + "/v1/purify?face=secure", files={"file": collins}).status_code == 200
+    with pytest.raises(SettingError, match="faces"):
+        load_settings(None, {"faces": "sharp"})
+
+
 # --- batches ----------------------------------------------------------------------------------
 
 
@@ -199,6 +220,13 @@ def test_photographs_are_added_to_somebody_who_is_enrolled(tmp_path, obama, coll
         assert client.person("Obama") == {"raw": 3, label: 3}
         assert problem(httpx.post(url + "/v1/gallery/Obama", files=[("file", collins), ("file", b"x")]), 422, "unreadable-image")
         assert client.person("Obama") == {"raw": 3, label: 3}
+
+
+@pytest.mark.parametrize("name", ["A\u200bda", "Ada\u202e", "\u2066Ada", "Ada\ufeff"])
+def test_names_that_look_like_others_are_refused_before_a_photograph_is_read(tmp_path, name):
+    with service(handlers_of(gallery=str(tmp_path / "gallery"))) as url:
+        answer = httpx.put(f"{url}/v1/gallery/{quote(name)}", files={"file": b"no image"})
+        assert "unseen character" in problem(answer, 422, "input")
 
 
 # --- this machine's own programs and pages ----------------------------------------------------

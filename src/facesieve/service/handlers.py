@@ -15,11 +15,11 @@ from typing import TypeVar
 import numpy as np
 
 from facesieve.errors import InputError, ManyFacesError
-from facesieve.faces import Crops, FaceCrops
+from facesieve.faces import Crops, FaceCrops, Finish
 from facesieve.files import sha256_of
 from facesieve.galleries import create_gallery
 from facesieve.galleries.base import Entry, Gallery
-from facesieve.galleries.checks import checked_name
+from facesieve.galleries.checks import checked_name, new_name
 from facesieve.identification import Identified, Identifier, Templates, Verified, one_face, stacked, tamper_scores
 from facesieve.images import encode_photo, read_photo, to_photo
 from facesieve.rows import Rows
@@ -158,9 +158,9 @@ class Handlers:
             self.metrics.tamper(score)
         return scores
 
-    async def encode(self, after: FaceCrops, format: Format) -> bytes:
+    async def encode(self, after: FaceCrops, format: Format, finish: Finish = "secure") -> bytes:
         """The photograph with its faces put back, as a file."""
-        return await self._readers.write(self._measured("encode", lambda: encode_photo(after.paste(), format)))
+        return await self._readers.write(self._measured("encode", lambda: encode_photo(after.paste(finish), format)))
 
     async def encode_crops(self, crops: Crops) -> list[bytes]:
         """Crops (N, 3, S, S) as PNG files."""
@@ -254,7 +254,7 @@ class Handlers:
 
     async def enrol(self, person: str, images: Sequence[bytes], which: Templates, seed: int | None) -> dict[str, int]:
         """Enrol a person from photographs of one face each, all of them or none: the number of templates by label."""
-        gallery, name = self.gallery, checked_name(person)
+        gallery, name = self.gallery, new_name(person)
         templates = await self._templates(images, which, seed)
         await self._write(lambda: gallery.enrol(name, templates))
         return {label: len(rows) for label, rows in templates.items()}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fastapi import Request
 
 from facesieve.errors import InputError
+from facesieve.faces import Finish, check_finish
 from facesieve.service.handlers import Handlers
 from facesieve.service.problems import ProblemError
 from facesieve.service.request_body import images_of, read_body
@@ -53,6 +54,14 @@ def format_of(request: Request, wanted: Format | None) -> Format | None:
     if wanted is not None and wanted not in allowed:
         raise InputError(f"format: this service gives {', '.join(allowed)}")
     return wanted
+
+
+def finish_of(request: Request, wanted: Finish | None) -> Finish:
+    """How faces are put back. Raises ``InputError`` for a way that this service does not allow."""
+    allowed = handlers_of(request).settings.finishes
+    if wanted is not None and wanted not in allowed:
+        raise InputError(f"face: this service puts faces back as {', '.join(allowed)}")
+    return wanted or check_finish(allowed[0])
 
 
 def wanted_answer(request: Request, format: Format | None, *, json_only: bool = False) -> tuple[bool, Format]:

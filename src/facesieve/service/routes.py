@@ -12,14 +12,14 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 import facesieve
 from facesieve.errors import FacesieveError
-from facesieve.faces import FaceCrops
+from facesieve.faces import FaceCrops, Finish
 from facesieve.galleries.base import Match
 from facesieve.identification import Identified
 from facesieve.runtime import Trace
 from facesieve.service.access import allowed, in_time
 from facesieve.service.handlers import Handlers
 from facesieve.service.problems import as_problem
-from facesieve.service.requests import FORMATS, format_of, handlers_of, images_in, only, several, wanted_answer
+from facesieve.service.requests import FORMATS, finish_of, format_of, handlers_of, images_in, only, several, wanted_answer
 from facesieve.service.schemas import (
     BatchResponse,
     IdentifiedFace,
@@ -47,6 +47,10 @@ Tamper = Annotated[bool, Query(description="Also the tamper score of each face: 
 Wanted = Annotated[
     Format | None, Query(alias="format", description="Of images, in JSON too; by default what Accept asks for, or PNG.")
 ]
+Face = Annotated[
+    Finish | None,
+    Query(description="How faces are put back: secure, or detail for people, with fine detail from the photograph; if allowed."),
+]
 _OF_IMAGES = problem_responses(401, 403, 408, 413, 415, 422, 503)
 _OF_PEOPLE = {**_OF_IMAGES, **problem_responses(404, 409)}
 
@@ -60,6 +64,7 @@ class _Asked:
     tamper: bool
     seed: int | None
     format: Format
+    finish: Finish
 
 
 @router.post(
@@ -75,19 +80,20 @@ async def purify(
     stages: Annotated[bool, Query(description="In JSON: also what each stage made.")] = False,
     tamper: Tamper = False,
     format: Wanted = None,
+    face: Face = None,
     seed: Seed = None,
 ) -> Response | PurifyResponse:
     """Purify every face. ``Accept: application/json`` gives the faces too; image/png, image/jpeg, image/webp the image."""
     as_json, chosen = wanted_answer(request, format, json_only=stages)
     handlers, (data,) = handlers_of(request), only(await images_in(request), "file")
-    asked = _Asked(aligned, stages, tamper, seed, chosen)
+    asked = _Asked(aligned, stages, tamper, seed, chosen, finish_of(request, face))
 
     async def work() -> Response | PurifyResponse:
         before, trace, scores = await _purified(handlers, data, asked)
         request.state.notes["faces"] = len(before)
         if as_json:
             return PurifyResponse(preset=handlers.card.name, **dict(await _shown(handlers, before, trace, scores, asked)))
-        image = await handlers.encode(before.with_crops(trace.crops), chosen)
+        image = await handlers.encode(before.with_crops(trace.crops), chosen, asked.finish)
         return Response(image, media_type=f"image/{chosen}", headers=_headers(handlers, before, scores))
 
     return await in_time(request, work())
@@ -99,10 +105,12 @@ async def purify(
     responses={**_OF_IMAGES, **problem_responses(404)},
     openapi_extra=image_body({"file": "Photographs"}, many=True),
 )
-async def purify_batch(request: Request, tamper: Tamper = False, format: Wanted = None, seed: Seed = None) -> BatchResponse:
+async def purify_batch(
+    request: Request, tamper: Tamper = False, format: Wanted = None, face: Face = None, seed: Seed = None
+) -> BatchResponse:
     """Purify several photographs. Each has its result or its problem, in the order in which they came."""
     chosen = format_of(request, format) or handlers_of(request).settings.image_formats[0]
-    handlers, asked = handlers_of(request), _Asked(False, False, tamper, seed, chosen)
+    handlers, asked = handlers_of(request), _Asked(False, False, tamper, seed, chosen, finish_of(request, face))
     handlers.check_seed(seed)
     photographs = several(await images_in(request), handlers.settings.max_images)
 
@@ -155,7 +163,7 @@ async def _shown(
         )
         for n, (face, change) in enumerate(zip(found, after.changes(before), strict=True))
     ]
-    return Photograph(image=_text(await handlers.encode(after, asked.format)), faces=faces)
+    return Photograph(image=_text(await handlers.encode(after, asked.format, asked.finish)), faces=faces)
 
 
 def _text(data: bytes) -> str:
@@ -237,6 +245,7 @@ async def info(request: Request) -> dict[str, object]:
         "path": card.ran_on,
         "embedder": handlers.embedder,
         "gallery": settings.gallery is not None,
+        "faces": settings.finishes,
         "formats": settings.image_formats,
         "limits": settings.model_dump(include={"max_bytes", "max_pixels", "max_faces", "max_images", "queue_faces", "max_batch"}),
     }

@@ -91,6 +91,9 @@ class Settings(BaseModel):
     max_faces: int = Field(16, ge=1, description="Most faces in a photograph.")
     max_images: int = Field(16, ge=1, le=64, description="Most photographs in a request.")
     formats: str = Field("png,jpeg,webp", description="Formats of images that a request may ask for; the first is the usual one.")
+    faces: str = Field(
+        "secure", description="How a request may have faces put back: secure, detail (for people), or both with a comma."
+    )
     head_timeout_s: float = Field(10, gt=0, description="How long the head of a request may take to arrive, s.")
     body_timeout_s: float = Field(30, gt=0, description="How long a body may take to arrive, s.")
     send_timeout_s: float = Field(30, gt=0, description="How long a client may take nothing of an answer, s.")
@@ -120,6 +123,18 @@ class Settings(BaseModel):
     def origins(self) -> tuple[str, ...]:
         """``cors_origins``, one by one."""
         return _words(self.cors_origins)
+
+    @property
+    def finishes(self) -> tuple[str, ...]:
+        """``faces``, one by one."""
+        return _words(self.faces)
+
+    @field_validator("faces")
+    @classmethod
+    def _are_finishes(cls, value: str) -> str:
+        if not _words(value) or set(_words(value)) - {"secure", "detail"}:
+            raise ValueError("choose among secure, detail")
+        return value
 
     @property
     def image_formats(self) -> tuple[Format, ...]:
