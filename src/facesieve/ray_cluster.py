@@ -52,8 +52,10 @@ def _check(address: str) -> None:
         raise InputError(f"nobody answers there ({one_line(error)})", f"cluster {address}", "`local` starts a Ray") from error
 
 
-def models_that_fit(device: str, wanted: int | None = None) -> tuple[int, dict[str, Any]]:
+def models_that_fit(device: str, wanted: int | None = None, *, gpu_share: float = 1) -> tuple[int, dict[str, Any]]:
     """How many models the joined Ray has room for, or ``wanted``; and what each needs: a GPU where there are any, or a CPU.
+
+    ``gpu_share`` of a GPU, in (0, 1], is what a model takes.
 
     Raises ``SettingError`` where ``device`` is cuda and there is no GPU.
     """
@@ -64,5 +66,5 @@ def models_that_fit(device: str, wanted: int | None = None) -> tuple[int, dict[s
     if device == "cuda" and not gpus:
         raise SettingError("there is no GPU in this cluster", f"device {device}", "`auto` takes what is there")
     if gpus and device != "cpu":
-        return wanted or gpus, {"num_gpus": 1}
+        return wanted or gpus * int(1 / gpu_share), {"num_gpus": gpu_share}
     return wanted or max(1, int(found.get("CPU", 1))), {"num_cpus": 1}

@@ -16,6 +16,7 @@ import httpx
 import pytest
 import yaml
 
+import facesieve
 from facesieve.service.settings import Settings
 
 pytestmark = pytest.mark.packaging
@@ -193,7 +194,15 @@ def test_the_image_that_is_made_by_default_has_no_pytorch():
 
 
 @pytest.mark.parametrize(
-    "path", ["docs/deploy/facesieve.service", "docs/deploy/kubernetes.yaml", "docs/deploy/README.md", "Containerfile"]
+    "path",
+    [
+        "docs/deploy/facesieve.service",
+        "docs/deploy/kubernetes.yaml",
+        "docs/deploy/compose.yaml",
+        "docs/deploy/chart/templates/deployment.yaml",
+        "docs/deploy/README.md",
+        "Containerfile",
+    ],
 )
 def test_every_variable_is_a_setting(path):
     found = set(re.findall(r"\bFACESIEVE_([A-Z_]+)\b", (ROOT / path).read_text()))
@@ -233,3 +242,53 @@ def test_the_kubernetes_example_is_unprivileged_and_probed():
     assert documents["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == documents["Deployment"]["metadata"]["name"]
     mounts = {mount["name"] for mount in container["volumeMounts"]}
     assert mounts == {volume["name"] for volume in pod["volumes"]}
+
+
+def rendered(text, values, name="facesieve"):
+    """A template of the chart with its values: all that it uses of Helm is ``{{ .Values.NAME }}`` and the release's name."""
+    filled = re.sub(r"\{\{ \.Values\.(\w+) \}\}", lambda found: str(values[found[1]]).replace("True", "true"), text)
+    filled = filled.replace("{{ .Release.Name }}", name)
+    assert "{{" not in filled
+    return yaml.safe_load(filled)
+
+
+def test_the_chart_makes_what_the_kubernetes_example_shows():
+    chart = DEPLOY / "chart"
+    about, values = (yaml.safe_load((chart / name).read_text()) for name in ("Chart.yaml", "values.yaml"))
+    assert about["appVersion"] == facesieve.__version__
+    assert (about["apiVersion"], about["name"]) == ("v2", "facesieve")
+    texts = [path.read_text() for path in sorted((chart / "templates").glob("*.yaml"))]
+    made = {one["kind"]: one for one in (rendered(text, values) for text in texts)}
+    shown = {one["kind"]: one for one in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())}
+    assert made == shown
+    assert set(re.findall(r"\.Values\.(\w+)", "".join(texts))) == set(values)  # each value is used
+    other = rendered(texts[-1], values, "other")
+    assert (other["kind"], other["metadata"]["name"]) == ("Service", "other")
+
+
+def test_the_compose_file_is_unprivileged_and_reaches_its_parts():
+    plain = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    service, people = plain["services"]["facesieve"], plain["services"]["people"]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    assert int(service["stop_grace_period"].removesuffix("s")) > Settings().stop_timeout_s
+    secrets = [one if isinstance(one, str) else one["source"] for each in (service, people) for one in each["secrets"]]
+    assert set(secrets) == set(plain["secrets"])
+    assert {volume.partition(":")[0] for volume in people["volumes"]} == set(plain["volumes"])
+    assert service["environment"]["FACESIEVE_GALLERY"] == "postgresql://facesieve@people/facesieve"
+    named = (ROOT / "Containerfile").read_text()
+    assert "FACESIEVE_KEYS=/run/secrets/facesieve-keys.json" in named
+    assert {"source": "keys", "target": "facesieve-keys.json"} in service["secrets"]
+
+
+def test_one_file_describes_every_image():
+    plain = json.loads((ROOT / "docker-bake.json").read_text())
+    stages = set(re.findall(r"^FROM runtime AS (\w+)$", (ROOT / "Containerfile").read_text(), flags=re.M))
+    targets = {name: one for name, one in plain["target"].items() if name != "common"}
+    assert set(targets) == set(plain["group"]["default"]["targets"]) == stages == {one["target"] for one in targets.values()}
+    assert plain["variable"]["VERSION"]["default"] == facesieve.__version__
+    for name in ("light", "cpu"):
+        assert targets[name]["platforms"] == ["linux/amd64", "linux/arm64"]
+    used = set(re.findall(r"\$\{(\w+)\}", json.dumps(plain)))
+    assert used == set(plain["variable"])

@@ -47,7 +47,7 @@ def _model(settings: Settings) -> Any:
     """The deployment of the model, with as many replicas as the cluster has room for and the load asks for."""
     from ray import serve
 
-    most, needs = models_that_fit(settings.device)
+    most, needs = models_that_fit(settings.device, gpu_share=settings.gpu_share)
     gathered: Any = serve.batch(max_batch_size=settings.max_batch, batch_wait_timeout_s=settings.batch_wait_ms / 1000)
 
     class Model:

@@ -65,6 +65,7 @@ class Settings(BaseModel):
     device: str = Field("auto", description="auto, cpu or cuda.")
     precision: str = Field("auto", description="auto, fp32 or bf16.")
     runtime: str = Field("auto", description=f"What runs the network: {RUNTIME}.")
+    gpu_share: float = Field(1, gt=0, le=1, description="On a cluster: how much of a GPU each replica of the model takes.")
     embedder: str = Field("sface", description=f"The recogniser: {EMBEDDER}.")
     gallery: str | None = Field(
         None, description="A gallery's folder, made if there is none, or postgresql://user@host/database."
