@@ -6,14 +6,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from facesieve import __version__
 from facesieve.cli.terminal import fail, out, speak_anywhere
-from facesieve.errors import FacesieveError, MissingExtraError
+from facesieve.errors import FacesieveError, InputError, MissingExtraError, one_line
 
 COMMANDS = {  # where each is in facesieve.cli, in the order of the help
     "purify": "purify:purify",
@@ -37,6 +37,7 @@ COMMANDS = {  # where each is in facesieve.cli, in the order of the help
 }
 HIDDEN = {"calibrate"}
 TORCH = {"torch", "diffusers", "safetensors"}  # what the extra of this name installs
+Usage: type[Exception] = typer.BadParameter.__mro__[1]  # UsageError, of the Click that Typer has
 LARGER = {"export": "export", "evaluate": "evaluate", "ui": "page"}  # commands that need more, and their extras
 
 
@@ -82,13 +83,30 @@ def main() -> None:
     """Entry point: errors of the user become one line and exit code 2."""
     speak_anywhere()
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)  # else Typer would draw a frame around an error
     except FacesieveError as error:
         fail(error)
+    except Usage as error:
+        _explain(error)
+    except typer.Abort:
+        sys.exit(1)
+    except OSError as error:  # of the system, where nobody said it better
+        fail(InputError(one_line(error), error.filename))
+    except MemoryError:
+        fail("there is not enough memory; take smaller photographs or a smaller --batch-size")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in TORCH:
             raise
         fail(MissingExtraError("this command", LARGER.get(sys.argv[1], "torch")))
+
+
+def _explain(error: Any) -> NoReturn:
+    """A wrong option or argument; a group of commands alone shows its help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(2)
+    command = "facesieve" if error.ctx is None else error.ctx.command_path
+    fail(f"{' '.join(error.format_message().split()).rstrip('.')}; see {command} --help")
 
 
 def _version(wanted: bool) -> None:

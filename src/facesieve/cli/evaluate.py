@@ -13,6 +13,7 @@ import typer
 from facesieve.cli.options import Embedding
 from facesieve.cli.terminal import errors, out, progress_bar
 from facesieve.errors import many
+from facesieve.limits import number
 
 if TYPE_CHECKING:
     from facesieve.progress import Progress, Report
@@ -86,6 +87,8 @@ def choose_scale(
     from facesieve.recognition.embedders import load_embedder
     from facesieve.runtime.torch import load_runtime
 
+    number(eps, "--eps", 0, 255)
+    number(most_lost, "--most-lost", 0, 100)
     # A preset, not a profile: what is written names a preset and the scale, and would lose a profile's other settings.
     runtime, recogniser = load_runtime(preset_named(preset)), load_embedder(embedder)
     samples = read_samples(clean, adversarial, runtime.size)

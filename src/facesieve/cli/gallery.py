@@ -23,6 +23,7 @@ from facesieve.cli.options import (
 )
 from facesieve.cli.terminal import errors, out, print_json
 from facesieve.errors import GalleryError, InputError, many
+from facesieve.limits import number
 from facesieve.specs import DEFAULT_PRESET
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def calibrate(
     from facesieve.galleries.base import Calibration
     from facesieve.metrics.open_set import calibrate_threshold
 
+    number(far, "--far", 0, 1)
     front = Front.load(embedder, shield, scale, seed, runtime, prior)
     everyone, identifier = everyone_in(str(probes), [], folders=True), front.identifier
     with opened(gallery, identifier) as store:

@@ -144,6 +144,8 @@ def _enrol_one(store: Gallery, front: Front, name: str, files: list[Path], which
         try:
             made.append(front.identifier.templates(*front.faces(path, one=True), which))
         except InputError as error:
+            if len(files) == 1:
+                raise
             failures.append(f"{name}: left out: {error}")
     if not made:
         raise InputError(f"none of {many(len(files), 'photograph')} can be used")

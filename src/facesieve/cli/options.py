@@ -147,7 +147,9 @@ def everyone_in(person: str, photos: list[Path], folders: bool) -> dict[str, lis
     if not folders:
         if not photos:
             raise InputError(f"no photographs of {person}: facesieve enrol {person!r} PHOTO... (or --folders with a folder)")
-        return {person: photos}
+        from facesieve.galleries.checks import new_name
+
+        return {new_name(person): photos}
     if photos:
         raise InputError("--folders takes one folder; everything in it is enrolled under its folders' names")
     from facesieve.folders import below, folders_in, passed_over

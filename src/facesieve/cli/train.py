@@ -28,10 +28,22 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="A setting as 
 Stated = Annotated[
     Path | None, typer.Option(help="TOML file with the terms of the photographs; else DATA.toml beside them is read.")
 ]
-Minutes = Annotated[float, typer.Option(help="How often to save.")]
-Stop = Annotated[float, typer.Option(help="Stop and save after so long; the same command resumes.")]
+
+
+def _minutes(value: float | None) -> float | None:
+    """Typer's limits let NaN through; only --stop-after-minutes may be infinite, which is its default."""
+    if value is not None and not value >= 0:
+        raise typer.BadParameter(f"{value:g} is no time in minutes")
+    return value
+
+
+Minutes = Annotated[float, typer.Option(callback=_minutes, help="How often to save.")]
+Stop = Annotated[float, typer.Option(callback=_minutes, help="Stop and save after so long; the same command resumes.")]
 Limit = Annotated[
-    float | None, typer.Option(help="Train for so long in all; the learning rate falls in time, whatever the steps or images.")
+    float | None,
+    typer.Option(
+        callback=_minutes, help="Train for so long in all; the learning rate falls in time, whatever the steps or images."
+    ),
 ]
 Manifest = Annotated[Path, typer.Option(help="What `facesieve data select` wrote.")]
 Source = Annotated[Path, typer.Option(help="The data that the manifest was made from.")]

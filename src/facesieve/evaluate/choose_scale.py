@@ -20,7 +20,7 @@ from facesieve.data.sources import FolderSource
 from facesieve.errors import InputError
 from facesieve.faces import TEMPLATE, Crops, Detector, FaceCrops
 from facesieve.images import Floats, Photo, read_photo, to_photo
-from facesieve.limits import SCALES
+from facesieve.limits import SCALES, number
 from facesieve.noise import derive_seed
 from facesieve.pictures import Column
 from facesieve.progress import Progress, Report, silent
@@ -85,7 +85,7 @@ def read_samples(clean: Path, adversarial: Path | None, size: int) -> Samples:
     parts: list[tuple[Crops, Crops]] = []
     labels: list[int] = []
     people = tuple(source.identities())
-    for number, person in enumerate(people):
+    for label, person in enumerate(people):
         for ref in source.identities()[person]:
             photo = read_photo(clean / ref)
             other = photo if twins is None else _twin(twins, ref, adversarial or clean, photo)
@@ -95,7 +95,7 @@ def read_samples(clean: Path, adversarial: Path | None, size: int) -> Samples:
             except InputError as error:
                 error.at(clean / ref).advised("take it out of the samples")
                 raise
-            labels.append(number)
+            labels.append(label)
     counts = np.bincount(labels, minlength=len(people))
     if len(people) < 2 or counts.min() < 2:
         raise InputError("at least two people with two photographs each are needed, to tell one from another", clean)
@@ -261,12 +261,13 @@ def _landmarks(detector: Detector, image: Floats) -> NDArray[np.float64] | None:
 def attacked(samples: Samples, embedder: Embedder, eps: float, *, seed: int = 0) -> Samples:
     """The samples with adversarial images made here: PGD-40 away from each face's own embedding, saved as 8 bit.
 
-    Raises ``EmbedderError`` for an embedder that gives no gradients.
+    Raises ``EmbedderError`` for an embedder that gives no gradients, ``SettingError`` for an ``eps`` outside [0, 1].
     """
     from facesieve.attacks.gradient import pgd
     from facesieve.attacks.objectives import PushAway
     from facesieve.attacks.quantise import as_uint8
 
+    number(eps, "eps", 0, 1)
     network, parts = differentiable(embedder), []
     for start in range(0, len(samples.clean), BATCH):
         part = torch.from_numpy(samples.clean[start : start + BATCH])
