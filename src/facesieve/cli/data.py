@@ -82,11 +82,13 @@ def prepare(
 
     from facesieve.data.manifest import save_manifest
     from facesieve.data.prepare import prepare as prepared
-    from facesieve.files import make_folder
+    from facesieve.files import check_folder, make_folder
 
     cv2.setNumThreads(1)
+    check_folder(output)
+    made = prepared(source, report=_tell)
     make_folder(output)
-    for part, manifest in prepared(source, report=_tell).items():
+    for part, manifest in made.items():
         path = output / f"{part}.json"
         save_manifest(path, manifest)
         left_out = f"; {many(len(manifest.replaced), 'person', 'people')} could not be used" if manifest.replaced else ""
