@@ -4,7 +4,7 @@
     python experiments/contact_sheets.py readme
 
 ``scales``: super-resolution at scales 2, 4, 8, colorization, `paper` and the default. Look for distorted eyes, noses and
-mouths, for artifacts at block borders, for unnatural skin tones. ``readme``: the README's picture of the sample photographs.
+mouths, for artifacts at block borders, for unnatural skin tones. ``readme``: the pictures of the README and of the documentation's first page, of the sample photographs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from facesieve import load_shield, preset, read_photo, write_photo
 from facesieve.faces import Crops
@@ -24,6 +25,9 @@ from facesieve.shield import Shield
 from facesieve.specs import DEFAULT_PRESET
 
 ROOT = Path(__file__).parent.parent
+PICTURES = ROOT / "docs" / "pictures"
+GAP, HEAD = 6, 34
+PORTRAIT = "obama-2.jpg"  # the README's
 
 
 def largest_faces(shield: Shield, paths: list[Path], most: int) -> Crops:
@@ -56,14 +60,29 @@ def side_by_side(blocks: list[Photo]) -> Photo:
     return np.hstack([np.pad(b, ((0, height - len(b)), (0, 0), (0, 0)), constant_values=255) for b in blocks])
 
 
+def sheet_of_one(title: str, photo: Photo) -> Photo:
+    """A photograph at full size under its title."""
+    canvas = Image.new("RGB", (photo.shape[1] + GAP, photo.shape[0] + HEAD), "white")
+    canvas.paste(Image.fromarray(photo), (GAP // 2, HEAD))
+    at, font = (canvas.width // 2, HEAD // 2), ImageFont.load_default(size=15)
+    ImageDraw.Draw(canvas).text(at, title, fill="black", font=font, anchor="mm")
+    return np.asarray(canvas)
+
+
 def readme() -> None:
-    """Every step of `paper` and the end of the default."""
+    """A photograph before and after, at full size; and every step of `paper` and the end of the default."""
     shield = load_shield()
+    before = shield.cut(read_photo(ROOT / "samples" / PORTRAIT))
+    photos = {"before": before.photo}
+    for name in ("gentle", "robust"):
+        photos[f"behind {name}"] = load_shield(name).restore(before, before.seeds(0)).paste()
+    titled = [sheet_of_one(title, photo) for title, photo in photos.items()]
+    write_atomic(PICTURES / "before-after.jpg", encode_photo(side_by_side(titled), "jpeg", quality=90))
     crops = largest_faces(shield, images_in(ROOT / "samples"), 100)
     seeds = range(len(crops))
     trace = shield.with_preset(preset("paper")).runtime.purify(crops, seeds)
     shown = [*columns(crops, trace), Column(DEFAULT_PRESET, shield.runtime.purify(crops, seeds).crops)]
-    write_atomic(ROOT / "docs" / "pictures" / "stages.jpg", encode_photo(sheet(shown, cell=192), "jpeg", quality=90))
+    write_atomic(PICTURES / "stages.jpg", encode_photo(sheet(shown, cell=192), "jpeg", quality=90))
 
 
 def main() -> None:
