@@ -4,7 +4,8 @@
     python experiments/contact_sheets.py readme
 
 ``scales``: super-resolution at scales 2, 4, 8, colorization, `paper` and the default. Look for distorted eyes, noses and
-mouths, for artifacts at block borders, for unnatural skin tones. ``readme``: the pictures of the README and of the documentation's first page, of the sample photographs.
+mouths, for artifacts at block borders, for unnatural skin tones. ``readme``: the pictures of the README and of the
+documentation's first page, of the sample photographs.
 """
 
 from __future__ import annotations
