@@ -237,6 +237,16 @@ def test_with_a_password_nothing_is_answered_without_it(sample_paths):
             pass
 
 
+def test_without_a_password_only_this_machines_names_are_answered(sample_paths):
+    """A web page of elsewhere may make its own name resolve to 127.0.0.1."""
+    chosen = preset("robust")
+    shield = Shield(TorchRuntime(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32")))
+    actions = Actions(load_sface(), shield, None)
+    with own_folder(), launched(actions, sample_paths[:1], host="127.0.0.1", port=free_port(), password=None) as url:
+        for host, status in (("evil.example", 421), ("localhost:1", 200), ("[::1]", 200), ("127.0.0.1", 200)):
+            assert httpx.get(url, headers={"Host": host}).status_code == status
+
+
 def asked_to_purify(client, photo):
     """What the page answers to a request that a program wrote: the message, and the pictures."""
     dependencies = client.get("config").json()["dependencies"]

@@ -16,7 +16,7 @@ from facesieve.faces import Detector, FaceCrops
 from facesieve.folders import images_in
 from facesieve.galleries import create_gallery, open_gallery
 from facesieve.galleries.base import Gallery
-from facesieve.hosts import is_loopback
+from facesieve.hosts import is_loopback, names_loopback
 from facesieve.identification import CROP, Identifier, stacked
 from facesieve.images import read_photo
 from facesieve.page.actions import Actions
@@ -68,6 +68,7 @@ def launched(actions: Actions, samples: Sequence[Path], *, host: str, port: int,
             prevent_thread_lock=True,
             quiet=True,
             share=False,
+            app_kwargs=_guarded() if password is None else {},
             **_common(gr, samples),
         )
     except OSError as error:
@@ -85,6 +86,25 @@ def mount(app: Any, embedder: Embedder, shield: Shield, gallery: Gallery | None,
     app.state.page_folder = _temporary()  # deleted with the application, when the process ends at the latest
     os.environ["GRADIO_TEMP_DIR"] = app.state.page_folder.name
     return gr.mount_gradio_app(app, build(Actions(embedder, shield, gallery), found), path="/ui", **_common(gr, found))
+
+
+def _guarded() -> dict[str, Any]:
+    """What makes the page answer to this machine's own names alone: without a password its browser is the only guard."""
+    from starlette.middleware import Middleware
+    from starlette.responses import PlainTextResponse
+
+    class OwnNames:
+        def __init__(self, app: Any) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            hosts = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"host"]
+            inner = self._app
+            if scope["type"] == "http" and not (len(hosts) == 1 and names_loopback(hosts[0])):
+                inner = PlainTextResponse("without a password this page answers to localhost and 127.0.0.1 alone", 421)
+            await inner(scope, receive, send)
+
+    return {"middleware": [Middleware(OwnNames)]}
 
 
 def _past_proxies(host: str) -> None:
