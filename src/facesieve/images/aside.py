@@ -33,7 +33,7 @@ class Decoded:
 
 
 def decoded_aside(data: bytes, kind: str, max_pixels: int) -> Decoded:
-    """The picture in ``data``, a HEIC, AVIF or JPEG 2000 file.
+    """The picture in ``data``, a HEIC, AVIF, JPEG 2000 or TIFF file.
 
     Raises ``ImageError`` for one that is too large, or takes too long or too much memory; ``OutOfMemoryError`` where the
     machine has no room for the process; ``ValueError`` for damaged data.

@@ -33,6 +33,9 @@ class Bare:
     profile: bytes | None = None
     twins: list[bytes] | None = None
     planes: str | None = None
+    aside: bool = False  # its decoder cannot be stopped
+    bits: int = 16  # of a sample that has more than 8
+    white_is_zero: bool = False
 
 
 def inflated(data: bytes, most: int) -> bytes | None:

@@ -40,6 +40,10 @@ def opened(kind: str, data: bytes) -> Image.Image:
         from PIL.AvifImagePlugin import AvifImageFile
 
         return AvifImageFile(BytesIO(data))
+    if kind == "TIFF":
+        from PIL.TiffImagePlugin import TiffImageFile
+
+        return TiffImageFile(BytesIO(data))
     from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
     return Jpeg2KImageFile(BytesIO(data))

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
 from facesieve.errors import ImageError
 from facesieve.images.arrays import Photo
 
 
-def eight_bit(image: Image.Image) -> Image.Image:
+def eight_bit(image: Image.Image, bits: int = 16, white_is_zero: bool = False) -> Image.Image:
     """``image`` with 8-bit samples; 16-bit colour comes from Pillow as 8-bit already (the high byte), 16-bit grey does not.
 
+    Its samples have ``bits``, as a TIFF may have 12; ``white_is_zero`` is inverted by Pillow in 8 bits, and not in 16.
     Raises ``ImageError`` for samples that have no agreed black and white.
     """
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         raise ImageError("float, signed or 32-bit samples have no agreed black and white", advice="save it with 8 bits")
     if not image.mode.startswith("I"):  # I;16, I;16B; older Pillow reads a 16-bit PNG as I
         return image
-    tags: Any = getattr(image, "tag_v2", {})
-    top = 2 ** tags.get(BITSPERSAMPLE, (16,))[0] - 1  # a TIFF may have 12 bits
-    values = np.asarray(image)
+    top, values = 2**bits - 1, np.asarray(image)
     levels = (np.arange(2**16, dtype=np.uint32).clip(0, top) * 255 + top // 2) // top
-    if tags.get(PHOTOMETRIC_INTERPRETATION) == 0:  # white is zero; Pillow inverts this in 8 bits, not in 16
+    if white_is_zero:
         levels = 255 - levels
     small = Image.fromarray(levels.astype(np.uint8)[values])
     if (clear := image.info.get("transparency")) is not None:

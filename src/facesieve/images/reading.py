@@ -17,7 +17,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from facesieve.errors import FacesieveError, ImageError, OutOfMemoryError, one_line, printable
 from facesieve.images.arrays import Photo
-from facesieve.images.aside import Decoded, decoded_aside
+from facesieve.images.aside import decoded_aside
 from facesieve.images.bare import Bare, bare_gif, bare_png, bare_webp
 from facesieve.images.colour import eight_bit, high_byte, pixels_of, srgb
 from facesieve.images.exif import dates_in, orientation_in
@@ -28,7 +28,8 @@ from facesieve.kinds import HEAD, READ, Kind, kind_of
 from facesieve.specs import MAX_PIXELS
 
 # How a format is stripped of what no pixel depends on, and decoded. Decoders are called directly: Image.open
-# would apply a process-wide pixel limit, and warn, before ours is applied. Other formats are decoded aside.
+# would apply a process-wide pixel limit, and warn, before ours is applied. Other formats are decoded aside,
+# as is a compressed TIFF.
 _DECODERS: dict[str, tuple[Callable[[bytes, int], Bare], type[ImageFile]]] = {
     "JPEG": (lambda data, _: bare_jpeg(data), JpegImageFile),
     "PNG": (lambda data, _: bare_png(data), PngImageFile),
@@ -131,27 +132,33 @@ def _where(source: Source, name: str | None) -> str:
 def _decoded(data: bytes, kind: Kind, max_pixels: int) -> tuple[Photo, bytes]:
     if kind.name not in _DECODERS:
         found = decoded_aside(data, kind.name, max_pixels)
+        bare = Bare([], found.exif, found.xmp, found.profile)
+        image = eight_bit(found.image)
+        del found
     else:
         strip, decoder = _DECODERS[kind.name]
         bare = strip(data, max_pixels)
-        del data
-        found = Decoded(_picture(bare, decoder, max_pixels), bare.exif, bare.xmp, bare.profile)
-        del bare
-    turn = TURNS.get(orientation_in(found.exif, found.xmp))
-    dates, rgb = dates_in(found.exif), srgb(eight_bit(found.image), found.profile)
-    del found
+        image = eight_bit(_picture(bare, kind, decoder, max_pixels), bare.bits, bare.white_is_zero)
+    turn, dates, profile = TURNS.get(orientation_in(bare.exif, bare.xmp)), dates_in(bare.exif), bare.profile
+    del data, bare
+    rgb = srgb(image, profile)
+    del image
     return pixels_of(rgb if turn is None else rgb.transpose(turn)), dates
 
 
-def _picture(bare: Bare, decoder: type[ImageFile], max_pixels: int) -> Image.Image:
+def _picture(bare: Bare, kind: Kind, decoder: type[ImageFile], max_pixels: int) -> Image.Image:
     """The picture in the files that a format was stripped to."""
+
+    def decoded(file: bytes) -> Image.Image:
+        return decoded_aside(file, kind.name, max_pixels).image if bare.aside else _opened(file, decoder, max_pixels)
+
     if bare.planes is not None:
-        return Image.merge(bare.planes, [high_byte(_opened(file, decoder, max_pixels)) for file in bare.files])
+        return Image.merge(bare.planes, [high_byte(decoded(file)) for file in bare.files])
     if bare.twins is None:
-        return _opened(bare.files[0], decoder, max_pixels)
+        return decoded(bare.files[0])
     for file, twin in zip(bare.files, bare.twins, strict=True):
-        image = _opened(file, decoder, max_pixels)
-        if image.tobytes() == _opened(twin, decoder, max_pixels).tobytes():
+        image = decoded(file)
+        if image.tobytes() == decoded(twin).tobytes():
             return image
     raise ValueError("image file is truncated")
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
 from facesieve.errors import ImageError, InputError, one_line
 from facesieve.images.arrays import Photo
@@ -59,7 +60,9 @@ def _of_pil(image: Image.Image, max_pixels: int) -> Photo:
     try:
         image.load()  # a TIFF is turned as it loads, and then has no orientation
         turn = TURNS.get(orientation_in(_exif(image), _xmp(image)))
-        rgb = srgb(eight_bit(image), image.info.get("icc_profile"))
+        tags: Any = getattr(image, "tag_v2", {})  # of a TIFF
+        bits, white_is_zero = tags.get(BITSPERSAMPLE, (16,))[0], tags.get(PHOTOMETRIC_INTERPRETATION) == 0
+        rgb = srgb(eight_bit(image, bits, white_is_zero), image.info.get("icc_profile"))
     except ImageError as error:
         raise error.at(name) from None
     except Exception as error:  # a lazy image is read now, and its bytes may be anything

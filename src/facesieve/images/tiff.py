@@ -70,7 +70,16 @@ class Tiff:
         files = [self._plane(kept, number) for number in range(len(mode))] if mode else [self._file(kept)]
         xmp = self.tags.bytes_of(self.first.get(XMP), LARGEST_METADATA)
         profile = self.tags.bytes_of(self.first.get(PROFILE), LARGEST_PROFILE)
-        return Bare(files, self.tags.data, xmp, profile or None, planes=mode)
+        return Bare(
+            files,
+            self.tags.data,
+            xmp,
+            profile or None,
+            planes=mode,
+            aside=self.number(COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED,
+            bits=self.number(BITS, 16),
+            white_is_zero=self.number(COLOURS, _GREY) == 0,
+        )
 
     # --- checks -----------------------------------------------------------------------------------
 
