@@ -2,7 +2,11 @@
 
 import base64
 import json
+import socket
+import threading
+import time
 from io import BytesIO
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -281,6 +285,63 @@ def test_an_image_at_an_address_that_is_not_shielded_is_refused_unless_it_is_pas
     assert answer.headers["facesieve-faces"] == "1"
     assert 'facesieve_gate_images_total{outcome="refused"} 5.0' in text
     assert 'facesieve_gate_images_total{outcome="purified"} 1.0' in text
+
+
+def test_a_form_of_many_parts_is_refused_at_once_and_stops_nobody(proxy, behind):
+    part = b'--b\r\nContent-Disposition: form-data; name="%d"\r\n\r\n\r\n'
+    body = b"".join(part % number for number in range(320_000)) + b"--b--\r\n"
+    slowest, done = [0.0], threading.Event()
+
+    def ask():
+        while not done.is_set():
+            begun = time.perf_counter()
+            httpx.get(f"{proxy}/facesieve/healthz", timeout=60)
+            slowest[0] = max(slowest[0], time.perf_counter() - begun)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for path in ("/represent", "/elsewhere"):
+            answer = httpx.post(
+                proxy + path, content=body, headers={"Content-Type": "multipart/form-data; boundary=b"}, timeout=60
+            )
+            assert "more than 1000 parts" in problem(answer, 422, "input")
+            assert slowest[0] < 1  # client and server share this process; the loop was once held for five seconds
+    finally:
+        done.set()
+        asking.join(60)
+    assert behind.calls == []
+
+
+def test_a_body_that_is_passed_unseen_has_the_time_of_any_body(address):
+    settings = {"upstream": address, "upstream_pass": ["POST /uploads"], "body_timeout_s": 0.5}
+    with running(create_proxy(handlers_of(**settings))) as url, socket.create_connection(url_place(url)) as slow:
+        slow.sendall(b"POST /uploads HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nx")
+        slow.settimeout(20)
+        assert slow.recv(65536).startswith(b"HTTP/1.1 408")
+
+
+def url_place(url):
+    host, _, port = url.removeprefix("http://").partition(":")
+    return host, int(port)
+
+
+def test_memory_is_as_it_was_after_photographs_that_were_refused(address, blank):
+    """Each is decoded to 7 MB: an error must not keep it."""
+    large = Image.new("RGB", (1500, 1500), (90, 90, 90))
+    file = BytesIO()
+    large.save(file, "png")
+    with running(create_proxy(handlers_of(upstream=address))) as url, httpx.Client(timeout=60) as client:
+        sizes = []
+        for number in range(24):
+            assert client.post(f"{url}/represent", json={"img": b64(file.getvalue())}).status_code == 422
+            if number in {7, 23}:
+                sizes.append(resident())
+    assert sizes[1] - sizes[0] < 50e6  # sixteen photographs are 108 MB
+
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 if Path("/proc/self/statm").exists() else 0
 
 
 def test_the_answer_the_log_and_the_figures_say_what_was_done(address, collins, obama, blank, caplog):
