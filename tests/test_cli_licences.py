@@ -1,7 +1,9 @@
 """Everything that an installation holds is listed with its terms."""
 
+import hashlib
 import json
 from email.message import Message
+from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 
@@ -78,6 +80,24 @@ def _about(fields):
     for name, value in fields.items():
         about[name] = value
     return about
+
+
+def test_a_bill_of_materials_has_versions_and_the_hash_of_each_file(facesieve, tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"weights")
+    (tmp_path / "w.card.json").write_text('{"name": "W", "terms": "research only"}')
+    bill = json.loads(facesieve("licences", "--cyclonedx", tmp_path).out)
+    assert (bill["bomFormat"], bill["specVersion"], bill["metadata"]["component"]["name"]) == ("CycloneDX", "1.5", "facesieve")
+    packages = {part["name"]: part for part in bill["components"] if part["type"] == "library"}
+    assert packages["numpy"]["purl"] == f"pkg:pypi/numpy@{metadata.version('numpy')}"
+    assert packages["numpy"]["licenses"][0]["license"]["name"]
+    models = {part["name"]: part for part in bill["components"] if part["type"] == "machine-learning-model"}
+    files = {file["name"]: file["hashes"][0]["content"] for model in models.values() for file in model["components"]}
+    wanted = {path for path in WEIGHTS.rglob("*") if path.suffix in {".safetensors", ".onnx"}}
+    assert {name: files[name] for name in files if not Path(name).is_absolute()} == {
+        str(path.relative_to(WEIGHTS)): hashlib.sha256(path.read_bytes()).hexdigest() for path in wanted
+    }
+    assert files[str(tmp_path / "w.safetensors")] == hashlib.sha256(b"weights").hexdigest()
+    assert models["W"]["licenses"] == [{"license": {"name": "research only"}}]
 
 
 def test_the_command_prints_both(facesieve):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from facesieve.cli.terminal import out, print_json
 from facesieve.errors import InputError
-from facesieve.weights import CARD, FOLDER, card_path, read_json
+from facesieve.weights import CARD, FOLDER, card_path, file_hash, read_json
 
 SUFFIXES = frozenset({".safetensors", ".onnx", ".bin", ".pt", ".pth", ".ckpt"})  # of weights
 LONGEST = 100  # characters of a licence; some packages put the whole text where its name belongs
@@ -35,9 +35,13 @@ def licences(
         list[Path] | None, typer.Argument(help="Weights elsewhere: files, or folders of them such as `models`.")
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    cyclonedx: Annotated[bool, typer.Option("--cyclonedx", help="As a bill of materials: CycloneDX, in JSON.")] = False,
 ) -> None:
     """List every weight file that ships and every dependency that is installed, each with its terms."""
     found = [*weight_terms(), *(terms for path in also or [] for terms in weight_terms(path)), *package_terms()]
+    if cyclonedx:
+        print_json(bill_of_materials(found))
+        return
     if json_:
         print_json([asdict(terms) for terms in found])
         return
@@ -53,6 +57,32 @@ def licences(
             end_section=terms.kind == "weights",
         )
     out.print(table)
+
+
+def bill_of_materials(found: Iterable[Terms]) -> dict[str, Any]:
+    """What is installed as CycloneDX 1.5: packages with their versions, weights with the SHA-256 of each file."""
+    itself = _component("facesieve", "application", "Apache-2.0")
+    parts = [_component(terms.name, "library", terms.terms) if terms.kind == "package" else _model(terms) for terms in found]
+    return {"bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1, "metadata": {"component": itself}, "components": parts}
+
+
+def _component(package: str, kind: str, terms: str) -> dict[str, Any]:
+    version, name = metadata.version(package), _plain(package)
+    place = f"pkg:pypi/{name}@{version}"
+    return {"type": kind, "bom-ref": place, "name": name, "version": version, "purl": place, "licenses": _licenses(terms)}
+
+
+def _model(terms: Terms) -> dict[str, Any]:
+    files = [{"type": "file", "name": name, "hashes": _hashes(FOLDER / name)} for name in terms.files]
+    return {"type": "machine-learning-model", "name": terms.name, "licenses": _licenses(terms.terms), "components": files}
+
+
+def _licenses(terms: str) -> list[dict[str, Any]]:
+    return [{"license": {"name": terms}}]
+
+
+def _hashes(file: Path) -> list[dict[str, str]]:
+    return [{"alg": "SHA-256", "content": file_hash(file)}]
 
 
 def weight_terms(where: Path = FOLDER) -> Iterator[Terms]:
