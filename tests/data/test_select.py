@@ -15,7 +15,7 @@ from facesieve.errors import InputError, SettingError
 from facesieve.faces import TEMPLATE, Detector
 from facesieve.files import sha256_of
 from facesieve.images import read_photo, write_photo
-from make_people import FEW
+from make_people import FEW, write_folders
 
 
 def test_counts_and_roles_are_the_wanted_ones(chosen):
@@ -266,3 +266,21 @@ def test_the_manifest_to_test_on_is_of_the_protocol_and_shares_no_photograph_wit
 def test_the_published_protocol_is_what_was_published():
     assert read_selection(EXPERIMENTS / "casia-webface.toml", {}) == Selection()
     assert Selection().model_dump() == {"minimum": 44, "people": 1000, "train": 40, "test": 4, "seed": 0, "aligned": False}
+
+
+def test_a_file_that_is_there_twice_is_chosen_once(people, tmp_path):
+    name, other = list(people)[:2]
+    folder = tmp_path / "twice"
+    write_folders(folder, {name: people[name][:3], other: people[other][:3]})
+    for person in (name, other):
+        for number, path in enumerate(sorted((folder / person).iterdir())):
+            for copy in range(2):
+                (folder / person / f"copy-{number}-{copy}.jpg").write_bytes(path.read_bytes())
+    manifest = select(open_source(folder), Selection(minimum=3, people=2, train=2, test=1))
+    hashes = [image.sha256 for image in manifest.images]
+    assert len(set(hashes)) == len(hashes) == 6
+    for entry in manifest.replaced:
+        twin = entry.reason.removeprefix(f"{entry.ref}: ").removeprefix("the same file as ")
+        assert (folder / entry.ref).read_bytes() == (folder / twin).read_bytes()
+    with pytest.raises(InputError, match="the same file as"):
+        select(open_source(folder), Selection(minimum=3, people=2, train=3, test=1))

@@ -49,7 +49,7 @@ PURIFY = [
     ("purify SHARD A -o OUT", "purify them in two calls"),
     ("purify A -o OUT --workers 2", "--workers goes with --cluster"),
     ("purify A -o OUT --format tar", "must be one of png, jpeg, webp"),
-    ("purify A -o OUT --quality 0", "quality 0"),
+    ("purify A -o OUT --format jpeg --quality 0", "quality 0"),
     ("purify A -o OUT --max-pixels 5", "max-pixels 5"),
     ("purify A -o OUT --shard-format tar", "--shard-format tar"),
     ("purify A -o OUT --shard-format .x=nowhere:y", "cannot be imported"),

@@ -5,7 +5,7 @@ import csv
 import pytest
 import torch
 
-from facesieve.errors import SettingError
+from facesieve.errors import InputError, SettingError
 from facesieve.train.loop import MovingAverage, Record, Run, Task, finish, thinned
 from facesieve.train.settings import Training
 
@@ -153,3 +153,18 @@ def test_a_loss_that_is_not_finite_ends_it(tmp_path):
         run.task.weight.fill_(torch.nan)
     with pytest.raises(RuntimeError, match="not finite at step 0"):
         run.advance()
+
+
+@pytest.mark.parametrize("damage", ["cut", "words", "another", "empty"])
+def test_a_damaged_checkpoint_is_one_line(tmp_path, damage):
+    run = Run(Square(), tmp_path)
+    run.advance()
+    run.save()
+    whole = run.checkpoint.read_bytes()
+    if damage == "another":
+        settings = run.task.settings.model_dump(mode="json")
+        torch.save({"step": 1, "seconds": 1.0, "settings": settings, "optimiser": {}}, run.checkpoint)
+    else:
+        run.checkpoint.write_bytes({"cut": whole[: len(whole) // 2], "words": b"words", "empty": b""}[damage])
+    with pytest.raises(InputError, match="damaged, or no checkpoint of this training; move it away"):
+        Run(Square(), tmp_path)
