@@ -131,7 +131,12 @@ def test_the_service_answers_on_ray_as_it_does_alone(sample_paths):
 def test_what_a_cluster_does_not_do_is_refused_in_one_line():
     from facesieve.service.ray_serve import serve_on
 
-    for settings, message in [(Settings(page=True), "page: it is not served"), (Settings(max_wait_s=2), "max_wait_s: a cluster")]:
+    refused = [
+        (Settings(page=True), "page: it is not served"),
+        (Settings(max_wait_s=2), "max_wait_s: a cluster"),
+        (Settings(presets="paper"), "presets: a cluster"),
+    ]
+    for settings, message in refused:
         with pytest.raises(SettingError, match=f"^{message}"):
             serve_on(settings, "auto")
 

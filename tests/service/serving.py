@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -26,15 +27,15 @@ from facesieve.shield import Shield
 from white_prior import WhitePrior
 
 
-def quick_shield(**changed):
+def quick_shield(called="robust", **changed):
     """The robust preset with the exact denoiser of white noise: everything real but the network."""
-    chosen = preset("robust").changed(**changed)
+    chosen = replace(preset("robust").changed(**changed), name=called)
     return Shield(TorchRuntime(chosen, chosen.with_prior(WhitePrior()), 128, "0" * 64, choose_hardware("cpu", "fp32")))
 
 
-def handlers_of(shield=None, **settings):
-    """Handlers that are open, with the quick shield if no other is given."""
-    handlers = local_handlers(Settings(**settings), (shield or quick_shield()).runtime)
+def handlers_of(shield=None, others=(), **settings):
+    """Handlers that are open, with the quick shield if no other is given; ``others`` are shields that may be asked for."""
+    handlers = local_handlers(Settings(**settings), (shield or quick_shield()).runtime, [one.runtime for one in others])
     handlers.open()
     return handlers
 

@@ -1,6 +1,7 @@
 """What a request may ask for: parameters, formats, kinds of answer, pages of the gallery, batches; and pages of elsewhere."""
 
 import base64
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from urllib.parse import quote
 
@@ -153,6 +154,37 @@ def test_faces_are_put_back_as_the_settings_allow(collins):
         assert httpx.post(url + "/v1/purify?face=secure", files={"file": collins}).status_code == 200
     with pytest.raises(SettingError, match="faces"):
         load_settings(None, {"faces": "sharp"})
+
+
+def test_a_preset_is_chosen_among_those_that_there_are(collins):
+    shields = {"robust": quick_shield(), "other": quick_shield("other", sigma_y=0.0)}
+    before = shields["robust"].cut(read_photo(collins), sha256=sha256_of(collins))
+    made = {name: shield.restore(before, before.seeds(3)).paste() for name, shield in shields.items()}
+    assert not np.array_equal(made["robust"], made["other"])
+    with service(handlers_of(others=[shields["other"]], allow_seeds=True)) as url:
+        assert httpx.get(url + "/v1/info").json()["presets"] == ["robust", "other"]
+        for query, name in (("", "robust"), ("&preset=robust", "robust"), ("&preset=other", "other")):
+            answer = httpx.post(f"{url}/v1/purify?seed=3{query}", files={"file": collins})
+            assert answer.headers["facesieve-preset"] == name
+            assert np.array_equal(pixels(answer.content), made[name])
+        answer = httpx.post(f"{url}/v1/purify/batch?seed=3&preset=other", files={"file": collins}).json()
+        assert answer["preset"] == "other"
+        assert np.array_equal(pixels(base64.b64decode(answer["photographs"][0]["image"])), made["other"])
+        calls = [lambda name=name: httpx.post(f"{url}/v1/purify?preset={name}", files={"file": collins}) for name in shields]
+        with ThreadPoolExecutor(8) as threads:  # at the same time: one thread has all networks
+            answers = list(threads.map(lambda call: call(), calls * 4))
+        assert [one.headers["facesieve-preset"] for one in answers] == ["robust", "other"] * 4
+        said = problem(httpx.post(f"{url}/v1/purify?preset=othr", files={"file": collins}), 422, "input")
+        assert "did you mean other?" in said
+        assert "facesieve_queue_faces 0.0" in httpx.get(url + "/metrics").text
+
+
+def test_presets_that_do_not_fit_are_said_at_once():
+    with pytest.raises(SettingError, match="'fast' is retired"):
+        load_settings(None, {"presets": "fast"})
+    with pytest.raises(SettingError, match="a proxy has one"):
+        load_settings(None, {"presets": "paper", "upstream": "http://x"})
+    assert load_settings(None, {"presets": "paper, robust", "preset": "robust"}).more_presets == ("paper",)
 
 
 # --- batches ----------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def bare_app(handlers: Handlers, *, keys: Keys | None, prefix: str, docs: bool =
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await handlers.batcher.start()
+        await handlers.presets.start()
         yield
         await handlers.close()
 

@@ -151,7 +151,7 @@ class Admission:
 
     def _count(self, faces: int) -> None:
         self.waiting += faces
-        self._metrics.queue(self.waiting)
+        self._metrics.queue(faces)
         if self.waiting:
             self._empty.clear()
         else:

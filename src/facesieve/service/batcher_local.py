@@ -58,15 +58,23 @@ _Piece = tuple[_Job, int, int]  # faces begin:end of a job
 
 
 class LocalBatcher:
-    """Micro-batching in front of a runtime; see ``Batcher``."""
+    """Micro-batching in front of a runtime; see ``Batcher``. With ``beside`` it uses the thread of another, which stops later."""
 
-    def __init__(self, runtime: Runtime, limits: Limits | None = None, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        limits: Limits | None = None,
+        metrics: Metrics | None = None,
+        *,
+        beside: LocalBatcher | None = None,
+    ) -> None:
         self._runtime = runtime
         self._limits, self._metrics = limits or Limits(), metrics or Metrics()
         self.admission = Admission(self._limits, self._metrics, pace=FIRST_PACE)
         self._jobs: deque[_Job] = deque()
         self._changed = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="runtime")
+        self._own = beside is None
+        self._thread: ThreadPoolExecutor = beside._thread if beside else ThreadPoolExecutor(1, thread_name_prefix="runtime")
         self._loop: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -79,7 +87,8 @@ class LocalBatcher:
         self._changed.set()
         if self._loop is not None:
             await self._loop
-        self._thread.shutdown()
+        if self._own:
+            self._thread.shutdown()
 
     @property
     def waiting(self) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -27,6 +27,7 @@ from facesieve.runtime import PurifierCard, Trace
 from facesieve.service.batcher import Batcher
 from facesieve.service.logs import event
 from facesieve.service.metrics import Metrics
+from facesieve.service.presets import Presets
 from facesieve.service.problems import ProblemError
 from facesieve.service.readers import Readers
 from facesieve.service.settings import Format, Settings
@@ -39,9 +40,17 @@ class Handlers:
     """The purifier, the recogniser and the gallery of one service. ``identifier`` and gallery are absent in a proxy."""
 
     def __init__(
-        self, batcher: Batcher, card: PurifierCard, identifier: Identifier | None, settings: Settings, metrics: Metrics
+        self,
+        batcher: Batcher,
+        card: PurifierCard,
+        identifier: Identifier | None,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        others: Mapping[str, tuple[Batcher, PurifierCard]] | None = None,
     ) -> None:
         self.batcher, self.card, self.settings, self.metrics = batcher, card, settings, metrics
+        self.presets = Presets(batcher, card, others or {})
         self._identifier = identifier
         self._readers = Readers(settings.readers, batcher.admission)
         self._gallery: Gallery | None = None
@@ -66,7 +75,7 @@ class Handlers:
 
     async def close(self) -> None:
         """Finish what the batcher accepted, then close the gallery."""
-        await self.batcher.stop()
+        await self.presets.stop()
         if self._gallery is not None:
             await self._do("search", self._gallery.close)
         self._thread.shutdown()
@@ -127,9 +136,10 @@ class Handlers:
             error.at(where)
             raise
 
-    def check_place(self) -> None:
+    def check_place(self, preset: str | None = None) -> None:
         """Raise ``BusyError`` where a photograph would be refused now; asked before its body is read."""
-        self.batcher.admission.check()
+        for batcher in {self.batcher, self.presets.batcher(preset)}:
+            batcher.admission.check()
 
     def check_seed(self, seed: int | None) -> None:
         """Raise 422 for a seed where the noise may not be chosen."""
@@ -137,10 +147,10 @@ class Handlers:
             said = "seed: this service chooses the noise itself; it may be chosen where allow_seeds is set"
             raise ProblemError(422, "input", said)
 
-    async def purify(self, before: FaceCrops, seed: int | None = None) -> Trace:
-        """Purify the faces, together with those of others. Raises ``BusyError``."""
+    async def purify(self, before: FaceCrops, seed: int | None = None, preset: str | None = None) -> Trace:
+        """Purify the faces, together with those of others, by the service's own preset or another. Raises ``BusyError``."""
         self.check_seed(seed)
-        trace = await self.batcher.purify(before.crops, before.seeds(seed))
+        trace = await self.presets.batcher(preset).purify(before.crops, before.seeds(seed))
         for change in before.with_crops(trace.crops).changes(before):
             self.metrics.change(change)
         return trace

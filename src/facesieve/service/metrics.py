@@ -48,8 +48,8 @@ class Metrics:
         )
 
     def queue(self, faces: int) -> None:
-        """So many faces wait now."""
-        self._queue.set(faces)
+        """So many faces more wait now, or fewer: there may be several queues."""
+        self._queue.inc(faces)
 
     def waited(self, seconds: float) -> None:
         """A request waited this long for its batch."""

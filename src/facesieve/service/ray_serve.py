@@ -131,6 +131,8 @@ def serve_on(settings: Settings, address: str) -> None:
     """Serve on a cluster until SIGTERM or Ctrl-C; what was accepted is finished first."""
     if settings.page:
         raise SettingError("it is not served on a cluster", "page", "start another service for it")
+    if settings.more_presets:
+        raise SettingError("a cluster serves one preset", "presets", "start another service for each")
     if "max_wait_s" in settings.model_fields_set:
         raise SettingError("a cluster answers a queue with more replicas", "max_wait_s", "bound it by queue_faces and deadline_s")
     begin_log(settings)

@@ -26,10 +26,10 @@ def handlers_of(request: Request) -> Handlers:
     return handlers
 
 
-async def images_in(request: Request) -> dict[str, list[bytes]]:
+async def images_in(request: Request, preset: str | None = None) -> dict[str, list[bytes]]:
     """The images in a request by field name. Raises 503 where there is no place for one, before the body is read."""
     handlers = handlers_of(request)
-    handlers.check_place()
+    handlers.check_place(preset)
     body = await read_body(request, handlers.settings.max_bytes, handlers.settings.body_timeout_s)
     return await asyncio.to_thread(images_of, body, request.headers.get("content-type", ""))
 

@@ -15,7 +15,7 @@ from facesieve.errors import FacesieveError
 from facesieve.faces import FaceCrops, Finish
 from facesieve.galleries.base import Match
 from facesieve.identification import Identified
-from facesieve.runtime import Trace
+from facesieve.runtime import PurifierCard, Trace
 from facesieve.service.access import allowed, in_time
 from facesieve.service.handlers import Handlers
 from facesieve.service.problems import as_problem
@@ -47,6 +47,10 @@ Tamper = Annotated[bool, Query(description="Also the tamper score of each face: 
 Wanted = Annotated[
     Format | None, Query(alias="format", description="Of images, in JSON too; by default what Accept asks for, or PNG.")
 ]
+PresetName = Annotated[
+    str | None,
+    Query(alias="preset", description="One of those that /v1/info lists; by default the service's own.", max_length=100),
+]
 Face = Annotated[
     Finish | None,
     Query(description="How faces are put back: secure, or detail for people, with fine detail from the photograph; if allowed."),
@@ -65,6 +69,7 @@ class _Asked:
     seed: int | None
     format: Format
     finish: Finish
+    preset: str | None
 
 
 @router.post(
@@ -81,20 +86,23 @@ async def purify(
     tamper: Tamper = False,
     format: Wanted = None,
     face: Face = None,
+    preset: PresetName = None,
     seed: Seed = None,
 ) -> Response | PurifyResponse:
     """Purify every face. ``Accept: application/json`` gives the faces too; image/png, image/jpeg, image/webp the image."""
     as_json, chosen = wanted_answer(request, format, json_only=stages)
-    handlers, (data,) = handlers_of(request), only(await images_in(request), "file")
-    asked = _Asked(aligned, stages, tamper, seed, chosen, finish_of(request, face))
+    handlers, (data,) = handlers_of(request), only(await images_in(request, preset), "file")
+    asked = _Asked(aligned, stages, tamper, seed, chosen, finish_of(request, face), preset)
 
     async def work() -> Response | PurifyResponse:
         before, trace, scores = await _purified(handlers, data, asked)
         request.state.notes["faces"] = len(before)
         if as_json:
-            return PurifyResponse(preset=handlers.card.name, **dict(await _shown(handlers, before, trace, scores, asked)))
+            return PurifyResponse(
+                preset=handlers.presets.card(preset).name, **dict(await _shown(handlers, before, trace, scores, asked))
+            )
         image = await handlers.encode(before.with_crops(trace.crops), chosen, asked.finish)
-        return Response(image, media_type=f"image/{chosen}", headers=_headers(handlers, before, scores))
+        return Response(image, media_type=f"image/{chosen}", headers=_headers(handlers.presets.card(preset), before, scores))
 
     return await in_time(request, work())
 
@@ -106,13 +114,18 @@ async def purify(
     openapi_extra=image_body({"file": "Photographs"}, many=True),
 )
 async def purify_batch(
-    request: Request, tamper: Tamper = False, format: Wanted = None, face: Face = None, seed: Seed = None
+    request: Request,
+    tamper: Tamper = False,
+    format: Wanted = None,
+    face: Face = None,
+    preset: PresetName = None,
+    seed: Seed = None,
 ) -> BatchResponse:
     """Purify several photographs. Each has its result or its problem, in the order in which they came."""
     chosen = format_of(request, format) or handlers_of(request).settings.image_formats[0]
-    handlers, asked = handlers_of(request), _Asked(False, False, tamper, seed, chosen, finish_of(request, face))
+    handlers, asked = handlers_of(request), _Asked(False, False, tamper, seed, chosen, finish_of(request, face), preset)
     handlers.check_seed(seed)
-    photographs = several(await images_in(request), handlers.settings.max_images)
+    photographs = several(await images_in(request, preset), handlers.settings.max_images)
 
     async def one(data: bytes) -> Photograph:
         try:
@@ -124,7 +137,7 @@ async def purify_batch(
     async def work() -> BatchResponse:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(data)) for data in photographs]
-        return BatchResponse(preset=handlers.card.name, photographs=[task.result() for task in tasks])
+        return BatchResponse(preset=handlers.presets.card(preset).name, photographs=[task.result() for task in tasks])
 
     found = await in_time(request, work())
     request.state.notes["faces"] = sum(len(one.faces or []) for one in found.photographs)
@@ -134,14 +147,14 @@ async def purify_batch(
 async def _purified(handlers: Handlers, data: bytes, asked: _Asked) -> tuple[FaceCrops, Trace, list[float] | None]:
     handlers.check_seed(asked.seed)
     before = await handlers.cut(data, aligned=asked.aligned)
-    trace = await handlers.purify(before, asked.seed)
+    trace = await handlers.purify(before, asked.seed, asked.preset)
     return before, trace, await handlers.tampers(before, before.with_crops(trace.crops)) if asked.tamper else None
 
 
-def _headers(handlers: Handlers, before: FaceCrops, scores: Sequence[float] | None) -> dict[str, str]:
+def _headers(card: PurifierCard, before: FaceCrops, scores: Sequence[float] | None) -> dict[str, str]:
     """What was done, where the answer is an image; ``X-Facesieve-Faces`` is that of older versions."""
     faces = str(len(before))
-    found = {"Facesieve-Faces": faces, "X-Facesieve-Faces": faces, "Facesieve-Preset": handlers.card.name}
+    found = {"Facesieve-Faces": faces, "X-Facesieve-Faces": faces, "Facesieve-Preset": card.name}
     return found if scores is None else {**found, "Facesieve-Tamper": ", ".join(f"{score:.4f}" for score in scores)}
 
 
@@ -239,6 +252,7 @@ async def info(request: Request) -> dict[str, object]:
     return {
         "version": facesieve.__version__,
         "preset": card.preset,
+        "presets": handlers.presets.names,
         "purifier": card.label,
         "prior_sha256": card.prior_sha256,
         "size": card.size,

@@ -6,6 +6,7 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import uvicorn
@@ -34,7 +35,8 @@ SWITCH = 0.001  # seconds that a busy thread keeps the interpreter before the ev
 def build_app(settings: Settings) -> FastAPI:
     """The service, or the proxy where ``upstream`` is set, with its networks loaded and its gallery open."""
     shield = shield_of(settings)
-    handlers = local_handlers(settings, shield.runtime)
+    others = [shield_of(settings.model_copy(update={"preset": name, "scale": None})).runtime for name in settings.more_presets]
+    handlers = local_handlers(settings, shield.runtime, others)
     handlers.open()
     app = app_of(settings, handlers)
     if settings.page:
@@ -72,11 +74,12 @@ def _add_page(app: FastAPI, settings: Settings, handlers: Handlers, shield: Shie
     mount(app, handlers.identifier.embedder, shield, gallery, settings.samples)
 
 
-def local_handlers(settings: Settings, runtime: Runtime) -> Handlers:
-    """Handlers whose batcher has the purifier in this process; not opened yet."""
-    metrics = Metrics()
-    batcher, card = LocalBatcher(runtime, limits_of(settings), metrics), runtime.card
-    return Handlers(batcher, card, identifier_of(settings, card), settings, metrics)
+def local_handlers(settings: Settings, runtime: Runtime, others: Sequence[Runtime] = ()) -> Handlers:
+    """Handlers whose batchers have the purifiers in this process, all in one thread; not opened yet."""
+    metrics, limits = Metrics(), limits_of(settings)
+    batcher, card = LocalBatcher(runtime, limits, metrics), runtime.card
+    beside = {one.card.name: (LocalBatcher(one, limits, metrics, beside=batcher), one.card) for one in others}
+    return Handlers(batcher, card, identifier_of(settings, card), settings, metrics, others=beside)
 
 
 def limits_of(settings: Settings) -> Limits:

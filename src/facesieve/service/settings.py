@@ -60,6 +60,9 @@ class Settings(BaseModel):
     preset: Annotated[str, AfterValidator(in_use)] = Field(
         DEFAULT_PRESET, description="A preset (see `facesieve presets`), or a profile of `facesieve choose-scale`."
     )
+    presets: str | None = Field(
+        None, description="Other presets that a request may ask for, with commas; each is loaded, and all share one thread."
+    )
     scale: int | None = Field(None, description="Resolution scale: 2, 4 or 8; the preset's if not given.")
     prior: Path | None = Field(None, description="Folder of another prior.")
     device: str = Field("auto", description="auto, cpu or cuda.")
@@ -126,6 +129,18 @@ class Settings(BaseModel):
         return _words(self.cors_origins)
 
     @property
+    def more_presets(self) -> tuple[str, ...]:
+        """``presets``, one by one, without the service's own."""
+        return tuple(name for name in _words(self.presets) if name != self.preset)
+
+    @field_validator("presets")
+    @classmethod
+    def _are_in_use(cls, value: str | None) -> str | None:
+        for name in _words(value):
+            in_use(name)
+        return value
+
+    @property
     def finishes(self) -> tuple[str, ...]:
         """``faces``, one by one."""
         return _words(self.faces)
@@ -165,6 +180,8 @@ class Settings(BaseModel):
             raise ValueError("upstream must begin with http:// or https://")
         if self.page and not is_loopback(self.host):
             raise ValueError(f"page: it asks for no key, and others can reach host {self.host}; listen on 127.0.0.1")
+        if self.presets and self.upstream is not None:
+            raise ValueError("presets: a proxy has one, since its callers cannot ask for another")
         if self.cors_origins and self.upstream is not None:
             raise ValueError("cors_origins: the server behind the proxy answers for its own addresses")
         if self.page and self.upstream is not None:
