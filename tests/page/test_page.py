@@ -1,5 +1,6 @@
 """The page in a real headless Chromium: drop, look, attack, and see the name change and come back."""
 
+import io
 import json
 import os
 import re
@@ -8,15 +9,18 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from facesieve.cli.ui import ui
 from facesieve.errors import InputError, SettingError
 from facesieve.hardware import choose_hardware
+from facesieve.images import encode_photo, read_photo
 from facesieve.page.actions import Actions
 from facesieve.page.run import launched, own_folder
 from facesieve.purify import preset
@@ -139,6 +143,12 @@ def test_a_photograph_is_purified_attacked_and_named_again(browser, served, samp
     page.wait_for_selector("#result img")
     assert names_in(page) == {"as it came": "Obama", "purified": "Obama"}
 
+    assert "Tamper score 0." in page.inner_text("#tamper")
+    page.wait_for_selector("#detail img")
+    captions = page.locator("#sheet .caption-label").all_inner_texts()
+    assert (captions[0], captions[-1], len(captions)) == ("input", "difference x 8", 4)
+    assert page.locator("#sheet img").first.bounding_box()["width"] > 100  # and that on a phone
+
     page.click("#attack")
     assert "gives the name back" in said(page, "The attack")
     names = names_in(page)
@@ -151,6 +161,26 @@ def test_a_photograph_is_purified_attacked_and_named_again(browser, served, samp
     assert download.value.path().read_bytes().startswith(b"\x89PNG")
     hosts = {re.match(r"https?://([^/:]+)", url)[1] for url in asked if url.startswith("http")}
     assert hosts == {"127.0.0.1"}
+    page.close()
+
+
+@pytest.mark.browser
+@needs_browser
+def test_work_says_beside_its_button_how_far_it_is_and_can_be_stopped(browser, served, sample_paths):
+    page = browser.new_page()
+    page.goto(served.url)
+    page.set_input_files("#photo input[type=file]", sample_paths[0])
+    page.wait_for_selector("#photo img")
+    page.click("#preset input")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("fused")
+    page.keyboard.press("Enter")
+    page.click("#purify")
+    page.wait_for_function("/evaluation \\d+ of 100/.test(document.querySelector('#purify-progress').innerText)", timeout=120_000)
+    place, button = (page.locator(which).bounding_box() for which in ("#purify-progress", "#purify"))
+    assert 0 <= place["y"] - button["y"] - button["height"] < 60
+    page.click("#stop-purify")
+    assert said(page, "stopped").strip() == "stopped"
     page.close()
 
 
@@ -248,9 +278,10 @@ def test_without_a_password_only_this_machines_names_are_answered(sample_paths):
 
 
 def asked_to_purify(client, photo):
-    """What the page answers to a request that a program wrote: the message, and the pictures."""
+    """What the page answers to a request that a program wrote, for a photograph or a folder: the message, and the pictures."""
     dependencies = client.get("config").json()["dependencies"]
-    (number,) = [one["id"] for one in dependencies if len(one["inputs"]) == 4]
+    of_one, of_folder = [one["id"] for one in dependencies if len(one["inputs"]) == 4]
+    number = of_folder if isinstance(photo, list) else of_one
     session = os.urandom(8).hex()
     data = {"data": [photo, "robust", "the preset's", "1"], "fn_index": number, "session_hash": session}
     client.post("gradio_api/queue/join", json=data).raise_for_status()
@@ -283,7 +314,16 @@ def test_the_page_reads_no_other_file_of_the_server(sample_paths, tmp_path):
         for photo in ({"path": str(sample_paths[0])}, {"path": uploaded, "meta": {"_type": "gradio.FileData"}}):
             said, *pictures = asked_to_purify(client, photo)
             assert said.startswith("Purified")
-            assert pictures[0]
+            assert all(pictures)  # the tamper score, the slider, the table, the steps, secure and detail
+        wall = encode_photo(np.full((200, 200, 3), 90, np.uint8), "png")
+        (bare,) = client.post("gradio_api/upload", files={"files": ("wall.png", wall)}).json()
+        said, archive = asked_to_purify(
+            client, [{"path": each, "meta": {"_type": "gradio.FileData"}} for each in (uploaded, bare)]
+        )
+        assert said.startswith("1 of 2 photographs purified.\n- left out: wall")
+        packed = zipfile.ZipFile(io.BytesIO(client.get(f"gradio_api/file={archive['path']}").content))
+        assert packed.namelist() == ["001-biden-1.png"]
+        assert read_photo(packed.read("001-biden-1.png")).shape == read_photo(sample_paths[0]).shape
 
 
 def test_others_need_a_password(tmp_path, sample_paths):

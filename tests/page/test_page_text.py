@@ -7,13 +7,13 @@ import pytest
 from markdown_it import MarkdownIt
 
 from facesieve.page.actions import Named, Shown
-from facesieve.page.text import plain, sentence, table
+from facesieve.page.text import plain, sentence, table, tamper
 
 PIXEL = np.zeros((1, 1, 3), np.uint8)
 
 
 def shown(*names, shortfall=None):
-    return Shown(PIXEL, PIXEL, PIXEL, [[Named(*name) for name in names]], [0.25], shortfall)
+    return Shown(PIXEL, PIXEL, [], [[Named(*name) for name in names]], [0.25], shortfall)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,28 @@ def test_the_sentence_without_an_attack_and_without_a_gallery():
     assert sentence(other) == "Purified. Nearest in the gallery: Ann before, Bob after."
     nobody = shown(("as it came", None, None, None), ("purified", None, None, None))
     assert "nobody in a gallery" in sentence(nobody)
+
+
+def of_faces(*faces, scores=None):
+    """What is shown of several faces: each (before, known, after, known)."""
+    names = [[Named("as it came", one, 0.5, sure), Named("purified", other, 0.5, surely)] for one, sure, other, surely in faces]
+    return Shown(PIXEL, PIXEL, [], names, scores or [0.1] * len(faces))
+
+
+def test_each_of_several_faces_is_named_and_taken_for_somebody_only_above_the_threshold():
+    faces = ("Ann", True, "Ann", True), ("Ann", True, "Bob", False), ("Cy", None, "Cy", None), ("Ann", False, "Bob", True)
+    assert sentence(of_faces(*faces)) == (
+        "4 faces purified, the largest first: face 1 is taken for Ann; face 2 is unknown (without the shield Ann); "
+        "face 3 is nearest to Cy; face 4 is taken for Bob (without the shield unknown)."
+    )
+    assert sentence(of_faces(faces[0])) == "Purified. The face is taken for Ann."
+    assert sentence(of_faces(faces[1])) == "Purified. The face is unknown (without the shield Ann)."
+
+
+@pytest.mark.parametrize(("score", "colour"), [(0.05, "green"), (0.2, "green"), (0.3, "darkorange"), (0.41, "red"), (2.0, "red")])
+def test_the_tamper_score_is_a_sentence_with_a_colour(score, colour):
+    said = tamper(of_faces(("Ann", None, "Ann", None), scores=[score]))
+    assert said.startswith(f'<span style="color: {colour}">●</span> <b>Tamper score {score:.2f}</b>: how far')
+    assert said.endswith(".")
+    of_two = tamper(of_faces(("Ann", None, "Ann", None), ("Bob", None, "Bob", None), scores=[0.1, score]))
+    assert ("of face 2" in of_two) == (score > 0.1)

@@ -6,21 +6,23 @@ import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from zipfile import ZipFile
 
 import torch
 from torch import Tensor
 
 from facesieve.attacks.gradient import pgd
 from facesieve.attacks.objectives import Objective, PullToward, PushAway
-from facesieve.errors import GalleryError, InputError, SettingError
+from facesieve.errors import GalleryError, InputError, SettingError, many
 from facesieve.faces import FaceCrops
 from facesieve.files import sha256_of_file
 from facesieve.galleries.base import RAW, Gallery
 from facesieve.identification import CROP, Identifier, tamper_scores
-from facesieve.images import Photo, read_photo, to_photo
+from facesieve.images import Photo, encode_photo, read_photo, to_photo
 from facesieve.noise import fresh_seeds
-from facesieve.pictures import columns, sheet
+from facesieve.pictures import columns
 from facesieve.progress import Progress, Report
 from facesieve.purify import PRESETS
 from facesieve.purify import preset as preset_named
@@ -35,6 +37,7 @@ STEP = 1 / 255  # of the playground's attack
 MAX_EPS, MAX_STEPS = 16, 40  # of the playground's attack: levels of 255, iterations
 MAX_FACES = 8  # of a photograph, the largest
 MAX_PEOPLE = 200  # of a gallery, named in a list
+MAX_FILES = 200  # of a folder
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,12 @@ class Shown:
     """What is shown of a photograph. Pictures are ``uint8`` RGB (H, W, 3)."""
 
     before: Photo
-    after: Photo
-    steps: Photo  # each face a row, each step a column
+    after: Photo  # secure: the one that may be identified from
+    steps: list[tuple[Photo, str]]  # each step of each face, with its title
     names: list[list[Named]]  # of each face, largest first
     tamper: list[float]  # tamper score of each face
     shortfall: str | None = None  # why raw templates were searched though there is a shield
+    detail: Photo | None = None  # for people; None where the pictures are of an aligned face
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,27 @@ class Actions:
             kinds = [("as it came", RAW, self._raw(before)), ("purified", shield.card.label, self.embedder.rows(trace.crops))]
             return self._shown(before, trace, kinds)
 
+    def purify_all(self, paths: Sequence[Path], settings: Settings, report: Report) -> tuple[bytes, list[str]]:
+        """Every photograph purified, as an archive of PNG files, and a line for each that could not be, which is left out.
+
+        Raises ``InputError`` where there is none, too many, or where none could be purified.
+        """
+        if not 0 < len(paths) <= MAX_FILES:
+            raise InputError(f"{many(len(paths), 'photograph')} in this folder: choose one with 1 to {MAX_FILES}")
+        packed, failures = BytesIO(), list[str]()
+        with self._lock, ZipFile(packed, "w") as archive:
+            for number, path in enumerate(paths):
+                report(Progress(number, len(paths), f"photograph {number + 1} of {len(paths)}"))
+                try:
+                    shield, before = self._cut(path, settings, lambda _: None)
+                    after = shield.restore(before, before.seeds(settings.seed))
+                    archive.writestr(f"{number + 1:03d}-{path.stem}.png", encode_photo(after.paste(), "png"))
+                except InputError as error:
+                    failures.append(str(error.at(path.name)))
+        if len(failures) == len(paths):
+            raise InputError(f"none could be purified: {failures[0]}" + (", and others" if len(failures) > 1 else ""))
+        return packed.getvalue(), failures
+
     def attack(self, path: Path | None, attack: Attack, settings: Settings, report: Report) -> Shown:
         """The largest face attacked, then purified; the pictures are of the aligned face.
 
@@ -189,9 +214,10 @@ class Actions:
         """``kinds``: what each picture of the faces is, its purifier's label, its embeddings; the purified ones last."""
         names = [[self._named(what, rows[[face]], label) for what, label, rows in kinds] for face in range(len(before))]
         (*_, (_, _, raw), (_, label, purified)) = kinds
-        steps, after = sheet(columns(before.crops, trace)), before.with_crops(trace.crops).paste()
+        after = before.with_crops(trace.crops)
         short = None if self.gallery is None else Identifier(self.embedder, label).shortfall(self.gallery)
-        return Shown(before.photo, after, steps, names, tamper_scores(raw, purified), short)
+        detail, steps = None if before.aligned else after.paste("detail"), _steps(before, trace)
+        return Shown(before.photo, after.paste(), steps, names, tamper_scores(raw, purified), short, detail)
 
     def _named(self, what: str, row: Rows, purifier: str) -> Named:
         if self.gallery is None:
@@ -204,6 +230,13 @@ class Actions:
             return Named(what, None, None, None)
         threshold = identifier.threshold(self.gallery)
         return Named(what, found.person, found.score, None if threshold is None else found.score >= threshold, kind)
+
+
+def _steps(before: FaceCrops, trace: Trace) -> list[tuple[Photo, str]]:
+    """Each face, then each step of its purification."""
+    shown = columns(before.crops, trace)
+    which = [""] if len(before) == 1 else [f"face {number}: " for number in range(1, len(before) + 1)]
+    return [(to_photo(one.images[face]), f"{name}{one.title}") for face, name in enumerate(which) for one in shown]
 
 
 def _attacked(clean: FaceCrops, attack: Attack, objective: Objective, report: Report) -> Photo:

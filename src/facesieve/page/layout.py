@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facesieve.errors import FacesieveError, InputError, MissingExtraError, SettingError
-from facesieve.page.actions import MAX_EPS, MAX_STEPS, Actions, Attack, Settings, Shown
-from facesieve.page.text import mistake, sentence, table
-from facesieve.progress import Report
+from facesieve.errors import FacesieveError, MissingExtraError, SettingError
+from facesieve.page.actions import MAX_EPS, MAX_FILES, MAX_STEPS, Actions, Attack, Settings, Shown
+from facesieve.page.own import Own, Stops
+from facesieve.page.text import mistake, of_folder, sentence, table, tamper
+from facesieve.progress import Progress, Report
 
 if TYPE_CHECKING:
     import gradio
@@ -26,10 +27,9 @@ CSS = """
 #message {min-height: 1.6em}
 #names table {width: 100%}
 #names td, #names th {padding: .35em .5em; word-break: normal; overflow-wrap: normal}
-#sheet {contain: inline-size}
-#sheet .image-container {overflow-x: auto; padding-bottom: 36px}
-#sheet .image-container > button {min-width: 640px}
-#sheet .icon-button-wrapper {top: auto; bottom: 4px}
+#sheet .grid-container {grid-template-columns: repeat(auto-fill, minmax(128px, 1fr)) !important}
+#sheet .grid-wrap {min-height: 0; height: auto}
+.progress {min-height: 3.4em}
 footer {display: none !important}
 """
 
@@ -63,51 +63,38 @@ def build(actions: Actions, samples: Sequence[Path] = ()) -> gradio.Blocks:
             with gr.Column(min_width=280):
                 photo = _photograph(gr, samples)
                 settings = _settings(gr, actions)
-                purify = gr.Button("Purify", variant="primary", elem_id="purify")
-                goal, attack = _playground(gr, actions)
+                purify, stop, progress = _buttons(gr, "Purify", "primary", "purify")
+                goal, (attack, stop_attack, attacking) = _playground(gr, actions)
+                folder, archive, (pack, stop_pack, packing) = _folder(gr)
             with gr.Column(min_width=280, scale=2):
-                message, slider, *others = _results(gr)
+                shown = _results(gr)
+        run = Run(actions, Own(frozenset(path.resolve() for path in samples), gr.utils.get_upload_folder), Stops())
         # Gradio's own reading of the inputs is left out: it opens the photograph before us, and says nothing about one it cannot.
-        how = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "shield"}
-        how |= {"show_progress": "full", "show_progress_on": [slider], "api_visibility": "private"}
-        shown = [message, slider, *others]
-        own = Own(frozenset(path.resolve() for path in samples), gr.utils.get_upload_folder)
-        done = [
-            purify.click(_purify(gr, actions, own), [photo, *settings], shown, **how),
-            attack.click(_attack(gr, actions, own), [photo, *goal, *settings], shown, **how),
-        ]
-        for one in done:
+        how = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "shield", "show_progress": "full"}
+        how |= {"api_visibility": "private"}
+        for one in (
+            purify.click(_purify(gr, run), [photo, *settings], shown, show_progress_on=[progress], **how),
+            attack.click(_attack(gr, run), [photo, *goal, *settings], shown, show_progress_on=[attacking], **how),
+        ):
             one.then(fn=None, js=TO_THE_RESULT)
+        pack.click(_pack(gr, run), [folder, *settings], [packing, archive], show_progress_on=[packing], **how)
+        for button in (stop, stop_attack, stop_pack):  # not by Gradio's own way, which lets the work go on and says "Error"
+            button.click(_stop(gr, run), None, None, queue=False, api_visibility="private")
     return page
 
 
 @dataclass(frozen=True)
-class Own:
-    """The files that the page may read: what was uploaded to it, and its samples.
+class Run:
+    """What the page's buttons work with."""
 
-    A request says in words where its photograph lies, and Gradio checks that only of a request in its own form.
-    """
-
-    samples: frozenset[Path]
-    uploads: Callable[[], str]
-
-    def path(self, photo: Any) -> Path | None:
-        """Where the photograph of a request lies; None without one. Raises ``InputError`` for any other file."""
-        if not photo:
-            return None
-        try:
-            path = Path(photo["path"]).resolve()  # as it is, not as it is written: past links and ..
-            known = path in self.samples or path.is_relative_to(Path(self.uploads()).resolve())
-        except (TypeError, KeyError, ValueError, OSError, RuntimeError):  # a NUL in it; links in a ring
-            known = False
-        if not known:
-            raise InputError("not a photograph that was given to this page", advice="drop one, or take a sample")
-        return path
+    actions: Actions
+    own: Own
+    stops: Stops
 
 
 def _photograph(gr: Any, samples: Sequence[Path]) -> Any:
     photo = gr.Image(
-        type="filepath", label="Photograph", sources=["upload", "clipboard"], elem_id="photo", height=300, buttons=[]
+        type="filepath", label="Photograph", sources=["upload", "webcam", "clipboard"], elem_id="photo", height=300, buttons=[]
     )
     if samples:
         gr.Examples([[str(path)] for path in samples], [photo], label="Samples", elem_id="samples")
@@ -123,7 +110,15 @@ def _settings(gr: Any, actions: Actions) -> list[Any]:
         ]
 
 
-def _playground(gr: Any, actions: Actions) -> tuple[list[Any], Any]:
+def _buttons(gr: Any, what: str, variant: str, name: str) -> tuple[Any, Any, Any]:
+    """A button, one that stops it, and the place below where it says how far it is."""
+    with gr.Row():
+        begin = gr.Button(what, variant=variant, elem_id=name, scale=3, min_width=140)
+        stop = gr.Button("Stop", elem_id=f"stop-{name}", scale=1, min_width=80)
+    return begin, stop, gr.Markdown(elem_id=f"{name}-progress", elem_classes="progress")
+
+
+def _playground(gr: Any, actions: Actions) -> tuple[list[Any], tuple[Any, Any, Any]]:
     with gr.Accordion("Attack it first", open=True):
         gr.Markdown("PGD on the recogniser, without knowing the shield. It takes the largest face, aligned.")
         people = [DODGE, *actions.people]
@@ -132,44 +127,89 @@ def _playground(gr: Any, actions: Actions) -> tuple[list[Any], Any]:
             gr.Slider(1, MAX_STEPS, value=15, step=1, label="Steps", elem_id="steps"),
             gr.Dropdown(people, value=DODGE, label="To be taken for", elem_id="victim", allow_custom_value=True),
         ]
-        return goal, gr.Button("Attack, then purify", variant="stop", elem_id="attack")
+        return goal, _buttons(gr, "Attack, then purify", "stop", "attack")
+
+
+def _folder(gr: Any) -> tuple[Any, Any, tuple[Any, Any, Any]]:
+    with gr.Accordion("A whole folder", open=False):
+        gr.Markdown(f"Up to {MAX_FILES} photographs, purified as `secure`; whatever cannot be is left out and named.")
+        folder = gr.File(file_count="directory", label="Folder", elem_id="folder", height=140)
+        buttons = _buttons(gr, "Purify the folder", "primary", "pack")
+        return folder, gr.File(label="The results", interactive=False, elem_id="archive"), buttons
 
 
 def _results(gr: Any) -> list[Any]:
     still = {"show_label": False, "interactive": False, "format": "png", "buttons": ["download", "fullscreen"]}
     message = gr.Markdown("Drop a photograph, or take a sample.", elem_id="message")
+    tampered = gr.HTML(elem_id="tamper")
     slider = gr.ImageSlider(
         label="Before and after", elem_id="slider", interactive=False, format="png", height=420, buttons=["fullscreen"]
     )
     names = gr.Markdown(elem_id="names")
     gr.Markdown("Every step, and the amplified difference")
-    sheet = gr.Image(elem_id="sheet", **still)
-    gr.Markdown("The result, to keep")
-    return [message, slider, names, sheet, gr.Image(elem_id="result", height=240, **still)]
+    steps = gr.Gallery(elem_id="sheet", show_label=False, format="png", columns=6, height="auto", buttons=["fullscreen"])
+    with gr.Row():
+        with gr.Column(min_width=240):
+            gr.Markdown("**secure**: a face is only what the purifier made. The one to identify from.")
+            secure = gr.Image(elem_id="result", height=260, **still)
+        with gr.Column(min_width=240):
+            gr.Markdown(
+                "**detail**: for people, with the photograph's fine detail, and an attacker's in it. Never before a recogniser."
+            )
+            detail = gr.Image(elem_id="detail", height=260, **still)
+    return [message, tampered, slider, names, steps, secure, detail]
 
 
-def _purify(gr: Any, actions: Actions, own: Own) -> Any:
-    def run(photo: Any, preset: Any, scale: Any, seed: Any, progress: Any = gr.Progress()) -> list[Any]:
+def _asked(gr: Any, function: Any) -> Any:
+    """A function whose ``request`` Gradio fills in; it finds it by its annotation, which is text where it is written."""
+    function.__annotations__["request"] = gr.Request
+    return function
+
+
+def _purify(gr: Any, run: Run) -> Any:
+    def purified(photo: Any, preset: Any, scale: Any, seed: Any, request: Any, progress: Any = gr.Progress()) -> list[Any]:
         def work() -> Shown:
-            return actions.purify(own.path(photo), _chosen(preset, scale, seed), _report(progress))
+            return run.actions.purify(run.own.path(photo), _chosen(preset, scale, seed), _report(run, request, progress))
 
         return _answer(work)
 
-    return run
+    return _asked(gr, purified)
 
 
-def _attack(gr: Any, actions: Actions, own: Own) -> Any:
-    def run(
-        photo: Any, eps: Any, steps: Any, victim: Any, preset: Any, scale: Any, seed: Any, progress: Any = gr.Progress()
-    ) -> list[Any]:
+def _attack(gr: Any, run: Run) -> Any:
+    def attacked(
+        photo: Any, eps: Any, steps: Any, victim: Any, preset: Any, scale: Any, seed: Any, request: Any,
+        progress: Any = gr.Progress(),
+    ) -> list[Any]:  # fmt: skip
         def work() -> Shown:
             whom = None if victim in (DODGE, None, "") else str(victim)
             wanted = Attack(_number(eps, "ε"), int(_number(steps, "steps")), whom)
-            return actions.attack(own.path(photo), wanted, _chosen(preset, scale, seed), _report(progress))
+            report = _report(run, request, progress)
+            return run.actions.attack(run.own.path(photo), wanted, _chosen(preset, scale, seed), report)
 
         return _answer(work)
 
-    return run
+    return _asked(gr, attacked)
+
+
+def _pack(gr: Any, run: Run) -> Any:
+    def packed(folder: Any, preset: Any, scale: Any, seed: Any, request: Any, progress: Any = gr.Progress()) -> list[Any]:
+        try:
+            files = folder if isinstance(folder, list) else []
+            paths = [path for path in map(run.own.path, files) if path is not None]
+            data, failures = run.actions.purify_all(paths, _chosen(preset, scale, seed), _report(run, request, progress))
+        except FacesieveError as error:
+            return [mistake(error), None]
+        return [of_folder(len(paths), failures), run.own.keep("purified.zip", data, KEPT_SECONDS)]
+
+    return _asked(gr, packed)
+
+
+def _stop(gr: Any, run: Run) -> Any:
+    def stopped(request: Any) -> None:
+        run.stops.stop(str(request.session_hash))
+
+    return _asked(gr, stopped)
 
 
 def _answer(work: Callable[[], Shown]) -> list[Any]:
@@ -177,12 +217,19 @@ def _answer(work: Callable[[], Shown]) -> list[Any]:
     try:
         shown = work()
     except FacesieveError as error:
-        return [mistake(error), None, "", None, None]
-    return [sentence(shown), (shown.before, shown.after), table(shown), shown.steps, shown.after]
+        return [mistake(error), "", None, "", None, None, None]
+    pictures = (shown.before, shown.after)
+    return [sentence(shown), tamper(shown), pictures, table(shown), shown.steps, shown.after, shown.detail]
 
 
-def _report(progress: Any) -> Report:
-    return lambda one: progress(one.done / one.total, desc=one.what)
+def _report(run: Run, request: Any, progress: Any) -> Report:
+    check = run.stops.check_for(str(request.session_hash))
+
+    def told(one: Progress) -> None:
+        check()
+        progress(one.done / one.total, desc=one.what)
+
+    return told
 
 
 def _chosen(preset: Any, scale: Any, seed: Any) -> Settings:

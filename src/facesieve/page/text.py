@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 
-from facesieve.errors import EmbedderError, FacesieveError, GalleryError, NoFaceError, PriorError
+from facesieve.errors import EmbedderError, FacesieveError, GalleryError, NoFaceError, PriorError, many
 from facesieve.page.actions import Named, Shown
 
 ADVICE: dict[type[FacesieveError], str] = {  # what a visitor can do
@@ -13,6 +15,14 @@ ADVICE: dict[type[FacesieveError], str] = {  # what a visitor can do
 }
 
 ENROL_AGAIN = "Remove people and enrol them again behind it: they are then recognised better."
+
+# Up to which score, its colour, and what it means: by the scores of untouched photographs behind the default preset
+# (benchmarks/result.py) and of attacked ones (docs/results.md).
+TAMPER = (
+    (0.2, "green", "Untouched photographs score as little behind the default preset."),
+    (0.4, "darkorange", "Few untouched photographs score so much: it may be a poor photograph, a slow preset, or an attack."),
+    (math.inf, "red", "Untouched photographs hardly ever score so much: somebody may have changed it. It is a hint, no proof."),
+)
 
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+.!|<>~$&-])")
 ON_THE_SERVER = (EmbedderError, GalleryError, PriorError)  # the place that they name means nothing to a visitor
@@ -32,7 +42,7 @@ def mistake(error: FacesieveError) -> str:
 
 
 def sentence(shown: Shown) -> str:
-    """What happened to the largest face, in a sentence."""
+    """What happened to the face, or to each of several, in a sentence."""
     first, *middle, last = shown.names[0]
     if last.person is None:
         return "Purified. There is nobody in a gallery to name: start the page with one."
@@ -42,8 +52,41 @@ def sentence(shown: Shown) -> str:
         return f"The attack makes {before} into {_said(middle[0])}; the shield {back}."
     if middle:
         return "The attack did not change the name: give it more ε or more steps."
+    if len(shown.names) > 1:
+        each = [f"face {number} is {_verdict(names)}" for number, names in enumerate(shown.names, 1)]
+        return f"{len(each)} faces purified, the largest first: {'; '.join(each)}."
+    if last.known is not None:
+        return f"Purified. The face is {_verdict(shown.names[0])}."
     both = f"{before}, before and after" if after == before else f"{before} before, {after} after"
     return f"Purified. Nearest in the gallery: {both}."
+
+
+def _verdict(names: Sequence[Named]) -> str:
+    """Whom a face is taken for behind the shield, and whom without it."""
+    first, last = names[0], names[-1]
+    if last.person is None:
+        return "not named"
+    verdict = {True: f"taken for {plain(last.person)}", False: "unknown", None: f"nearest to {plain(last.person)}"}[last.known]
+    if _said(first) == _said(last):
+        return verdict
+    return f"{verdict} (without the shield {'unknown' if first.known is False else plain(first.person or '')})"
+
+
+def of_folder(count: int, failures: Sequence[str]) -> str:
+    """What came of a folder, and each photograph that was left out."""
+    said = f"{count - len(failures)} of {many(count, 'photograph')} purified."
+    return "\n".join([said, *(f"- left out: {plain(failure)}" for failure in failures)])
+
+
+def tamper(shown: Shown) -> str:
+    """The tamper scores in a sentence, with a colour, as HTML."""
+    score = max(shown.tamper)
+    which = "" if len(shown.tamper) == 1 else f" of face {shown.tamper.index(score) + 1}, the highest,"
+    colour, meaning = next((colour, meaning) for most, colour, meaning in TAMPER if score <= most)
+    return (
+        f'<span style="color: {colour}">●</span> <b>Tamper score{which} {score:.2f}</b>: how far purification moved the face '
+        f"for the recogniser, 0 for not at all, 2 for the opposite. {meaning}"
+    )
 
 
 def table(shown: Shown) -> str:
@@ -69,5 +112,4 @@ def _compared(shown: Shown) -> list[str]:
 
 
 def _said(one: Named) -> str:
-    assert one.person is not None
-    return "nobody known" if one.known is False else plain(one.person)
+    return "nobody known" if one.known is False or one.person is None else plain(one.person)
