@@ -74,6 +74,8 @@ def portraits(shield: Shield, paths: Iterator[Path], count: int) -> list[Portrai
     """The first ``count`` photographs with one face, enlarged, with texture."""
     found: list[Portrait] = []
     for path in paths:
+        if len(found) == count:
+            break
         small = read_photo(path)
         faces = shield.detector.detect(small)
         if len(faces) != 1 or np.ptp(faces[0].landmarks) < 40:
@@ -90,8 +92,6 @@ def portraits(shield: Shield, paths: Iterator[Path], count: int) -> list[Portrai
             continue
         found.append(Portrait(photo, fine, before, shield.restore(before, before.seeds(1))))
         print(f"portrait {len(found)}: {photo.shape[1]} x {photo.shape[0]}", flush=True)
-        if len(found) == count:
-            break
     return found
 
 
