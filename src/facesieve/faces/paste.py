@@ -104,7 +104,8 @@ def _window(forward: Matrix, side: int, photo: Photo) -> tuple[int, int, int, in
 
 def _places(size: int, margin: int) -> Canvas:
     """How far each row and column of a canvas lies from the square's middle, in pixels: (C,)."""
-    return np.abs(np.arange(-margin, size + margin) + 0.5 - size / 2).astype(np.float32)
+    places: Canvas = np.abs(np.arange(-margin, size + margin) + 0.5 - size / 2).astype(np.float32)
+    return places
 
 
 def _smooth(ramp: Canvas) -> Canvas:
