@@ -7,12 +7,13 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import numpy as np
 import uvicorn
 from fastapi import FastAPI
 
-from facesieve.errors import InputError, one_line
+from facesieve.errors import InputError, MissingExtraError, one_line
 from facesieve.galleries import open_gallery
 from facesieve.identification import Identifier
 from facesieve.recognition.embedders import load_embedder
@@ -33,7 +34,12 @@ SWITCH = 0.001  # seconds that a busy thread keeps the interpreter before the ev
 
 
 def build_app(settings: Settings) -> FastAPI:
-    """The service, or the proxy where ``upstream`` is set, with its networks loaded and its gallery open."""
+    """The service, or the proxy where ``upstream`` is set, with its networks loaded and its gallery open.
+
+    Raises ``MissingExtraError`` where the page is wanted and its extra is not installed.
+    """
+    if settings.page and find_spec("gradio") is None:  # before the recogniser asks for PyTorch, which the extra brings
+        raise MissingExtraError("the page", "page")
     shield = shield_of(settings)
     others = [shield_of(settings.model_copy(update={"preset": name, "scale": None})).runtime for name in settings.more_presets]
     handlers = local_handlers(settings, shield.runtime, others)
