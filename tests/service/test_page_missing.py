@@ -11,7 +11,7 @@ from facesieve.service.settings import Settings
 
 def test_the_extra_of_the_page_is_named_before_anything_is_loaded(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.setattr("facesieve.service.run.shield_of", lambda settings: pytest.fail("a network was loaded"))
+    monkeypatch.setattr("facesieve.service.run.shield_of", lambda _: pytest.fail("a network was loaded"))
     with pytest.raises(MissingExtraError, match="the page") as caught:
         build_app(Settings(page=True))
     assert "facesieve[page]" in str(caught.value)
