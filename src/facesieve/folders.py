@@ -36,9 +36,9 @@ HOUSEKEEPING = frozenset(
 )  # fmt: skip
 
 # What holds photographs and is no photograph, by suffix, and what to do about it.
-_CLIPS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".3gp", ".wmv", ".mpg", ".mpeg")
+CLIPS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".3gp", ".wmv", ".mpg", ".mpeg")
 _ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_HOLDERS = {_CLIPS: "a clip; purify it in a call of its own", _ARCHIVES: "an archive is not looked into; unpack it"}
+_HOLDERS = {CLIPS: "a clip; purify it in a call of its own", _ARCHIVES: "an archive is not looked into; unpack it"}
 
 
 def begins_as_image(head: bytes) -> bool:

@@ -16,9 +16,9 @@ import numpy as np
 
 from facesieve.errors import InputError, MissingExtraError, one_line
 from facesieve.faces import Face
+from facesieve.folders import CLIPS
 from facesieve.images import Photo
 
-READ = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
 WRITTEN = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 QUALITY = "18"  # of x264, its constant rate factor: no loss that is seen
 HELD = 5  # frames for which a face that is not found any more is looked for where it was
@@ -30,7 +30,7 @@ _BT709, _LIMITED = 1, 1  # in the numbers of FFmpeg's tables of colours
 
 def is_clip(path: Path | str) -> bool:
     """Whether its suffix is that of a clip."""
-    return Path(path).suffix.lower() in READ
+    return Path(path).suffix.lower() in CLIPS
 
 
 def video_library() -> Any:
