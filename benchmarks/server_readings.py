@@ -50,10 +50,12 @@ def _decode(path: str, escapes: str = "%[0-9a-fA-F]{2}") -> str:
         return plain
 
 
-def _resolve(path: str) -> str:
+def _resolve(path: str, above: bool = True) -> str:
     parts: list[str] = []
-    for part in path.split("/"):
+    for part in path.removeprefix("/").split("/"):
         if part == "..":
+            if not (parts or above):
+                raise RefusedError
             del parts[-1:]
         elif part != ".":
             parts.append(part)
@@ -61,7 +63,7 @@ def _resolve(path: str) -> str:
 
 
 STEPS: dict[str, Callable[[str], str]] = {
-    "refuse controls": _refuse(r"[\0-\x1f\x7f]|%[01][0-9a-f]|%7f"),
+    "refuse raw controls": _refuse(r"[\0-\x1f\x7f]|%00"),
     "refuse encoded slashes": _refuse("%2f"),
     "refuse backslashes": _refuse(r"\\"),
     "without parameters": lambda path: re.sub(";[^/]*", "", path),
@@ -70,6 +72,7 @@ STEPS: dict[str, Callable[[str], str]] = {
     "turn backslashes": lambda path: path.replace("\\", "/"),
     "merge slashes": lambda path: re.sub("/{2,}", "/", path),
     "resolve dots": _resolve,
+    "resolve dots below the root": lambda path: _resolve(path, above=False),
     "without last slash": lambda path: path.removesuffix("/") or "/",
     "without suffix": lambda path: re.sub(r"(?<=[^/.])\.\w+$", "", path),
     "without dots at the end": lambda path: "/".join(part.rstrip(". ") for part in path.split("/")),
