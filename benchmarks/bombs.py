@@ -1,6 +1,6 @@
 """Small files that ask for much, made by a seed: how long reading each takes, and how much memory.
 
-    python benchmarks/bombs.py [--count 1000] [--seed 0] [--targets]
+    python benchmarks/bombs.py [--count 1000] [--seed 0] [--jobs 1] [--targets]
 
 Seconds are of the processor, of the process and of those that it starts: other work on the machine does not count. Memory is
 the peak of the process; of formats that are decoded aside what both processes have together, looked at every 2 ms.
@@ -16,6 +16,7 @@ import resource
 import time
 import warnings
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from threading import Event, Thread
 
@@ -71,8 +72,11 @@ class Watch(Thread):
         return self.most
 
 
-def read(kind: str, data: bytes) -> Read:
-    """Read one, its peak of memory measured from now."""
+def read(which: tuple[str, int, int]) -> Read:
+    """Make one of a kind, by seed and number, and read it; its peak of memory is measured from then."""
+    kind = which[0]
+    data = BOMBS[kind](random.Random(str(which)))
+    warnings.simplefilter("ignore")
     watch = Watch()
     watch.start()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -91,13 +95,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="processes, each of which reads one after another")
     parser.add_argument("--targets", action="store_true", help="record the figures")
     args = parser.parse_args()
-    warnings.simplefilter("ignore")
-    draw, names, found = random.Random(args.seed), list(BOMBS), list[Read]()
-    for number in range(args.count):
-        kind = names[number % len(names)]
-        found.append(read(kind, BOMBS[kind](draw)))
+    made_at, names = origin("bombs.py", {}), list(BOMBS)
+    with get_context("spawn").Pool(args.jobs) as pool:
+        found = list(pool.imap_unordered(read, ((names[number % len(names)], args.seed, number) for number in range(args.count))))
     for kind in names:
         of_kind = [one for one in found if one.kind == kind]
         if of_kind:
@@ -108,7 +111,7 @@ def main() -> None:
     seconds, memory = max(one.seconds for one in found), max(one.memory for one in found) / 2**20
     print(f"longest {seconds:.2f} s, most memory {memory:.0f} MiB, {len(found)} bombs")
     if args.targets:
-        about = {"area": "service", "n": len(found), **origin("bombs.py", {})}
+        about = {"area": "service", "n": len(found), **made_at}
         longest = Target(
             target="bombs: longest decode, s of the processor", wanted="<= 5", value=float(f"{seconds:.3g}"), **about
         )

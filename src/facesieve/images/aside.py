@@ -84,10 +84,10 @@ def _read(out: IO[bytes], max_pixels: int) -> Decoded | None:
     size = (answer["size"][0], answer["size"][1])
     check_size(size, max_pixels)
     exif, xmp, profile = (out.read(answer[name]) or None for name in child.METADATA)
-    image = Image.new(answer["mode"], size)
+    image = Image.new(answer["mode"], size, None)
     for top in range(0, size[1], child.ROWS):
         rows = min(child.ROWS, size[1] - top)
-        strip = Image.new(answer["mode"], (size[0], rows))
+        strip = Image.new(answer["mode"], (size[0], rows), None)
         strip.frombytes(out.read(len(strip.tobytes())))
         image.paste(strip, (0, top))
     return Decoded(image, exif, xmp, profile)

@@ -68,7 +68,7 @@ def answer(kind: str, max_pixels: int, longest: int, memory: int) -> tuple[dict[
 def strips(image: Image.Image) -> Iterator[bytes]:
     """The pixels, some rows at a time."""
     for top in range(0, image.height, ROWS):
-        strip = Image.new(image.mode, (image.width, min(ROWS, image.height - top)))
+        strip = Image.new(image.mode, (image.width, min(ROWS, image.height - top)), None)
         strip.paste(image, (0, -top))  # not cropped, since that has a limit of Pillow's own
         yield strip.tobytes()
 

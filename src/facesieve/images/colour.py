@@ -70,7 +70,7 @@ def pixels_of(image: Image.Image) -> Photo:
     """An image of mode RGB as an array of its own memory, (H, W, 3), made strip by strip without a further copy of all."""
     photo, rows = np.empty((image.height, image.width, 3), np.uint8), 256
     for top in range(0, image.height, rows):
-        strip = Image.new("RGB", (image.width, min(rows, image.height - top)))
+        strip = Image.new("RGB", (image.width, min(rows, image.height - top)), None)
         strip.paste(image, (0, -top))  # not cropped, since that has a limit of Pillow's own
         photo[top : top + rows] = np.asarray(strip)
     return photo

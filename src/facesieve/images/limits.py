@@ -54,6 +54,7 @@ class Timed(BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         """As of any file."""
         self._calls += 1
-        if (size is None or size < 0 or size > 64 or self._calls % 64 == 0) and time.thread_time() > self._end:
+        large = size is None or size < 0 or size > 64
+        if (large or self._calls % 1024 == 0) and time.thread_time() > self._end:  # asking the time costs a call of the system
             raise too_long(self._seconds)
         return super().read(size)

@@ -167,6 +167,5 @@ def _opened(data: bytes, decoder: type[ImageFile], max_pixels: int) -> Image.Ima
     """A file's picture, decoded within the limits on pixels and time."""
     image = decoder(Timed(data, seconds_for(max_pixels)))
     check_size(image.size, max_pixels)  # known from the header; no pixel is decoded yet
-    image.decodermaxblock = 4096  # the clock is looked at between blocks
     image.load()
     return image
