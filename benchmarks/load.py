@@ -62,6 +62,9 @@ class Tally:
     def row(self, seconds: float) -> Row:
         good = self.times.get(200, [])
         row: Row = {f"p{q}_ms": round(1000 * float(np.percentile(good, q)), 1) if good else None for q in (50, 95, 99)}
+        refused = self.times.get(503, [])
+        if refused:
+            row["refusal_p99_ms"] = round(1000 * float(np.percentile(refused, 99)), 1)
         statuses = {str(status): len(times) for status, times in sorted(self.times.items())}
         return {"faces_per_s": round(len(good) / seconds, 2), **row, "n": len(good), "statuses": statuses}
 
@@ -199,7 +202,13 @@ def targets(rows: list[Row], origin: Row) -> list[Target]:
         gain = round(row["faces_per_s"] / alone["faces_per_s"], 3) if alone["faces_per_s"] else float("nan")
         wanted = "> 1" if row["clients"] == most else "none set"
         found.append(target(f"gain of batching in throughput, {row['clients']} clients", wanted, gain, row["n"]))
+    closed = {(row["clients"], row["max_batch"]): row for row in rows if row["part"] == "closed loop"}
+    if (alone := closed.get((1, 1))) and (crowd := closed.get((64, 8))):
+        gain = round(crowd["faces_per_s"] / alone["faces_per_s"], 3)
+        found.append(target("throughput of 64 clients over one client unbatched", ">= 2.5", gain, crowd["n"]))
     last = rows[-1]
+    if (slowest := last.get("refusal_p99_ms")) is not None:
+        found.append(target("p99 of a refusal at twice the capacity, ms", "<= 50", slowest, last["statuses"]["503"]))
     others = sum(count for status, count in last["statuses"].items() if status not in {"200", "503"})
     total = sum(Counter(last["statuses"]).values())
     found.append(target("answers other than 200 and 503 at twice the capacity", "<= 0", others, total))
@@ -212,7 +221,7 @@ def table(rows: list[Row]) -> str:
     """All rows as Markdown."""
     names = {"part": "load", "clients": "clients", "max_batch": "max_batch", "faces_per_s": "faces / s"}
     names |= {"p50_ms": "p50 ms", "p95_ms": "p95 ms", "p99_ms": "p99 ms", "n": "answered", "statuses": "statuses"}
-    names |= {"recovery_s": "recovery s", "growth_MiB": "memory growth MiB"}
+    names |= {"refusal_p99_ms": "p99 of a refusal ms", "recovery_s": "recovery s", "growth_MiB": "memory growth MiB"}
 
     def cell(value: object) -> str:
         if isinstance(value, dict):
