@@ -13,12 +13,15 @@ import torch
 from facesieve import purify
 from facesieve.cli.terminal import advised_line
 from facesieve.errors import InputError, NoFaceError
+from facesieve.files import sha256_of
 from facesieve.hardware import Hardware
+from facesieve.identification import Identifier, tamper_scores
 from facesieve.images import read_photo, to_floats, write_photo
 from facesieve.jobs import record
 from facesieve.jobs.formats import Unit, photographs
 from facesieve.jobs.plan import plan
 from facesieve.jobs.run import Options, purify_alone, purify_units
+from facesieve.recognition.sface import load_sface
 from facesieve.runtime.torch import TorchRuntime
 from facesieve.shield import Shield
 
@@ -349,3 +352,18 @@ def test_a_shield_on_one_photo(sample_photo, shield):
 def test_results_may_be_named_freely(photos, tmp_path, shield):
     purify_units([Unit(photos / "a.jpg", tmp_path / "x" / "y", "a")], shield, Options())
     assert files(tmp_path / "x") == ["y.face1.json", "y.png"]
+
+
+def test_a_record_has_the_tamper_score_on_request(tmp_path, sample_paths, shield):
+    """The oracle is the identifier's own way of comparing a face before and behind the shield."""
+    photo = sample_paths[0]
+    [unit] = [Unit(photo, tmp_path / "out" / photo.stem, str(photo))]
+    purify_units([unit], shield, Options(seed=1, tamper=True))
+    [sidecar] = (tmp_path / "out").glob("*.json")
+    record = json.loads(sidecar.read_text())
+    data = photo.read_bytes()
+    before = shield.cut(read_photo(data), sha256=sha256_of(data))
+    after, identifier = shield.restore(before, before.seeds(1)), Identifier(load_sface(), "behind")
+    [expected] = tamper_scores(identifier.raw_rows(before), identifier.rows(before, after))
+    assert record["tamper_score"] == pytest.approx(expected, abs=1e-5)
+    assert record["made_from"]["tamper"] is True

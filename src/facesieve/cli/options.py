@@ -74,6 +74,9 @@ OnFailure = Annotated[
 ResultFormat = Annotated[str | None, typer.Option("--format", help="Of results: png (the default), jpeg or webp.")]
 Quality = Annotated[int | None, typer.Option(help="Of results in jpeg or webp, 1 to 100; 95 if not given.")]
 KeepExif = Annotated[bool, typer.Option("--keep-exif", help="Keep the dates in a photograph's EXIF, and say upright.")]
+Tamper = Annotated[
+    bool, typer.Option("--tamper", help="Each face's tamper score in its record: how far the shield moved it for SFace.")
+]
 MaxPixels = Annotated[int, typer.Option(help="The largest photograph that is read; a side may have 32,768 pixels.")]
 ShardFormats = Annotated[
     list[str] | None,

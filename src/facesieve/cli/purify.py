@@ -38,22 +38,22 @@ from facesieve.cli.options import (
     ShardFormats,
     SigmaY,
     Steps,
+    Tamper,
     Workers,
     encoding_of,
 )
-from facesieve.cli.terminal import advised_line, errors, fail, out, progress_bar
-from facesieve.errors import InputError, many
+from facesieve.cli.summaries import print_failures, print_summary
+from facesieve.cli.terminal import advised_line, errors, fail, progress_bar
+from facesieve.errors import InputError
 from facesieve.specs import DEFAULT_PRESET, MAX_PIXELS
 
 if TYPE_CHECKING:
     from facesieve.faces import Crops
     from facesieve.jobs.cluster import Recipe
     from facesieve.jobs.formats import Unit
-    from facesieve.jobs.record import Failure, Options
+    from facesieve.jobs.record import Options
     from facesieve.jobs.run import Summary
     from facesieve.runtime import Trace
-
-LISTED = 20  # failures that are printed where a file lists them all
 
 
 def purify(
@@ -80,6 +80,7 @@ def purify(
     format: ResultFormat = None,
     quality: Quality = None,
     keep_exif: KeepExif = False,
+    tamper: Tamper = False,
     max_pixels: MaxPixels = MAX_PIXELS,
     shard_format: ShardFormats = None,
     cluster: Cluster = None,
@@ -97,13 +98,13 @@ def purify(
     encoding = encoding_of(format, quality, keep_exif, Path(output))
     options = Options(
         aligned, paste, overwrite, seed, batch_size, image_column, on_failure or "drop",  # type: ignore[arg-type]
-        max_pixels=max_pixels, finish=check_finish(face), encoding=encoding,
+        max_pixels=max_pixels, finish=check_finish(face), encoding=encoding, tamper=tamper,
     )  # fmt: skip
     chosen = chosen_preset(preset).changed(scale=scale, steps=steps, eta=eta, sigma_y=sigma_y)
     recipe = Recipe(chosen, prior, device, precision, runtime)
     of_shards = image_column is not None or on_failure is not None
     if any(is_clip(text) for text in inputs):
-        others = bool(grid or image_column or shard_format or encoding.made_from or cluster or workers)
+        others = bool(grid or tamper or image_column or shard_format or encoding.made_from or cluster or workers)
         clips.purify_alone(inputs, output, recipe, options, others=others)
         return
     if workers is not None and cluster is None:
@@ -154,8 +155,8 @@ def purify_all(
         write_failures(folder, failures)
     elif failures and units[0].data is not None:
         fail(failures[0].reason)
-    _print_summary(summary, folder, f"{recipe.preset.name} on {ran_on}", shards=shards)
-    _print_failures(failures, folder if listed else None)
+    print_summary(summary, folder, f"{recipe.preset.name} on {ran_on}", shards=shards)
+    print_failures(failures, folder if listed else None)
     if failures:
         raise typer.Exit(1)
 
@@ -230,8 +231,9 @@ def _stream(source: str, output: str) -> list[Unit]:
     from facesieve.jobs.formats import Unit
 
     if source == "-":
-        data = photo_bytes(sys.stdin.buffer, name="standard input")
-        return [Unit(Path("standard input"), Path(output) / "stdin", "-", data=data)]
+        return [
+            Unit(Path("standard input"), Path(output) / "stdin", "-", data=photo_bytes(sys.stdin.buffer, name="standard input"))
+        ]
     if not Path(source).exists():
         raise InputError("no such file or folder", source)
     return [Unit(Path(source), Path(output) / Path(source).stem, source)]
@@ -275,26 +277,3 @@ def _draw(grid: Path, parts: list[tuple[Crops, Trace]]) -> None:
 
     crops, traces = zip(*parts, strict=True)
     write_photo(grid, sheet(columns(np.concatenate(crops), Trace.joined(traces))))
-
-
-def _print_summary(summary: Summary, folder: Path, how: str, *, shards: bool) -> None:
-    per_face = f", {1000 * summary.seconds / summary.faces:.0f} ms a face" if summary.faces else ""
-    skipped = f", {many(summary.skipped, 'shard') if shards else summary.skipped} there already" if summary.skipped else ""
-    made = f"{many(summary.photographs, 'photograph')}, {many(summary.faces, 'face')} purified"
-    out.print(f"{many(summary.units, 'shard') + ', ' if shards else ''}{made}{skipped}{per_face}; {how}")
-    if summary.units or summary.skipped:
-        out.print(f"results in {folder}")
-
-
-def _print_failures(failures: list[Failure], folder: Path | None) -> None:
-    """The failures; the first of them, where all are listed in ``folder``."""
-    if not failures:
-        return
-    from facesieve.jobs.record import FAILURES
-
-    listed = "" if folder is None else f", listed in {folder / FAILURES}"
-    errors.print(f"{len(failures)} failed{listed}:", style="bold red")
-    for failure in failures if folder is None else failures[:LISTED]:
-        errors.print(f"  {failure.reason}" if failure.key is None else f"  {failure.source}: {failure.reason}")
-    if folder is not None and len(failures) > LISTED:
-        errors.print("  ...")

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from facesieve.images import Encoding, to_photo
 from facesieve.limits import whole_number
 from facesieve.runtime import PurifierCard
 from facesieve.specs import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from facesieve.recognition import Embedder
 
 FAILURES = "failures.jsonl"
 
@@ -37,6 +41,7 @@ class Options:
     a sample that cannot be purified is left out (``drop``) or passed on as it was, unshielded (``keep``).
     ``max_pixels`` is the largest photograph that is read. ``finish`` is how a face is put back: ``secure``, or for
     people ``detail``, as ``facesieve.faces.paste``. ``encoding`` is how results are written; shards hold PNG.
+    ``tamper`` adds each face's tamper score to its record, by the recogniser SFace.
     """
 
     aligned: bool = False
@@ -49,6 +54,7 @@ class Options:
     max_pixels: int = MAX_PIXELS
     finish: Finish = "secure"
     encoding: Encoding = field(default_factory=Encoding)
+    tamper: bool = False
 
     def __post_init__(self) -> None:
         whole_number(self.batch_size, "batch-size", 1)
@@ -115,13 +121,29 @@ class Work:
         photos = [after.paste(options.finish)] if pasted else [to_photo(crop) for crop in after.crops]
         return [options.encoding.encoded(photo, self.dates) for photo in photos]
 
-    def face(self, number: int) -> Record:
-        """A face as plain data: ``box``, ``landmarks`` and ``score`` (not of an aligned image), ``noise_seed``."""
+    def face(self, number: int, options: Options) -> Record:
+        """A face as plain data: ``box``, ``landmarks``, ``score`` (not of an aligned image), ``noise_seed``, ``tamper_score``."""
+        tamper = {"tamper_score": self._tampers[number]} if options.tamper else {}
         if self.before.aligned:
-            return {"noise_seed": self.seeds[number]}
+            return {"noise_seed": self.seeds[number], **tamper}
         face = self.before.faces[number]
         place = {"box": face.box, "landmarks": face.landmarks.tolist(), "score": face.score}
-        return {**place, "noise_seed": self.seeds[number]}
+        return {**place, "noise_seed": self.seeds[number], **tamper}
+
+    @cached_property
+    def _tampers(self) -> list[float]:
+        """Each face's tamper score, once all crops are back."""
+        from facesieve.identification import CROP, tamper_scores
+
+        embedder = _recogniser()
+        return tamper_scores(embedder.rows(self.before.at(CROP).crops), embedder.rows(self._purified))
+
+
+@cache
+def _recogniser() -> Embedder:
+    from facesieve.recognition.embedders import load_embedder
+
+    return load_embedder("sface", gradients=False)
 
 
 def made_from(sha256: str, card: PurifierCard, options: Options) -> Record:
@@ -129,7 +151,8 @@ def made_from(sha256: str, card: PurifierCard, options: Options) -> Record:
     pasted = options.paste and not options.aligned
     made = {"source_sha256": sha256, **card.made_from, "aligned": options.aligned, "pasted": pasted, "seed": options.seed}
     finish = {} if options.finish == "secure" else {"finish": options.finish}  # records of before have none
-    return {**made, **finish, **options.encoding.made_from}
+    tamper = {"tamper": True} if options.tamper else {}
+    return {**made, **finish, **tamper, **options.encoding.made_from}
 
 
 def ran_on(card: PurifierCard, options: Options) -> Record:

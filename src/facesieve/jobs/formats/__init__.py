@@ -213,7 +213,7 @@ class _Shard(Task):
     def _sample_record(self, work: Work, png: bytes) -> Record:
         """A photograph's record; settings in full are in the shard's, under the same label."""
         return {
-            "faces": [work.face(number) for number in range(len(work.before))],
+            "faces": [work.face(number, self.options) for number in range(len(work.before))],
             "preset": self.card.name,
             "shield": self.card.label,
             "prior_sha256": self.card.prior_sha256,

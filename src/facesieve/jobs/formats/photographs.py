@@ -63,7 +63,7 @@ class _Photograph(Task):
             "source": self.unit.name,
             "face": number + 1,
             "faces": faces,
-            **work.face(number),
+            **work.face(number, self.options),
             "seconds": round(work.seconds / faces, 4),
             **ran_on(self.card, self.options),
         }
