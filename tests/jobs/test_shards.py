@@ -1,5 +1,6 @@
 """Shards: what is purified and what is kept, in the same format; failures; resuming; refusals."""
 
+import base64
 import hashlib
 import json
 import subprocess
@@ -8,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import webdataset
 from datasets import Image, load_dataset
@@ -423,3 +425,45 @@ def test_memory_does_not_grow_with_the_shard(tmp_path, kind):
     (few, before), (many, after) = (map(float, line.split()) for line in done.stdout.splitlines())
     assert (few, many) == (20, 100)
     assert after - before < 40
+
+
+def tar_of_hidden_pictures(path, photo):
+    return write_tar(path, [(name, photo) for name in ("._b.jpg", ".hidden.jpg", "noext", "a.jpg", "a.jfif", "a.txt")])
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["drop", "keep"])
+def test_no_picture_passes_a_tar_under_another_name(tmp_path, shield, photos, keep):
+    source = tar_of_hidden_pictures(tmp_path / "a.tar", photos[0])
+    summary = run(source, tmp_path / "out", shield, on_failure="keep" if keep else "drop")
+    assert summary.photographs == 1
+    assert [failure.key for failure in summary.failures] == ["._b.jpg", ".hidden.jpg", "noext", "a", "a"]
+    assert all(failure.kept == keep for failure in summary.failures)
+    record = json.loads((tmp_path / "out" / "a.tar.json").read_text())
+    assert len(record["failures"]) == 5
+    made = read_tar(tmp_path / "out" / "a.tar")
+    came = [name for name, data in made if data == photos[0]]
+    assert came == (["._b.jpg", ".hidden.jpg", "noext", "a.jfif", "a.txt"] if keep else [])
+    assert ("a.png" in dict(made), "a.facesieve.json" in dict(made)) == (True, True)
+
+
+def test_pictures_that_are_left_on_purpose_are_said(tmp_path, shield):
+    source = write_tar(tmp_path / "a.tar", [(f"{n}.{what}", noise(n)) for n in range(3) for what in ("jpg", "mask.png")])
+    summary = run(source, tmp_path / "out", shield, aligned=True, image_column="jpg")
+    [failure] = summary.failures
+    assert (failure.key, failure.kept) == ("mask.png", True)
+    assert "3 pictures of this name copied unpurified" in failure.reason
+
+
+def test_no_picture_passes_in_another_column(tmp_path, shield, photos):
+    text = [base64.b64encode(photos[0]).decode(), f"data:image/jpeg;base64,{base64.b64encode(photos[1]).decode()}", "/work/1.jpg"]
+    nested = pa.array([[{"x": photos[0]}], [], None], pa.list_(pa.struct({"x": pa.binary()})))
+    source = write_parquet(tmp_path / "a.parquet", [photos[0], photos[1], photos[0]], text=text, nested=nested)
+    summary = run(source, tmp_path / "out", shield)
+    assert [failure.key for failure in summary.failures] == ["0", "0", "1"]
+    rows = parquet.read_table(tmp_path / "out" / "a.parquet")
+    assert rows["text"].to_pylist() == ["", "", "/work/1.jpg"]
+    assert rows["nested"].to_pylist() == [[{"x": b""}], [], None]
+    assert summary.photographs == 3
+    kept = run(source, tmp_path / "kept", shield, on_failure="keep")
+    assert parquet.read_table(tmp_path / "kept" / "a.parquet")["text"].to_pylist() == text
+    assert len(kept.failures) == 3

@@ -13,7 +13,7 @@ from facesieve.data.crops import LabelledCrops
 from facesieve.data.manifest import Selection, save_manifest
 from facesieve.data.select import select
 from facesieve.data.sources import open_source
-from facesieve.errors import InputError, SettingError
+from facesieve.errors import EmbedderError, InputError, SettingError
 from facesieve.images import write_photo
 from facesieve.recognition.facenet_file import load_facenet
 from facesieve.train.batches import Batch, ClassifyingBatches, DistillingBatches, split
@@ -239,3 +239,21 @@ def test_a_warm_start_that_training_spoils_is_kept(crops, tmp_path):
     network = train(run)
     assert task.measure(run.step) == {"held_out_top1": task.best} == before
     assert_close(network.state_dict(), state, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda state: state.clear(), "missing: "),
+        (lambda state: state.pop("conv2d_1a.conv.weight"), "missing: conv2d_1a.conv.weight"),
+        (lambda state: state["last_linear.weight"].fill_(torch.nan), "not finite numbers, in last_linear.weight"),
+        (lambda state: state.update({"last_linear.weight": torch.zeros(3)}), "of another shape"),
+    ],
+    ids=["no weights", "one is missing", "not finite", "another shape"],
+)
+def test_a_start_without_all_its_weights_is_refused(tmp_path, change, said):
+    state = new_network(3, Distilling()).state_dict()
+    change(state)
+    torch.save(state, tmp_path / "start.pt")
+    with pytest.raises(EmbedderError, match=said):
+        new_network(3, Distilling(), tmp_path / "start.pt")

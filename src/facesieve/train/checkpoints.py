@@ -34,8 +34,9 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     try:
         with draft(path) as (file, _):
             torch.save(dict(state), file)
-    except (OSError, RuntimeError) as error:  # RuntimeError: what torch raises for a full disk
-        raise InputError(f"the checkpoint cannot be written: {one_line(error)}", path, "make room, then resume") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: torch's for a full disk, of which it says only where in its code
+        reason = one_line(error) if isinstance(error, OSError) else "the disk is full, or fails"
+        raise InputError(f"the checkpoint cannot be written: {reason}", path, "make room, then resume") from error
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """WebDataset shards: tar files in which members that share a name up to the first dot are one sample.
 
-A sample has one image, by default the only member whose suffix is that of an image. Purified, it is
+A sample has one image, by default the only member whose suffix is a usual one of images. Purified, it is
 ``KEY.png`` with the record ``KEY.facesieve.json`` after it; all other members keep their bytes, names, times and order,
 but for pictures: one under a name where nobody would look for it, or in a hidden file, is a failure.
 """
@@ -24,6 +24,7 @@ from facesieve.jobs.formats import FORMATS, Sample, ShardFormat, Writer
 from facesieve.kinds import HEAD
 
 RECORD = "facesieve.json"
+USUAL = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})  # looked at before all other pictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +100,10 @@ def _check_end(file: BinaryIO, offset: int, source: Path) -> None:
 def _sample(source: Path, key: str, members: list[_Member], column: str | None) -> Sample:
     if any(member.suffix == RECORD for member in members):
         raise InputError(f"{key} has a {RECORD} already; this shard is a result of facesieve", source)
-    named = [member for member in members if is_image_name(member.info.name)]
+    named = [member for member in members if "." + member.suffix.rpartition(".")[2] in USUAL]
+    rare = [member for member in members if is_image_name(member.info.name)]
     pictures = [member for member in members if member.is_picture]
-    images = (named or pictures) if column is None else [member for member in members if member.suffix == _suffix(column)]
+    images = (named or rare or pictures) if column is None else [member for member in members if member.suffix == _suffix(column)]
     hidden = tuple(member for member in pictures if member not in images and member not in named)
     bare = [member for member in members if member not in hidden]
     names = {"hidden": tuple(m.suffix for m in hidden), "others": tuple(m.suffix for m in named if m not in images)}
