@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import tomllib
 from email.message import Message
 from importlib import metadata
 from importlib.resources import files
@@ -24,6 +26,11 @@ def test_every_weight_file_that_ships_is_listed_with_terms():
     assert all(terms.terms != "not stated" for terms in found)
     attributed = next(terms for terms in found if "free photographs" in terms.name)
     assert any("CNCF" in line for line in attributed.attribution)
+
+
+def test_the_packages_own_licence_names_those_of_its_weights():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert set(project["license"].split(" AND ")) == {re.split("[ ,]", terms.terms)[0] for terms in weight_terms()}
 
 
 def test_each_is_named_with_its_file():

@@ -61,7 +61,7 @@ def licences(
 
 def bill_of_materials(found: Iterable[Terms]) -> dict[str, Any]:
     """What is installed as CycloneDX 1.5: packages with their versions, weights with the SHA-256 of each file."""
-    itself = _component("facesieve", "application", "Apache-2.0")
+    itself = _component("facesieve", "application", licence_of(metadata.metadata("facesieve")))
     parts = [_component(terms.name, "library", terms.terms) if terms.kind == "package" else _model(terms) for terms in found]
     return {"bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1, "metadata": {"component": itself}, "components": parts}
 
