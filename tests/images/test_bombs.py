@@ -129,6 +129,18 @@ def test_how_a_decoder_ends_is_told_apart(
         read_photo(MADE["saved"]("JPEG2000"))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of the operating system")
+def test_limits_that_are_lower_already_stay() -> None:
+    script = f"""
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_DATA, (600 * 2**20,) * 2)
+resource.setrlimit(resource.RLIMIT_CPU, (100, 100))
+from facesieve.images import read_photo
+assert read_photo(runpy.run_path({str(MAKING)!r})["saved"]("JPEG2000")).shape == (64, 64, 3)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
 def test_a_stuck_decoder_is_ended_by_the_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "child.py").write_text("import time; time.sleep(60)")
     monkeypatch.setattr(aside.child, "__file__", str(tmp_path / "child.py"))

@@ -24,9 +24,15 @@ def limit(memory: int, seconds: int) -> None:
         import resource
     except ImportError:
         return
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    wanted = {
+        resource.RLIMIT_CORE: (0, 0),
+        resource.RLIMIT_CPU: (seconds, seconds + 1),
+        resource.RLIMIT_DATA: (memory, memory),
+    }
+    for what, (soft, hard) in wanted.items():
+        most = resource.getrlimit(what)[1]  # one that is lower already stays
+        bound = most != resource.RLIM_INFINITY
+        resource.setrlimit(what, (min(soft, most) if bound else soft, min(hard, most) if bound else hard))
 
 
 def opened(kind: str, data: bytes) -> Image.Image:
