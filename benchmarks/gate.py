@@ -24,7 +24,7 @@ from server_readings import Server, contents, servers
 
 from facesieve.report.targets import Target, keep_targets
 from facesieve.service.gate_body import body_without_image, filled, shielded_body, slots_of
-from facesieve.service.gate_path import check_controls
+from facesieve.service.gate_path import check_path
 from facesieve.service.gate_routes import KINDS, Routes
 from facesieve.service.problems import ProblemError
 
@@ -209,7 +209,7 @@ def behind_the_gate(asked: Request) -> Request | None:
     """What the gate would send on; None where it refuses."""
     try:
         path = re.split(rb"[?#]", asked.path)[0]  # as HTTP parsers do, before the gate
-        check_controls(path)
+        check_path(path)
         route = ROUTES.of(asked.method, path)
         if route is None:
             body = body_without_image(asked.body, asked.content_type)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from facesieve.service.gate_body import body_without_image, check_query, filled, shielded_body, slots_of
 from facesieve.service.gate_images import is_image, is_text_of_image
-from facesieve.service.gate_path import check_controls, readings
+from facesieve.service.gate_path import check_path, readings
 from facesieve.service.gate_routes import KINDS, Routes, parse_route
 from facesieve.service.problems import ProblemError
 
@@ -81,7 +81,7 @@ def spellings(path):
 
 def shielded_or_refused(path):
     try:
-        check_controls(path)
+        check_path(path)
         return ROUTES.of("POST", path) is not None
     except ProblemError as problem:
         return (problem.status, problem.kind) == (400, "input")
@@ -97,8 +97,11 @@ def test_a_path_parameter_and_its_like_are_refused_with_the_reason():
     for spelt in (b"/api/v1/recognition;x=1/recognize", b"/api/v1;x/recognition/recognize", b"/represent%3bx", b"/repres%2565nt"):
         status, reason = refusal(ROUTES.of, "POST", spelt)
         assert (status, "one address to one server and another" in reason) == (400, True)
-    assert "control" in refusal(check_controls, b"/represent%0a")[1]
-    assert "control" in refusal(check_controls, b"/represent%2525250a")[1]
+    assert "control" in refusal(check_path, b"/represent%0a")[1]
+    assert "control" in refusal(check_path, b"/represent%2525250a")[1]
+    for path in (b"/represent#x", b"http://host/represent", b"*", b""):
+        assert "is no plain path" in refusal(check_path, path)[1]
+    assert refusal(ROUTES.of, "POST", b"/represent%23x")[0] == refusal(ROUTES.of, "POST", b"/represent%3fx")[0] == 400
 
 
 def test_plain_paths_have_one_reading_and_others_stay_what_they_are():
@@ -243,6 +246,8 @@ def test_parts_that_two_servers_would_take_apart_differently_are_refused():
         "another disposition": form((b'Content-Disposition: attachment; name="image"; filename="a"', JPEG)),
         "a transfer encoding": form((jpeg + b"\r\nContent-Transfer-Encoding: base64", b64(JPEG).encode())),
         "parts within parts": form((jpeg + b"\r\nContent-Type: multipart/mixed; boundary=YYY", JPEG)),
+        "a text in EBCDIC": form((text + b"\r\nContent-Type: text/plain; charset=Cp037", b64(JPEG).encode("cp037"))),
+        "a name that says how to decode": form((named(b"_charset_", False), b"cp037"), (text, b64(JPEG).encode("cp037"))),
         "another header": form((jpeg + b"\r\nX-Other: 1", JPEG)),
         "a part behind a bare line feed": form((text, hidden)),
         "twice": form((jpeg, JPEG), (jpeg, JPEG)),
@@ -274,6 +279,7 @@ def test_names_a_web_browser_or_a_java_client_writes_are_taken():
     webkit = "multipart/form-data; boundary=----WebKitFormBoundaryABC123"
     body = form((named(b"image"), JPEG), boundary=b"----WebKitFormBoundaryABC123")
     assert slots_of(shielded_body(body, webkit, ANY))
+    assert slots_of(shielded_body(form((named(b"image"), JPEG)), FORM + "; charset=utf-8", ANY))
     java = b'Content-Disposition: form-data; name="image"; filename="a.jpg"\r\nContent-Transfer-Encoding: binary'
     assert slots_of(shielded_body(form((java, JPEG)), FORM + "; charset=UTF-8", ANY))
     utf8 = b"Content-Disposition: form-data; name=image; filename=\"a.jpg\"; filename*=UTF-8''%c3%a9.jpg"

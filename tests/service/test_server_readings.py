@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import gate as campaign
 import server_readings as readings_of
 
-from facesieve.service.gate_path import check_controls, readings
+from facesieve.service.gate_path import check_path, readings
 from facesieve.service.problems import ProblemError
 
 SERVERS = readings_of.servers()
@@ -65,7 +65,7 @@ def test_the_table_reads_paths_as_starlette_does(path):
 def test_whatever_a_server_looks_up_is_among_the_gates_readings_or_refused(server, path):
     raw = path.partition("?")[0].encode()
     try:
-        check_controls(raw)
+        check_path(raw)
         found = readings(raw)
     except ProblemError:
         return

@@ -22,6 +22,10 @@ _DISPOSITION = re.compile(
     re.IGNORECASE,
 )
 _TYPE = re.compile(rb"[\w!#$&^.+-]+/[\w!#$&^.+-]+(?:\s*;\s*[\w-]+=(?:\"[^\"\\]*\"|[\w!#$&^.+-]+))*", re.IGNORECASE)
+# In others a text may be an image though none of its bytes says so; servers decode by what the caller names.
+_CHARSET = re.compile(
+    r";\s*charset=\"?(?!(?:utf-?8|us-ascii|ascii|iso-8859-1|latin-?1|windows-1252)\"?\s*(?:;|$))", re.IGNORECASE
+)
 _HEADERS = {b"content-disposition", b"content-type", b"content-length", b"content-transfer-encoding"}
 _AS_IT_IS = {b"binary", b"8bit", b"7bit"}
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -33,6 +37,8 @@ def checked_parts(body: bytes, content_type: str, *, plain_names: bool) -> tuple
     Raises 422 for anything that servers may take apart differently.
     """
     boundary = _boundary_of(content_type)
+    if _CHARSET.search(content_type):
+        raise unusable("send the texts of a form in UTF-8")
     if body.count(b"--" + boundary) > MOST_PARTS + 1:
         raise unusable(f"the multipart body has more than {MOST_PARTS} parts")
     parts = parts_of(body, content_type, most=MOST_PARTS)
@@ -72,10 +78,10 @@ def _check(part: Part, plain_names: bool) -> None:
     found = _DISPOSITION.fullmatch(values.get(b"content-disposition", b""))
     if found is None or (found[1] or found[2] or b"").decode("utf-8", "replace") != part.name:
         raise unusable("each part has one plain name in one Content-Disposition")
-    if plain_names and not NAME.fullmatch(part.name):
-        raise unusable("names of parts are letters, digits and _ here")
+    if plain_names and (not NAME.fullmatch(part.name) or part.name.lower() == "_charset_"):
+        raise unusable("names of parts are letters, digits and _ here, and none is _charset_")
     if values.get(b"content-transfer-encoding", b"binary").lower() not in _AS_IT_IS:
         raise unusable(f"{part.name}: send the image's bytes, without a transfer encoding")
     kind = values.get(b"content-type", b"text/plain")
-    if not _TYPE.fullmatch(kind) or kind.lower().startswith(b"multipart/"):
+    if not _TYPE.fullmatch(kind) or kind.lower().startswith(b"multipart/") or _CHARSET.search(kind.decode("latin-1")):
         raise unusable(f"{part.name}: its content type cannot be used")

@@ -27,8 +27,10 @@ def refused(reason: str) -> ProblemError:
     return ProblemError(400, "input", f"the path {reason}; write it plainly")
 
 
-def check_controls(raw: bytes) -> None:
-    """Raise 400 for a path with control characters, however often they are encoded: servers drop them, or end there."""
+def check_path(raw: bytes) -> None:
+    """Raise 400 for what is no path, and for control characters, however often encoded: servers drop them, or end there."""
+    if not raw.startswith(b"/") or b"#" in raw:
+        raise refused("is no plain path from the root")
     for _ in range(MOST):
         if _CONTROL.search(raw.decode("utf-8", "replace")):
             raise refused("holds a control character")
@@ -93,6 +95,11 @@ def _without_all_after(path: str) -> str:
     return path.partition(";")[0]
 
 
+def _without_query(path: str) -> str:
+    """As it is after a proxy that decodes it and has it taken apart again."""
+    return re.split("[?#]", path)[0]
+
+
 def _with_slashes(path: str) -> str:
     return path.replace("\\", "/")
 
@@ -127,6 +134,7 @@ _STEPS: tuple[Callable[[str], str], ...] = (
     _without_parameters,
     _without_longer_parameters,
     _without_all_after,
+    _without_query,
     _with_slashes,
     _without_dots,
     _one_form,

@@ -23,7 +23,7 @@ from facesieve.errors import FacesieveError, NoFaceError
 from facesieve.service.access import check_key, in_time, unless_gone
 from facesieve.service.app import bare_app
 from facesieve.service.gate_body import Pieces, body_without_image, check_query, filled, shielded_body, slots_of
-from facesieve.service.gate_path import check_controls
+from facesieve.service.gate_path import check_path
 from facesieve.service.gate_routes import routes_of
 from facesieve.service.handlers import Handlers
 from facesieve.service.keys import Keys
@@ -123,7 +123,7 @@ class Upstream:
 
     async def _handle(self, request: Request) -> Response:
         path = raw_path(request)
-        check_controls(path)
+        check_path(path)
         if not _has_body(request):
             check_query(request.scope["query_string"])
             return await self._ask(request, _headers(request, body=True), None)
