@@ -7,13 +7,13 @@ without a shield). Nothing here detects or purifies.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 
 from facesieve.errors import GalleryError, ManyFacesError, SettingError
-from facesieve.faces import Face, FaceCrops
+from facesieve.faces import Face, FaceCrops, Quality
 from facesieve.galleries.base import RAW, Gallery, Match
 from facesieve.limits import cosine
 from facesieve.recognition import Embedder
@@ -37,6 +37,7 @@ class Identified:
     unshielded: Match | None  # who it would have been without the shield; None where there is none
     change: float | None  # mean absolute difference that the shield made, in [0, 1]
     tamper: float | None  # the tamper score; None where there is no shield
+    quality: Quality | None = None  # of the face in its photograph
 
 
 @dataclass(frozen=True)
@@ -126,14 +127,19 @@ class Identifier:
         raw = self.raw_rows(before)
         if self.purifier == RAW:
             found = gallery.search(raw, count=count)
-            return [_identified(face, matches, threshold, kind) for face, matches in zip(before.faces, found, strict=True)]
+            return [
+                replace(_identified(face, matches, threshold, kind), quality=quality)
+                for face, matches, quality in zip(before.faces, found, before.qualities, strict=True)
+            ]
         after = _given(after)
         rows = self.embedder.rows(after.crops)
         found = gallery.search(rows, kind=kind, count=count)
         alone, changes, tampers = _unshielded(gallery, raw), after.changes(before), tamper_scores(raw, rows)
         return [
-            _identified(face, matches, threshold, kind, unshielded, change, tamper)
-            for face, matches, unshielded, change, tamper in zip(before.faces, found, alone, changes, tampers, strict=True)
+            replace(_identified(face, matches, threshold, kind, unshielded, change, tamper), quality=quality)
+            for face, matches, unshielded, change, tamper, quality in zip(
+                before.faces, found, alone, changes, tampers, before.qualities, strict=True
+            )
         ]
 
     def verify(

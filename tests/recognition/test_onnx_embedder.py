@@ -153,7 +153,7 @@ def test_the_name_tells_file_and_settings(path):
 
 
 def test_as_many_threads_as_torch(path):
-    session = load_onnx_embedder(pooled(path))._graph.session
+    session = load_onnx_embedder(pooled(path))._graph.session.session
     assert session.get_session_options().intra_op_num_threads == torch.get_num_threads()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -59,19 +60,20 @@ class Front:
         return cls(*load_identifier(embedder, shield, scale, runtime, prior), Detector(), seed)
 
     def faces(self, path: Path, *, one: bool = False) -> tuple[FaceCrops, FaceCrops | None]:
-        """The faces in a photograph as they are and, where there is a shield, as it leaves them.
+        """The faces in a photograph as they are and, where there is a shield, as it leaves them. Raises as ``before``."""
+        before = self.before(path, one=one)
+        return before, None if self.shield is None else self.shield.restore(before, before.seeds(self.seed))
 
-        Raises ``InputError`` where there is none and, for ``one``, more than one.
-        """
+    def before(self, path: Path, *, one: bool = False) -> FaceCrops:
+        """The faces in a photograph as they are. Raises ``InputError`` where there is none and, for ``one``, more than one."""
         from facesieve.identification import one_face
 
         try:
-            before = one_face(self._cut(path)) if one else self._cut(path)
+            return one_face(self._cut(path)) if one else self._cut(path)
         except NoFaceError as error:
             raise error.at(path).advised("take a photograph that shows the whole face") from error
         except InputError as error:
             raise error.at(path)  # noqa: B904  the same error
-        return before, None if self.shield is None else self.shield.restore(before, before.seeds(self.seed))
 
     def votes(self, path: Path, gallery: Gallery, threshold: float | None) -> list[Voted]:
         """Who is in a clip. Raises as ``identify_clip``."""
@@ -97,6 +99,9 @@ def enrol(
     photos: Annotated[list[Path] | None, typer.Argument(help="Photographs of this person, one face each.")] = None,
     gallery: Location = "gallery",
     folders: Annotated[bool, typer.Option("--folders", help="Enrol everyone in a folder with one folder per person.")] = False,
+    pick: Annotated[
+        int | None, typer.Option(min=1, help="Take only so many of a person's photographs, those with the best faces.")
+    ] = None,
     templates: Annotated[
         str, typer.Option(help="raw, purified or both: what the templates are made from; with --shield none raw alone.")
     ] = "both",
@@ -115,7 +120,7 @@ def enrol(
     with opened(gallery, front.identifier, create=True) as store:
         for name, files in everyone.items():
             try:
-                _enrol_one(store, front, name, files, which, failures)
+                _enrol_one(store, front, name, _best(front, files, pick), which, failures)
             except FacesieveError as error:
                 failures.append(f"{name}: not enrolled: {error}")
     _finish(failures)
@@ -136,13 +141,28 @@ def _wanted(templates: str, shield: str) -> Templates:
     return "raw"
 
 
+def _best(front: Front, files: list[Path], count: int | None) -> list[Path]:
+    """The photographs with the best faces, in their order; those without one face stay, so that they are named."""
+    if count is None or len(files) <= count:
+        return files
+    totals: dict[Path, float] = {}
+    for path in files:
+        with suppress(InputError):
+            totals[path] = front.before(path, one=True).qualities[0].total
+    best = sorted(totals, key=lambda path: -totals[path])[:count]
+    return [path for path in files if path in best or path not in totals]
+
+
 def _enrol_one(store: Gallery, front: Front, name: str, files: list[Path], which: Templates, failures: list[str]) -> None:
     from facesieve.identification import stacked
 
     made = []
     for path in files:
         try:
-            made.append(front.identifier.templates(*front.faces(path, one=True), which))
+            before, after = front.faces(path, one=True)
+            made.append(front.identifier.templates(before, after, which))
+            if problem := before.qualities[0].problem:
+                errors.print(f"{name}: {path}: a poor photograph of the face: {problem}; others may be better")
         except InputError as error:
             if len(files) == 1:
                 raise
@@ -215,6 +235,7 @@ def _finish(failures: Sequence[str]) -> None:
 def _plain(face: Identified) -> dict[str, object]:
     return {
         "box": list(map(float, face.face.box)),
+        "quality": None if face.quality is None else face.quality.as_dict(),
         "person": face.person,
         "threshold": face.threshold,
         "templates": face.templates,

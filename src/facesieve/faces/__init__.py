@@ -6,6 +6,7 @@ from facesieve.faces.align import TEMPLATE, Face, Points, align, alignment, warp
 from facesieve.faces.crops import Crops, FaceCrops, check_square
 from facesieve.faces.detect import Detector
 from facesieve.faces.paste import FINISHES, Finish, check_finish, paste
+from facesieve.faces.quality import Quality, quality
 
 __all__ = [
     "FINISHES",
@@ -16,10 +17,12 @@ __all__ = [
     "FaceCrops",
     "Finish",
     "Points",
+    "Quality",
     "align",
     "alignment",
     "check_finish",
     "check_square",
     "paste",
+    "quality",
     "warp",
 ]

@@ -12,6 +12,7 @@ from PIL import Image
 from facesieve.errors import InputError, NoFaceError, NotSquareError, SettingError
 from facesieve.faces.align import Face, align
 from facesieve.faces.paste import Finish, check_finish, paste
+from facesieve.faces.quality import Quality, quality
 from facesieve.files import sha256_of_pixels
 from facesieve.images import Floats, Photo, to_floats, to_photo
 from facesieve.noise import derive_seed, fresh_seeds
@@ -79,6 +80,11 @@ class FaceCrops:
     def first(self, count: int) -> FaceCrops:
         """Only the first ``count`` faces."""
         return replace(self, faces=self.faces[:count], crops=self.crops[:count])
+
+    @property
+    def qualities(self) -> list[Quality]:
+        """How well each face can be recognised as far as the photograph says; of an aligned crop nothing is known."""
+        return [quality(self.photo, face) for face in self.faces]
 
     def with_crops(self, crops: Crops) -> FaceCrops:
         """The same photograph and faces with other crops (N, 3, S, S), such as purified ones."""

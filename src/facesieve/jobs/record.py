@@ -18,7 +18,7 @@ import numpy as np
 
 import facesieve
 from facesieve.errors import ExistsError, FacesieveError, SettingError
-from facesieve.faces import FaceCrops, Finish, check_finish
+from facesieve.faces import FaceCrops, Finish, check_finish, quality
 from facesieve.files import make_folder, sha256_of_file, write_atomic
 from facesieve.images import Encoding, to_photo
 from facesieve.limits import whole_number
@@ -122,13 +122,13 @@ class Work:
         return [options.encoding.encoded(photo, self.dates) for photo in photos]
 
     def face(self, number: int, options: Options) -> Record:
-        """A face as plain data: ``box``, ``landmarks``, ``score`` (not of an aligned image), ``noise_seed``, ``tamper_score``."""
+        """A face as plain data: ``box``, ``landmarks``, ``score``, ``quality`` (not of an aligned one), ``noise_seed``, ``tamper_score``."""
         tamper = {"tamper_score": self._tampers[number]} if options.tamper else {}
         if self.before.aligned:
             return {"noise_seed": self.seeds[number], **tamper}
         face = self.before.faces[number]
         place = {"box": face.box, "landmarks": face.landmarks.tolist(), "score": face.score}
-        return {**place, "noise_seed": self.seeds[number], **tamper}
+        return {**place, "quality": quality(self.before.photo, face).as_dict(), "noise_seed": self.seeds[number], **tamper}
 
     @cached_property
     def _tampers(self) -> list[float]:
