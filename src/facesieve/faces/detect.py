@@ -14,10 +14,7 @@ from facesieve.faces.align import Face, Points, alignment, warp
 from facesieve.faces.yunet import Row, Rows, YuNet
 from facesieve.images import Photo
 
-SMALLEST, AROUND = (
-    240,
-    60,
-)  # pixels of the coarsest search's longer side, where a face may be larger than the photograph, and around
+SMALLEST = 240  # pixels of the coarsest search's longer side: with a quarter of it around, a face may be larger than the picture
 STEP = 5.0  # from one search to the next at most; the network knows faces from about 16 to 300 pixels
 TURNED = 1440  # pixels of the longer side up to which all four turns are searched
 TILE, BORDER = 1280, 32  # pixels of a tile's side at most, and around it; larger faces are found by a coarser search
@@ -28,6 +25,7 @@ OVERLAP = 0.4  # intersection over union above which two boxes are one face
 FIRST_LOOK = (320, 0.5)  # pixels of a look's side, and the share of it that the template takes
 LAST_LOOKS = ((224, 0.4), (224, 0.625))  # their mean is steadier than either
 LOOKS, UPRIGHT = 3, 10.0  # looks at most, degrees to which a face is set upright by them
+FAINT = 0.3  # the least score in a look, where a face is expected
 SURE = 0.88  # a score of faces that are seen upright; below, a look is taken in all four turns
 DOUBT = 0.03  # in favour of the turn in which a face was found
 
@@ -41,7 +39,7 @@ class Detector:
     upright by its landmarks, at one size, where the network answers best; what is no face there is none.
     """
 
-    def __init__(self, *, threshold: float = 0.7, first_threshold: float = 0.6) -> None:
+    def __init__(self, *, threshold: float = 0.7, first_threshold: float = 0.5) -> None:
         self.threshold, self.first_threshold = threshold, first_threshold
 
     @cached_property
@@ -62,7 +60,7 @@ class Detector:
         found = [np.empty((0, 16))]
         for small in scaled:
             ratio = np.diag(np.array(photo.shape[1::-1]) / small.shape[1::-1])
-            border = AROUND if max(small.shape[:2]) <= SMALLEST else BORDER
+            border = max(small.shape[:2]) // 4 if max(small.shape[:2]) <= SMALLEST else BORDER
             for corner, tile in _tiles(small, border):
                 for turns in ways:
                     (rows,) = self._network([_turned(tile, turns)], self.first_threshold)
@@ -81,21 +79,24 @@ class Detector:
         seen = [] if found is None else [self._look(photo, found, *look) for look in LAST_LOOKS]
         known = [again for again in seen if again is not None]
         mean: Row = np.mean(known, axis=0) if known else row
-        # Of a face that the picture cuts into, a look at what lies around it may be misled.
-        return mean if known and mean[14] >= self.threshold else row if row[14] >= SURE else None
+        # Of a face that is covered, or that the picture cuts into, a look at what lies around it may be misled.
+        surest = max(float(mean[14]), float(row[14])) if known else 0.0
+        if known and (mean[14] >= self.threshold or mean[14] + row[14] >= 2 * self.threshold):
+            return np.append(mean[:14], [surest])
+        return row[:15] if row[14] >= SURE else None
 
     def _look(self, photo: Photo, row: Row, side: int, share: float) -> Row | None:
         """The face of ``row``, found in a cut of ``side`` pixels around it, of whose side the template is a ``share``."""
         way = alignment(row[4:14].reshape(5, 2), side, zoom=share)
         look = warp(photo, way, side)
-        best = _middle(self._network([look], self.first_threshold)[0], side)
+        best = _middle(self._network([look], FAINT)[0], side)
         if best is None or best[14] < SURE:
             best = self._other_turns(look, best)
         return None if best is None else _mapped(best[None], np.asarray(cv2.invertAffineTransform(way), np.float64))[0]
 
     def _other_turns(self, look: Photo, upright: Row | None) -> Row | None:
         """The surest of the face in the middle of a look as it is and in three more turns."""
-        seen = self._network([_turned(look, turns) for turns in (1, 2, 3)], self.first_threshold)
+        seen = self._network([_turned(look, turns) for turns in (1, 2, 3)], FAINT)
         best, surest = upright, 0.0 if upright is None else upright[14] + DOUBT
         for turns, rows in enumerate(seen, 1):
             row = _middle(_mapped(rows, _back(turns, look.shape)), len(look))

@@ -18,7 +18,7 @@ from facesieve.report.record import Record
 from facesieve.report.tables import figures as of_tables
 from facesieve.report.tables import tables_of
 
-Area = Literal["purifier", "worst case", "light", "service", "photograph", "result", "doors", "house"]
+Area = Literal["purifier", "worst case", "light", "service", "photograph", "faces", "result", "doors", "house"]
 
 ACCURACY = "accuracy"  # the measure that is the tables' numbers: it can be taken of a run that was stopped
 
