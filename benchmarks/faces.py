@@ -3,7 +3,8 @@
     python benchmarks/faces.py [--crops N] [--rounds N] [--targets]
 
 The search of commit ``BASELINE`` is measured beside it, in one run. ``--targets`` records the figures in
-docs/results/targets.json. Times are of the processor, on one core: set OMP_NUM_THREADS=1. It needs scikit-image and scikit-learn for their photographs.
+docs/results/targets.json. Times are of the processor, on one core: set OMP_NUM_THREADS=1. It needs scikit-image and
+scikit-learn for their photographs.
 """
 
 from __future__ import annotations

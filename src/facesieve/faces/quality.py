@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -62,7 +63,7 @@ def quality(photo: Photo, face: Face) -> Quality:
     return Quality(SIDE / math.hypot(way[0, 0], way[1, 0]), 1 - blur(grey), turned(face.landmarks), face.score)
 
 
-def blur(grey: NDArray[np.uint8], width: int = 11) -> float:
+def blur(grey: NDArray[Any], width: int = 11) -> float:
     """How blurred a picture (H, W) is, in [0, 1]: what is left of its differences after a further blur, in the worse direction.
 
     Crete, Dolmiere, Ladret and Nicolas: The blur effect, 2007.
