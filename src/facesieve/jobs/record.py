@@ -122,7 +122,7 @@ class Work:
         return [options.encoding.encoded(photo, self.dates) for photo in photos]
 
     def face(self, number: int, options: Options) -> Record:
-        """A face as data: ``box``, ``landmarks``, ``score``, ``quality`` (not of an aligned one), ``noise_seed``, ``tamper_score``."""
+        """A face: ``box``, ``landmarks``, ``score``, ``quality`` (not of an aligned one), ``noise_seed``, tamper score."""
         tamper = {"tamper_score": self._tampers[number]} if options.tamper else {}
         if self.before.aligned:
             return {"noise_seed": self.seeds[number], **tamper}
