@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40, help="of one face at 640 px")
     parser.add_argument("--targets", action="store_true", help="record the figures")
     args = parser.parse_args()
-    detector, before, found = Detector(), baseline(), Figures()
+    detector, before = Detector(), baseline()
     parts: list[Callable[[], Figures]] = [
         lambda: of_time(detector, before, args.rounds),
         lambda: of_sizes(detector),
@@ -194,15 +194,14 @@ def main() -> None:
         lambda: of_threads(detector),
         lambda: of_backgrounds(detector, before, args.crops),
     ]
+    about = {"area": "faces", **origin("faces.py", {})}
     for part in parts:
-        new = part()
-        found |= new
-        for name, (wanted, value, _) in new.items():
+        found = part()
+        for name, (wanted, value, _) in found.items():
             print(f"{name}: {value:.4g} (wanted {wanted})", flush=True)
-    if args.targets:
-        about = {"area": "faces", **origin("faces.py", {})}
-        rounded = {name: (wanted, float(f"{value:.4g}"), n) for name, (wanted, value, n) in found.items()}
-        keep_targets(TARGETS, [Target(target=t, wanted=w, value=value, n=n, **about) for t, (w, value, n) in rounded.items()])
+        if args.targets:  # each at once: the last takes long
+            made = [Target(target=t, wanted=w, value=float(f"{v:.4g}"), n=n, **about) for t, (w, v, n) in found.items()]
+            keep_targets(TARGETS, made)
 
 
 if __name__ == "__main__":
