@@ -62,6 +62,7 @@ class Shown:
     tamper: list[float]  # tamper score of each face
     shortfall: str | None = None  # why raw templates were searched though there is a shield
     detail: Photo | None = None  # for people; None where the pictures are of an aligned face
+    preset: str = ""
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,9 @@ class Actions:
         after = before.with_crops(trace.crops)
         short = None if self.gallery is None else Identifier(self.embedder, label).shortfall(self.gallery)
         detail, steps = None if before.aligned else after.paste("detail"), _steps(before, trace)
-        return Shown(before.photo, after.paste(), steps, names, tamper_scores(raw, purified), short, detail)
+        return Shown(
+            before.photo, after.paste(), steps, names, tamper_scores(raw, purified), short, detail, label.rpartition("-")[0]
+        )
 
     def _named(self, what: str, row: Rows, purifier: str) -> Named:
         if self.gallery is None:

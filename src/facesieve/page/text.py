@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 
@@ -16,13 +15,7 @@ ADVICE: dict[type[FacesieveError], str] = {  # what a visitor can do
 
 ENROL_AGAIN = "Remove people and enrol them again behind it: they are then recognised better."
 
-# Up to which score, its colour, and what it means: by the scores of untouched photographs behind the default preset
-# (benchmarks/result.py) and of attacked ones (docs/results.md).
-TAMPER = (
-    (0.2, "green", "Untouched photographs score as little behind the default preset."),
-    (0.4, "darkorange", "Few untouched photographs score so much: it may be a poor photograph, a slow preset, or an attack."),
-    (math.inf, "red", "Untouched photographs hardly ever score so much: somebody may have changed it. It is a hint, no proof."),
-)
+USUAL = {"gentle": 0.03, "robust": 0.18}  # the tamper score that 99 of 100 untouched photographs keep to: benchmarks/result.py
 
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+.!|<>~$&-])")
 ON_THE_SERVER = (EmbedderError, GalleryError, PriorError)  # the place that they name means nothing to a visitor
@@ -82,10 +75,24 @@ def tamper(shown: Shown) -> str:
     """The tamper scores in a sentence, with a colour, as HTML."""
     score = max(shown.tamper)
     which = "" if len(shown.tamper) == 1 else f" of face {shown.tamper.index(score) + 1}, the highest,"
-    colour, meaning = next((colour, meaning) for most, colour, meaning in TAMPER if score <= most)
+    colour, meaning = _judged(score, USUAL.get(shown.preset))
     return (
         f'<span style="color: {colour}">●</span> <b>Tamper score{which} {score:.2f}</b>: how far purification moved the face '
         f"for the recogniser, 0 for not at all, 2 for the opposite. {meaning}"
+    )
+
+
+def _judged(score: float, usual: float | None) -> tuple[str, str]:
+    """A score's colour, and what it means."""
+    if usual is None:
+        return "gray", "What untouched photographs score behind this preset has not been measured."
+    if score <= usual:
+        return "green", f"99 of 100 untouched photographs score at most {usual:.2f} behind this preset."
+    if score <= 3 * usual:
+        return "darkorange", f"Few untouched photographs score above {usual:.2f}: it may be a poor photograph, or an attack."
+    return (
+        "red",
+        f"Untouched photographs hardly ever score above {3 * usual:.2f}: somebody may have changed it. A hint, no proof.",
     )
 
 
