@@ -48,10 +48,12 @@ def select(
     from facesieve.data.manifest import load_manifest, save_manifest
     from facesieve.data.select import read_selection, select_beyond
     from facesieve.data.select import select as choose
-    from facesieve.data.sources import open_source
+    from facesieve.data.sources import FolderSource, open_source
+    from facesieve.folders import passed_over
 
     cv2.setNumThreads(1)
     _check_place(output)
+    photographs = open_source(source, label=label)
     given: dict[str, Any] = {
         "minimum": minimum, "people": people, "train": train, "test": test, "seed": seed, "aligned": aligned,
     }  # fmt: skip
@@ -59,10 +61,13 @@ def select(
     if beyond is not None:
         if config is not None or given:
             raise SettingError("--beyond takes its settings from the manifest, and no others")
-        manifest = select_beyond(open_source(source, label=label), load_manifest(beyond), report=_tell)
+        manifest = select_beyond(photographs, load_manifest(beyond), report=_tell)
     else:
-        manifest = choose(open_source(source, label=label), read_selection(config, given), report=_tell)
+        manifest = choose(photographs, read_selection(config, given), report=_tell)
     save_manifest(output, manifest)
+    passed = photographs.passed if isinstance(photographs, FolderSource) else None
+    if passed:
+        errors.print(f"passed over: {passed_over(passed)}")
     whole = sum(entry.ref is None for entry in manifest.replaced)
     chosen, learnt = many(len(manifest.people), "person", "people"), many(len(manifest.of("train")), "image")
     out.print(f"{chosen}, {learnt} to train, {len(manifest.of('test'))} to test")

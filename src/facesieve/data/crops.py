@@ -23,7 +23,7 @@ from facesieve.data.sources import Source
 from facesieve.errors import InputError, SettingError, one_line
 from facesieve.faces import Detector, Points, alignment, warp
 from facesieve.files import draft, sha256_of, write_with_folder
-from facesieve.folders import below
+from facesieve.folders import below, passed_over
 from facesieve.images import Photo, read_photo
 from facesieve.progress import Progress, Report, silent
 
@@ -129,6 +129,8 @@ class FaceFolder:
             raise InputError("no photographs found", folder)
         for path, _, reason in found.troubles:
             report(Progress(0, len(paths), f"{path}: {reason}; left out"))
+        if found.passed:
+            report(Progress(0, len(paths), f"passed over: {passed_over(found.passed)}"))
         if not cache.exists():
             _find_landmarks(folder, paths, cache, report)
         try:

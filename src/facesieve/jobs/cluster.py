@@ -91,8 +91,14 @@ def _name(part: Sequence[Unit]) -> str:
 
 def _packed(part: Sequence[Unit]) -> str:
     return json.dumps(
-        [[os.path.realpath(unit.source), os.path.realpath(unit.target), unit.name, unit.format, unit.problem] for unit in part]
-    )
+        [
+            {
+                "source": os.path.realpath(unit.source), "target": os.path.realpath(unit.target), "name": unit.name,
+                "format": unit.format, "problem": unit.problem, "suffix": unit.suffix,
+            }
+            for unit in part
+        ]
+    )  # fmt: skip
 
 
 @contextmanager
@@ -116,10 +122,8 @@ class _Worker:
 
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
         task = row["task"]
-        units = [
-            Unit(Path(source), Path(target), name, form, None, problem)
-            for source, target, name, form, problem in json.loads(task)
-        ]
+        plain = json.loads(task)
+        units = [Unit(**{**unit, "source": Path(unit["source"]), "target": Path(unit["target"])}) for unit in plain]
         try:
             with CrashLog(self._logs / sha256_of(task.encode())).work(_name(units)) as log:
                 summary = purify_units(units, self._shield, self._options, guard=log.reading)
