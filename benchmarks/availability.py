@@ -1,14 +1,17 @@
 """What one client can take from the others: callers at once, refused photographs, bodies of many pieces, hard photographs.
 
-    python benchmarks/availability.py [--only PART ...] [--targets]
+    python benchmarks/availability.py [--targets]
+    python benchmarks/availability.py --only description [--targets]
 
-Everything runs on this machine over loopback, against servers of their own processes with their defaults. It takes about three
-minutes, on a machine that does nothing else. ``--targets`` records the figures in ``docs/results/targets.json``.
+Everything runs on this machine over loopback, against servers of their own processes with their defaults. Each of the two takes a
+few minutes, on a machine that does nothing else. ``--targets`` records the figures in ``docs/results/targets.json``.
 
 - Callers at once: so many send one sample photograph at the same moment; how many have it back.
 - Memory: the server's resident memory after 200 refusals over that after 20: photographs of 4 megapixels that are said to be
   aligned crops and are not square, and small ones without a face, in turn. Both are refused after they were decoded.
 - Stops: the longest time between a question to ``/healthz`` and its answer while one body of 20 MB is sent, over all kinds.
+- Description: what schemathesis finds with all its checks on ``/openapi.json``. What an image shows and what a name may hold is
+  beyond that document, so 422 is an answer to what it allows, too.
 - Behind hard ones: 40 photographs of 24 megapixels without a face, and a second later a small one with a face; the time until
   that has its answer, whatever it is.
 """
@@ -18,11 +21,16 @@ from __future__ import annotations
 import argparse
 import base64
 import http.client
+import re
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -32,10 +40,22 @@ from results import origin
 
 from facesieve.images import encode_photo
 from facesieve.report.targets import Target, keep_targets
+from facesieve.service.keys import SCOPES, add_key
 from facesieve.service.settings import Settings
 
 LARGEST = 20_000_000
 IMAGE = {"Content-Type": "image/jpeg"}
+
+EXPECTED = """
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", 401, 403, 404, 409, 422, "5xx"]
+"""
+AUTH = """
+[auth.openapi.HTTPBearer]
+bearer = "{key}"
+[auth.openapi.APIKeyHeader]
+api_key = "{key}"
+"""
 
 Body = tuple[bytes, str]  # and its content type
 Figure = tuple[str, str, float, int]
@@ -188,12 +208,33 @@ def of_hard_ones() -> Figure:
     return "longest wait behind 40 hard photographs, s", f"<= {Settings().deadline_s:g}", seconds, 1
 
 
+def of_description() -> Figure:
+    """As ``of_callers``; with and without keys."""
+    failures = generated = 0
+    for with_keys in (False, True):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            key = add_key(folder / "keys.json", "all", SCOPES) if with_keys else ""
+            settings = {"gallery": str(folder / "gallery"), **({"keys": str(folder / "keys.json")} if with_keys else {})}
+            (folder / "schemathesis.toml").write_text(EXPECTED + (AUTH.format(key=key) if with_keys else ""))
+            with server(settings) as (url, _):
+                words = ["run", f"{url}/openapi.json", "--checks", "all", "--max-examples", "50", "--seed", "1"]
+                command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", *words]
+                done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
+        told = re.search(r"(\d+) generated(?:, \d+ found (\d+) unique failures?)?", done.stdout)
+        if told is None or done.returncode not in {0, 1}:
+            raise SystemExit(done.stdout[-3000:] + done.stderr[-1000:])
+        generated, failures = generated + int(told[1]), failures + int(told[2] or 0)
+    return "failures of schemathesis, all checks, with and without keys", "<= 0", failures, generated
+
+
 PARTS: dict[str, Callable[[], Figure]] = {
     "eight": lambda: of_callers(8),
     "sixteen": lambda: of_callers(16),
     "memory": of_memory,
     "stops": of_stops,
     "hard": of_hard_ones,
+    "description": of_description,
 }
 
 
@@ -204,7 +245,7 @@ def sample() -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=[part for part in PARTS if part != "description"])
     parser.add_argument("--targets", action="store_true", help="record the figures")
     args = parser.parse_args()
     about, rows = {"area": "service", **origin("availability.py", {})}, []
