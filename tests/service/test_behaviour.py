@@ -124,6 +124,8 @@ def test_the_headers_say_what_was_done_and_json_says_where(url, collins):
     np.testing.assert_allclose(found["landmarks"], face.landmarks, atol=1e-4)
     assert found["score"] == pytest.approx(float(face.score))
     assert found["box"] == pytest.approx(face.box)
+    [quality] = before.qualities
+    assert found["quality"] == quality.as_dict()
     raw = embedder.rows(before.at(CROP).crops)[0]
     crop = pixels(base64.b64decode(found["crop"])).transpose(2, 0, 1)[None].astype(np.float32) / 255
     assert found["tamper_score"] == pytest.approx(1 - float(raw @ embedder.rows(crop)[0]), abs=0.02)  # the crop has 256 levels
@@ -136,6 +138,7 @@ def test_the_headers_say_what_was_done_and_json_says_where(url, collins):
         client.remove("Landmarks")
     np.testing.assert_allclose(person["landmarks"], face.landmarks, atol=1e-4)
     assert person["score"] == pytest.approx(float(face.score))
+    assert person["quality"] == quality.as_dict()
 
 
 def test_faces_are_put_back_as_the_settings_allow(collins):

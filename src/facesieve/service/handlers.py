@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from facesieve.errors import InputError, ManyFacesError
-from facesieve.faces import Crops, FaceCrops, Finish
+from facesieve.faces import Crops, FaceCrops, Finish, Quality
 from facesieve.files import sha256_of
 from facesieve.galleries import create_gallery
 from facesieve.galleries.base import Entry, Gallery
@@ -171,6 +171,10 @@ class Handlers:
     async def encode(self, after: FaceCrops, format: Format, finish: Finish = "secure") -> bytes:
         """The photograph with its faces put back, as a file."""
         return await self._readers.write(self._measured("encode", lambda: encode_photo(after.paste(finish), format)))
+
+    async def qualities(self, before: FaceCrops) -> list[Quality]:
+        """How well each face can be recognised; none of an aligned crop."""
+        return await self._readers.write(lambda: before.qualities)
 
     async def encode_crops(self, crops: Crops) -> list[bytes]:
         """Crops (N, 3, S, S) as PNG files."""

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 import facesieve
 from facesieve.errors import FacesieveError
-from facesieve.faces import FaceCrops, Finish
+from facesieve.faces import FaceCrops, Finish, Quality
 from facesieve.galleries.base import Match
 from facesieve.identification import Identified
 from facesieve.runtime import PurifierCard, Trace
@@ -22,6 +22,7 @@ from facesieve.service.problems import as_problem
 from facesieve.service.requests import FORMATS, finish_of, format_of, handlers_of, images_in, only, several, wanted_answer
 from facesieve.service.schemas import (
     BatchResponse,
+    FaceQuality,
     IdentifiedFace,
     IdentifyResponse,
     MatchedPerson,
@@ -162,6 +163,7 @@ async def _shown(
     handlers: Handlers, before: FaceCrops, trace: Trace, scores: Sequence[float] | None, asked: _Asked
 ) -> Photograph:
     after, found = before.with_crops(trace.crops), before.faces or [None] * len(before)
+    qualities: Sequence[Quality | None] = await handlers.qualities(before) or [None] * len(before)
     crops = await handlers.encode_crops(trace.crops)
     made = [(step.name, await handlers.encode_crops(step.crops)) for step in trace.steps] if asked.stages else []
     faces = [
@@ -169,6 +171,7 @@ async def _shown(
             box=None if face is None else list(map(float, face.box)),
             landmarks=None if face is None else face.landmarks.astype(float).tolist(),
             score=None if face is None else float(face.score),
+            quality=_quality(qualities[n]),
             change=change,
             tamper_score=None if scores is None else scores[n],
             crop=_text(crops[n]),
@@ -177,6 +180,10 @@ async def _shown(
         for n, (face, change) in enumerate(zip(found, after.changes(before), strict=True))
     ]
     return Photograph(image=_text(await handlers.encode(after, asked.format, asked.finish)), faces=faces)
+
+
+def _quality(found: Quality | None) -> FaceQuality | None:
+    return None if found is None else FaceQuality(**found.as_dict())
 
 
 def _text(data: bytes) -> str:
@@ -207,6 +214,7 @@ def _person(found: Identified) -> IdentifiedFace:
         box=list(map(float, found.face.box)),
         landmarks=found.face.landmarks.astype(float).tolist(),
         score=float(found.face.score),
+        quality=_quality(found.quality),
         person=found.person,
         threshold=found.threshold,
         templates=found.templates,

@@ -20,6 +20,16 @@ _TAMPER = "1 - cosine of the face before and behind the shield, 0 to 2"
 Seed = Annotated[int | None, Query(description="Makes results repeatable; refused unless the service has allow_seeds.", ge=0)]
 
 
+class FaceQuality(BaseModel):
+    """How well a face can be recognised as far as its photograph says."""
+
+    total: float = Field(description="The worst of all figures, 0 to 1", examples=[0.9])
+    size: float = Field(description="Pixels of the photograph along the side of the aligned crop")
+    sharpness: float = Field(description="0 is smooth, to 1")
+    turned: float = Field(description="Degrees to the side, roughly")
+    score: float = Field(description=_SCORE)
+
+
 class StageResult(BaseModel):
     """What one stage made of a face."""
 
@@ -33,6 +43,7 @@ class PurifiedFace(BaseModel):
     box: list[float] | None = Field(description=f"{_BOX}; null for an aligned crop")
     landmarks: list[list[float]] | None = Field(description=f"{_LANDMARKS}; null for an aligned crop")
     score: float | None = Field(description=f"{_SCORE}; null for an aligned crop")
+    quality: FaceQuality | None = Field(description="Null for an aligned crop")
     change: float = Field(description="Mean absolute difference that the shield made, 0 to 1", examples=[0.021])
     tamper_score: float | None = Field(None, description=f"With tamper=true: {_TAMPER}")
     crop: str = Field(description="The purified aligned crop: PNG, base64")
@@ -85,6 +96,7 @@ class IdentifiedFace(BaseModel):
     box: list[float] = Field(description=_BOX)
     landmarks: list[list[float]] = Field(description=_LANDMARKS)
     score: float = Field(description=_SCORE)
+    quality: FaceQuality | None = None
     person: str | None = Field(description="The best match at or above the threshold, or null", examples=["Ada"])
     threshold: float | None = Field(description="null: not calibrated, so that nobody is named", examples=[0.36])
     templates: str = Field(description=_SEARCHED, examples=[f"{DEFAULT_PRESET}-0123456789ab"])
