@@ -19,6 +19,7 @@ from facesieve.jobs.video import HELD, Frame, Tracks, opened, overlap
 from facesieve.purify import preset
 from facesieve.runtime.torch import TorchRuntime
 from facesieve.shield import Shield
+from facesieve.specs import DEFAULT_PRESET
 from white_prior import WhitePrior
 
 av = pytest.importorskip("av")
@@ -230,7 +231,7 @@ def test_on_the_command_line(facesieve, moving, sample_paths, tmp_path):
     source, out = write_clip(tmp_path / "clip.mp4", moving[:4]), tmp_path / "out.mp4"
     done = facesieve("purify", source, "-o", out)
     assert (done.code, done.err) == (0, "")
-    assert done.out.startswith("4 frames, 4 faces purified; 1 face was followed; robust on ")
+    assert done.out.startswith(f"4 frames, 4 faces purified; 1 face was followed; {DEFAULT_PRESET} on ")
     for arguments, line in (
         (("-o", out, "--grid"), "--grid"),
         (("-o", tmp_path), "-o out.mp4"),
