@@ -124,11 +124,26 @@ def of_blanks(count):
     [(of_parts, 320_000), (of_members, 1_500_000), (of_values, 9_000_000), (of_escapes, 3_000_000), (of_blanks, 18_000_000)],
 )
 def test_a_body_of_many_pieces_stops_nobody_and_is_refused(make, count):
-    """The slowest health check is compared with a whole second, in which the parsers would be at work: machines differ."""
+    """The best of three, since another program can hold this machine up; a parser would hold it up each time, for seconds."""
     body, content_type = make(count)
+    with service(handlers_of()) as url:
+        stops = []
+        while len(stops) < 3 and min(stops, default=1.0) >= 0.2:
+            answer, slowest = while_asking(url, lambda: post_body(url, body, content_type))
+            problem(answer, 422, "input")
+            stops.append(slowest)
+    assert min(stops) < 0.2
+
+
+def post_body(url, body, content_type):
+    return httpx.post(url + "/v1/purify", content=body, headers={"Content-Type": content_type}, timeout=60)
+
+
+def while_asking(url, work):
+    """What ``work`` gives, and the slowest health check meanwhile, in seconds."""
     done, slowest = threading.Event(), [0.0]
 
-    def ask(url):
+    def ask():
         with httpx.Client(base_url=url) as client:
             while not done.is_set():
                 begun = time.monotonic()
@@ -136,16 +151,12 @@ def test_a_body_of_many_pieces_stops_nobody_and_is_refused(make, count):
                 slowest[0] = max(slowest[0], time.monotonic() - begun)
                 time.sleep(0.01)
 
-    with service(handlers_of()) as url:
-        asking = threading.Thread(target=ask, args=(url,))
-        asking.start()
-        begun = time.monotonic()
-        answer = httpx.post(url + "/v1/purify", content=body, headers={"Content-Type": content_type}, timeout=60)
-        took = time.monotonic() - begun
-        done.set()
-        asking.join()
-        problem(answer, 422, "input")
-    assert slowest[0] < max(0.2, took / 10)
+    asking = threading.Thread(target=ask)
+    asking.start()
+    found = work()
+    done.set()
+    asking.join()
+    return found, slowest[0]
 
 
 def test_a_body_of_as_many_pieces_as_are_taken_is_read():
