@@ -113,7 +113,7 @@ def test_the_service_answers_on_ray_as_it_does_alone(sample_paths):
 
     photos = [small(path, 240) for path in sample_paths[:3]]
     shield = load_shield("robust")
-    settings = Settings(port=free_port(), allow_seeds=True)
+    settings = Settings(port=free_port(), allow_seeds=True, preset="robust")
     with deployed(settings, "auto"):
         ready = httpx.get(f"http://127.0.0.1:{settings.port}/readyz", timeout=60)
         assert ready.json() == {"status": "ready"}
