@@ -114,7 +114,7 @@ def readme() -> str:
     lines = [line(cells) for cells in (head, rule, none, *there)]
     if len(there) < len(rows):
         missing = ", ".join(cells[0] for cells in rows if cells not in there)
-        lines += ["", f"?: not measured yet with the weights of today; nor was {missing}."]
+        lines += ["", f"?: not measured yet with the weights of today. Nothing was measured of {missing}."]
     return MARKED.sub(lambda _: "\n".join(lines) + "\n", README.read_text())
 
 

@@ -261,7 +261,7 @@ def _print_faces(results: dict[str, list[Identified]], shield: str) -> None:
             table.add_row(*row)
     Console(highlight=False, markup=False, width=None if out.is_terminal else 140).print(table)
     if any(face.threshold is None for faces in results.values() for face in faces):
-        out.print("no threshold: nobody can be called unknown yet; run `facesieve gallery calibrate`, or give --threshold")
+        out.print("no threshold: nobody can be called unknown yet; run `facesieve gallery calibrate FOLDER`, or give --threshold")
 
 
 def _name(face: Identified) -> str:
@@ -310,7 +310,9 @@ def _say(result: Verified, json_: bool) -> None:
         plain = {"same": result.same, "score": result.score, "threshold": result.threshold, "templates": result.templates}
         print_json(plain)
     elif result.same is None:
-        out.print(f"score {result.score:.3f}; no threshold to decide by: run `facesieve gallery calibrate`, or give --threshold")
+        out.print(
+            f"score {result.score:.3f}; no threshold to decide by: run `facesieve gallery calibrate FOLDER`, or give --threshold"
+        )
     else:
         verdict = "same person" if result.same else "not the same person"
         out.print(f"{verdict}: score {result.score:.3f}, threshold {result.threshold:.3f}")

@@ -51,7 +51,7 @@ def prior_show(
 
 
 def presets(json_: AsJson = False) -> None:
-    """List the presets: what each does and what it costs; with --json every setting."""
+    """List the presets: what each does, and how often it evaluates the prior; with --json every setting."""
     from rich.table import Table
 
     from facesieve.purify import PRESETS
@@ -65,7 +65,8 @@ def presets(json_: AsJson = False) -> None:
             f"{r['name']}: {r['operator']}, eta {r['eta']:g}" + (f", {r['samples']} samples" if r["samples"] > 1 else "")
             for r in preset.as_dict()["restorations"]
         )
-        table.add_row(preset.name, preset.summary, stages, str(preset.evaluations))
+        name = f"{preset.name} (default)" if preset.name == DEFAULT_PRESET else preset.name
+        table.add_row(name, preset.summary, stages, str(preset.evaluations))
     out.print(table)
 
 
