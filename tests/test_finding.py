@@ -4,13 +4,13 @@ import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 import make_scenes
-from conftest import SAMPLES
 from facesieve.faces import Detector, FaceCrops, align
 from facesieve.faces.detect import STEP, TILE, _back, _mapped, _spans, _tiles, _turned, sizes
 from facesieve.faces.yunet import FILE, YuNet
@@ -18,6 +18,7 @@ from facesieve.recognition.embedders import load_embedder
 from facesieve.weights import FOLDER
 
 DETECTOR = Detector()
+SAMPLES = Path(__file__).parent.parent / "samples"
 
 
 # --- the network -------------------------------------------------------------------------------------

@@ -7,16 +7,17 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import SAMPLES
 from facesieve import load_shield
 from facesieve.errors import SettingError
 from facesieve.recognition.embedders import load_embedder
 from facesieve.shield import TOGETHER, Shield
 
+SAMPLES = Path(__file__).parent.parent / "samples"
 RUNTIMES = ["onnx", "torch", "openvino"]
 
 

@@ -28,6 +28,7 @@ from facesieve.runtime import RUNTIMES
 from facesieve.service.run import shield_of
 from facesieve.service.settings import Settings
 from facesieve.shield import load_shield
+from facesieve.specs import DEFAULT_PRESET
 from make_people import pictures, write_folders
 
 SOURCE = Path(import_module("facesieve").__file__).parent
@@ -326,7 +327,7 @@ def test_a_runtime_by_its_dotted_name():
     assert load_shield("robust", runtime="blocks:load").card.ran_on == "NumPy"
     with pytest.raises(SettingError, match="cannot be imported"):
         load_shield("robust", runtime="blocks:nothing")
-    with pytest.raises(SettingError, match="there are torch"):
+    with pytest.raises(SettingError, match="unknown runtime 'nothing'; there are "):
         load_shield("robust", runtime="nothing")
 
 
@@ -336,7 +337,7 @@ def test_a_runtime_by_the_command_line_and_the_services_settings(monkeypatch, sa
     monkeypatch.setattr("sys.argv", call)
     with pytest.raises(SystemExit) as end:
         main()
-    assert (end.value.code, "robust on NumPy" in capsys.readouterr().out) == (0, True)
+    assert (end.value.code, "gentle on NumPy" in capsys.readouterr().out) == (0, True)
     assert shield_of(Settings(runtime="blocks:load")).card.ran_on == "NumPy"
 
 
@@ -365,7 +366,7 @@ def check_shard(out):
         assert made.read("notes.txt") == b"kept"
         record = json.loads(made.read("one.facesieve.json"))
         assert read_photo(made.read("one.png")).shape[-1] == 3
-    assert (len(record["faces"]), record["preset"]) == (1, "robust")
+    assert (len(record["faces"]), record["preset"]) == (1, DEFAULT_PRESET)
     assert json.loads((out / "shard.zip.json").read_text())["photographs"] == 1
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facesieve.faces import Detector, align
+from facesieve.faces import Detector, Face, align
 from facesieve.images import read_photo, to_photo
 from facesieve.recognition.convert_sface import ORIGINAL_SHA256, read_original
 
@@ -25,10 +25,9 @@ def synthetic():
     }
 
 
-def aligned(path):
-    """The largest face of a picture, as an aligned crop (112, 112, 3), uint8."""
-    photo = read_photo(path)
-    return to_photo(align(photo, Detector().detect(photo)[0], 112))
+def aligned(path, landmarks):
+    """A picture's face, by its five landmarks, as an aligned crop (112, 112, 3), uint8."""
+    return to_photo(align(read_photo(path), Face((0, 0, 1, 1), np.array(landmarks), 1.0), 112))
 
 
 def original_embedder(data):
@@ -49,12 +48,15 @@ def original_embedder(data):
 
 def main(onnx_file):
     embed = original_embedder(read_original(Path(onnx_file)))
-    pictures = {path.name: aligned(path) for path in sorted(SAMPLES.glob("hopper-*.jpg"))}
+    found = {path.name: Detector().detect(read_photo(path))[0] for path in sorted(SAMPLES.glob("hopper-*.jpg"))}
+    landmarks = {name: face.landmarks.round(3).tolist() for name, face in found.items()}
+    pictures = {name: aligned(SAMPLES / name, points) for name, points in landmarks.items()}
     golden = {
         "made_by": "python tests/recognition/make_sface_golden.py face_recognition_sface_2021dec.onnx",
         "original_sha256": ORIGINAL_SHA256,
         "synthetic": {name: embed(crop).round(6).tolist() for name, crop in synthetic().items()},
         "pictures": {name: embed(crop).round(6).tolist() for name, crop in pictures.items()},
+        "landmarks": landmarks,
     }
     GOLDEN.write_text(json.dumps(golden) + "\n")
 

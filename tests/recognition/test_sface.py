@@ -63,8 +63,8 @@ def test_golden_of_a_photograph(sface, golden):
     if not present:
         pytest.skip("no golden picture in samples/")
     for name in present:
-        (row,) = sface.embed(torch.from_numpy(to_floats(aligned(SAMPLES / name)))[None])
-        # Half a pixel in the landmarks, which another OpenCV may find elsewhere, is 5e-3; a swap of red and blue 8e-2.
+        (row,) = sface.embed(torch.from_numpy(to_floats(aligned(SAMPLES / name, golden["landmarks"][name])))[None])
+        # Half a pixel in the landmarks is 5e-3; a swap of red and blue 8e-2.
         assert cosine_distance(row, golden["pictures"][name]) < 5e-3
 
 
@@ -145,7 +145,7 @@ def test_agrees_with_opencv_on_the_original(sface, opencv):
 
 @pytest.fixture(scope="module")
 def sample_faces(sample_photos):
-    detector = Detector(long_sides=(480,))  # one size is enough for these
+    detector = Detector()
     return [(photo, detector.detect(photo)[0]) for photo in sample_photos.values()]
 
 

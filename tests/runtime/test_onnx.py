@@ -229,7 +229,7 @@ def test_settings_that_the_graph_does_not_have_are_refused():
 
 def test_an_exported_graph_is_the_preset(facesieve, tmp_path, faces):
     file = tmp_path / "robust.onnx"
-    done = facesieve("export", file)
+    done = facesieve("export", file, "--preset", "robust")
     assert (done.code, done.err) == (0, "")
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map["facesieve"])
@@ -271,7 +271,7 @@ def portraits(tmp_path_factory, sample_paths):
 
 def test_a_graph_in_8_bits_is_near_and_can_be_used(facesieve, tmp_path, portraits, faces, sample_paths):
     file = tmp_path / "small.onnx"
-    done = facesieve("export", file, "--quantise", portraits)
+    done = facesieve("export", file, "--preset", "robust", "--quantise", portraits)
     assert done.code == 0, done.err
     assert file.stat().st_size < 12e6
     light, exact = RUNTIMES["onnx"](preset("robust"), prior=file, device="cpu", precision="auto"), load("robust")
@@ -279,7 +279,7 @@ def test_a_graph_in_8_bits_is_near_and_can_be_used(facesieve, tmp_path, portrait
     crops, seeds = faces
     difference = np.abs(light.purify(crops, seeds).crops - exact.purify(crops, seeds).crops)
     assert 0 < difference.mean() < 4 / 255
-    done = facesieve("purify", sample_paths[0], "-o", tmp_path / "out", "--prior", file)
+    done = facesieve("purify", sample_paths[0], "-o", tmp_path / "out", "--preset", "robust", "--prior", file)
     assert (done.code, "robust on onnx CPU int8" in done.out) == (0, True)
 
 
@@ -309,7 +309,7 @@ def without_torch(*arguments):
 def test_a_photograph_is_purified_and_named_without_pytorch(sample_paths, tmp_path):
     done = without_torch("purify", sample_paths[0], "-o", tmp_path / "out", "--seed", 1)
     assert done.returncode == 0, done.stderr
-    assert "robust on onnx CPU fp32" in done.stdout
+    assert "gentle on onnx CPU fp32" in done.stdout
     assert list((tmp_path / "out").glob("*.png"))
     assert without_torch("enrol", "Ada", sample_paths[0], "--gallery", tmp_path / "people").returncode == 0
     done = without_torch("identify", sample_paths[0], "--gallery", tmp_path / "people", "--json")

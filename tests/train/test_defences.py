@@ -191,7 +191,8 @@ def test_finished_runs_give_weights_that_load(sample_paths, tmp_path):
     assert Ddsa(weights=str(weights)).sha256 == card["sha256"]
     assert card["training"]["steps"] == 4
     assert card["data"].startswith("5 faces to train on, 1 held out")
-    assert (lines[1].done, lines[1].total) == (4, 4)
+    assert lines[0].what == "passed over: 1 of other kinds"  # the samples' README
+    assert (lines[2].done, lines[2].total) == (4, 4)
     assert int(list(csv.DictReader((tmp_path / "curve.csv").open()))[-1]["step"]) == 4
     held_out = list(csv.DictReader((tmp_path / "held-out.csv").open()))[-1]
     assert float(held_out["restored_error"]) == pytest.approx(card["held_out"]["restored_error"], abs=1e-6)
@@ -224,7 +225,8 @@ def test_the_command_tells_how_far_it_is_and_names_the_option_of_a_mistake(faces
     command = ["train", "ddsa", "--data", sample_paths[0].parent, "-o", tmp_path / "run", *options]
     done = facesieve(*command)
     assert done.code == 0, done.err
-    first, last, held_out, finished = done.out.splitlines()
+    passed, first, last, held_out, finished = done.out.splitlines()
+    assert passed == "passed over: 1 of other kinds"  # the samples' README
     assert first.startswith("5 faces to train on, 1 held out")
     assert last.startswith("step 2/2  squared_error ")
     assert last.endswith(" steps/min  0 min left")
