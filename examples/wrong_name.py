@@ -18,7 +18,8 @@ import numpy as np
 try:
     import torch
 except ImportError:
-    raise SystemExit("fooling a recogniser is left out: it needs PyTorch (pip install 'facesieve[torch]')") from None
+    print("fooling a recogniser is left out: it needs PyTorch (pip install 'facesieve[torch]')")
+    raise SystemExit from None
 
 from facesieve import FaceCrops, load_shield, read_photo, write_photo
 from facesieve.attacks.gradient import pgd

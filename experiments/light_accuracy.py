@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from facesieve.data.crops import aligned_crops, of_role
 from facesieve.data.manifest import load_manifest
 from facesieve.data.sources import open_source
+from facesieve.evaluate.run import round_robin
 from facesieve.faces import Crops
 from facesieve.images import read_photo, to_floats
 from facesieve.purify import preset
@@ -74,7 +75,8 @@ def main() -> None:
     manifest = load_manifest(args.manifest)
     crops = aligned_crops(manifest, open_source(args.source), args.work, 128)
     enrolled, tests = of_role(manifest, crops, "train").first(ENROLLED), of_role(manifest, crops, "test")
-    probes = {"clean": batch(tests.images)}
+    order = round_robin(tests.labels)  # as a run keeps its images
+    labels, probes = tests.labels[order], {"clean": batch(tests.images[order])}
     if args.attacked is not None:
         probes["attacked"] = batch(read_photo(path) for path in sorted((args.attacked / "uint8").glob("*.png")))
         if len(probes["attacked"]) != len(tests):
@@ -83,11 +85,11 @@ def main() -> None:
     for word, runtime in runtimes(args.preset, args.work, args.calibrate).items():
         templates = mean_templates(rows(runtime, batch(enrolled.images), 10**6), enrolled.labels)
         named[word] = {kind: (rows(runtime, each, 0) @ templates.T).argmax(1) for kind, each in probes.items()}
-        shares = ", ".join(f"{kind} {100 * float((each == tests.labels).mean()):.2f} %" for kind, each in named[word].items())
+        shares = ", ".join(f"{kind} {100 * float((each == labels).mean()):.2f} %" for kind, each in named[word].items())
         changed = sum(int((each != named[EXACT][kind]).sum()) for kind, each in named[word].items())
         print(f"{args.preset}, {word}: {shares} of {len(tests)}; named otherwise than by {EXACT}: {changed}", flush=True)
     if args.targets is not None:
-        keep_targets(args.targets, figures(named, tests.labels, args.preset))
+        keep_targets(args.targets, figures(named, labels, args.preset))
 
 
 def figures(named: dict[str, dict[str, NDArray[np.int64]]], labels: NDArray[np.int64], name: str) -> list[Target]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facesieve.errors import SettingError, many
+from facesieve.errors import MissingExtraError, SettingError, many
 from facesieve.faces import Detector, Face, FaceCrops, Finish, check_finish
 from facesieve.images import Photo, as_photo
 from facesieve.runtime import RUNTIMES, PurifierCard, Runtime
@@ -52,8 +52,10 @@ class Shield:
 
         Raises ``SettingError`` for a runtime of yours that has none, ``MissingExtraError`` without PyTorch.
         """
-        from facesieve.runtime.torch import in_torch
-
+        try:
+            from facesieve.runtime.torch import in_torch
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("a purifier in PyTorch", "torch") from error
         return in_torch(self.runtime)
 
     @property

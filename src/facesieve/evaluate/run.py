@@ -67,7 +67,7 @@ class Run:
         self._source = open_source(source)
         crops = aligned_crops(self.manifest, self._source, folder, self.settings.size)
         self.gallery, test = of_role(self.manifest, crops, "train"), of_role(self.manifest, crops, "test")
-        self._order = _round_robin(test.labels)[: self.settings.probes]
+        self._order = round_robin(test.labels)[: self.settings.probes]
         self.images, self.labels = torch.from_numpy(to_floats(test.images[self._order])), test.labels[self._order]
         self.context = RunContext.of(self.settings, BatchCache(folder))
         shown = self.settings.samples
@@ -267,7 +267,7 @@ def evaluate(
     return Run(experiment, source, out, manifest=manifest, cache=cache, report=report, command=command).execute()
 
 
-def _round_robin(labels: NDArray[np.int64]) -> NDArray[np.intp]:
+def round_robin(labels: NDArray[np.int64]) -> NDArray[np.intp]:
     """Each person's first image, then each one's second: any first N are of as many people as can be."""
     turn = np.array([int((labels[:number] == label).sum()) for number, label in enumerate(labels)])
     return np.lexsort((labels, turn))
