@@ -200,7 +200,7 @@ def at_once(calls):
 
 def test_the_deadline_covers_the_wait_for_being_read_and_counts_from_the_start(monkeypatch, collins):
     """Twelve hard photographs take two readers 18 s; who comes behind them is told after 5 s that it did not work."""
-    monkeypatch.setattr("facesieve.service.readers.Detector", SlowDetector)
+    monkeypatch.setattr("facesieve.service.handlers.Detector", SlowDetector)
     hard = png(np.full((200, 320, 3), 200))
     with service(gated_handlers(Gate(), deadline_s=5, max_wait_s=300, max_requests=64)) as url:
 
@@ -218,7 +218,7 @@ def test_the_deadline_covers_the_wait_for_being_read_and_counts_from_the_start(m
 
 
 def test_who_would_wait_too_long_to_be_read_is_refused_before_that(monkeypatch, collins):
-    monkeypatch.setattr("facesieve.service.readers.Detector", SlowDetector)
+    monkeypatch.setattr("facesieve.service.handlers.Detector", SlowDetector)
     hard = png(np.full((200, 320, 3), 200))
     handlers = gated_handlers(Gate(), max_wait_s=1.5, readers=1)
     with service(handlers) as url:

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from facesieve.errors import InputError, ManyFacesError
-from facesieve.faces import Crops, FaceCrops, Finish, Quality
+from facesieve.faces import Crops, Detector, FaceCrops, Finish, Quality
 from facesieve.files import sha256_of
 from facesieve.galleries import create_gallery
 from facesieve.galleries.base import Entry, Gallery
@@ -52,6 +52,7 @@ class Handlers:
         self.batcher, self.card, self.settings, self.metrics = batcher, card, settings, metrics
         self.presets = Presets(batcher, card, others or {})
         self._identifier = identifier
+        self._detector = Detector()
         self._readers = Readers(settings.readers, batcher.admission)
         self._gallery: Gallery | None = None
         self._told_shortfall = False
@@ -63,10 +64,11 @@ class Handlers:
         return None if self._identifier is None else self._identifier.embedder.name
 
     def open(self) -> None:
-        """Open the gallery, and run the recogniser once. Raises what the library raises for wrong settings."""
+        """Open the gallery, and run detector and recogniser once. Raises what the library raises for wrong settings."""
         self._thread.submit(self._open).result()
 
     def _open(self) -> None:
+        self._detector.detect(np.full((64, 64, 3), 128, np.uint8))
         if self._identifier is not None:
             embedder = self._identifier.embedder
             embedder.rows(np.full((1, 3, self.card.size, self.card.size), 0.5, np.float32))
@@ -117,7 +119,7 @@ class Handlers:
             with self.metrics.phase("detect"):
                 if aligned:
                     return FaceCrops.whole(photo, self.card.size, sha256=sha256)
-                faces = self._readers.detector().detect(photo)
+                faces = self._detector.detect(photo)
                 if len(faces) > self.settings.max_faces:
                     raise ManyFacesError(f"{len(faces)} faces found, at most {self.settings.max_faces} are taken")
                 return FaceCrops.cut(photo, faces, self.card.size, sha256=sha256)

@@ -1,6 +1,6 @@
 """Threads that read photographs, find their faces and write results, beside the thread of the network.
 
-Each thread has a detector of its own. What is to be written goes before what is to be read: its photograph is in memory, and
+What is to be written goes before what is to be read: its photograph is in memory, and
 leaves it the sooner, so that no more of them are held than the queue has places.
 """
 
@@ -15,7 +15,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from facesieve.faces import Detector
 from facesieve.service.batcher import Admission
 
 T = TypeVar("T")
@@ -32,14 +31,6 @@ class Readers:
             deque[tuple[Future[Any], Callable[[], Any]]](),
             deque[tuple[Future[Any], Callable[[], Any]]](),
         )
-        self._own = threading.local()
-
-    def detector(self) -> Detector:
-        """That of the thread which asks."""
-        if not hasattr(self._own, "detector"):
-            self._own.detector = Detector()
-        detector: Detector = self._own.detector
-        return detector
 
     def close(self) -> None:
         """Finish what was begun, and end the threads."""

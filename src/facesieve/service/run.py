@@ -73,7 +73,7 @@ def app_of(settings: Settings, handlers: Handlers) -> FastAPI:
 
 
 def _add_page(app: FastAPI, settings: Settings, handlers: Handlers, shield: Shield) -> None:
-    """The page at ``/ui``, with a gallery handle and a detector of its own: the handlers' serve their thread alone."""
+    """The page at ``/ui``, with a gallery handle of its own: the handlers' serves their thread alone."""
     from facesieve.page.run import mount
 
     gallery = None if settings.gallery is None else open_gallery(settings.gallery)
