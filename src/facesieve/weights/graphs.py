@@ -72,17 +72,15 @@ class Session:
     ) -> None:
         """As ``open_session``. A ``Path`` is read whenever the graph opens, and is to hold the same then: ``SettingError``."""
         self._graph, self._providers, self._feature, self._beside = graph, tuple(providers), feature, beside
-        self._sha256 = sha256_of(self._bytes())
-        self._open()
+        data = self._bytes()
+        self._sha256 = sha256_of(data)
+        self._open(data)
 
     def _bytes(self) -> bytes:
         return self._graph if isinstance(self._graph, bytes) else self._graph.read_bytes()
 
-    def _open(self) -> Any:
-        graph = self._bytes()
-        if sha256_of(graph) != self._sha256:
-            raise SettingError("the file has changed since it was loaded", self._graph, "load it again")
-        session = open_session(graph, self._providers, feature=self._feature, beside=self._beside)
+    def _open(self, data: bytes) -> Any:
+        session = open_session(data, self._providers, feature=self._feature, beside=self._beside)
         self._opened = (os.getpid(), session)
         return session
 
@@ -93,7 +91,10 @@ class Session:
         if process == os.getpid():
             return session
         _INHERITED.append(session)
-        return self._open()
+        data = self._bytes()
+        if sha256_of(data) != self._sha256:
+            raise SettingError("the file has changed since it was loaded", self._graph, "load it again")
+        return self._open(data)
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, Any]) -> list[Any]:
         """The arrays ``outputs`` for the arrays ``inputs``. Raises what ONNX Runtime raises."""
