@@ -17,6 +17,7 @@ from facesieve.service.settings import Settings
 LONGEST_HEAD = 32 * 1024  # bytes of the line and the headers
 MOST_HEADERS = 100
 PIPELINED = 8  # requests that may wait behind one that is being answered
+LINGER = 1.0  # seconds in which who is turned away may read why
 TAKEN = 2**20  # bytes of an answer, or the rest of it, that a client takes in ``send_timeout_s``
 
 _FULL = (
@@ -53,6 +54,7 @@ class Connection(HttpToolsProtocol):
     """One connection."""
 
     patience = Patience(10, 30, 30, 512)
+    _turned_away = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head; or end at once, where all the others are in use."""
@@ -65,8 +67,15 @@ class Connection(HttpToolsProtocol):
         self._sent_since, self._unsent = self.loop.time(), 0
         self._watch: asyncio.TimerHandle | None = self.loop.call_later(1, self._look)
         if len(self.connections) > self.patience.connections and not self._make_room():
-            transport.write(_FULL)
-            transport.close()
+            self._turn_away(transport)
+
+    def _turn_away(self, transport: asyncio.Transport) -> None:
+        """Say why, and close a little later: closed with a request unread, the system would reset it, and the answer be lost."""
+        self._turned_away = True
+        self.connections.discard(self)
+        transport.write(_FULL)
+        transport.write_eof()
+        self.loop.call_later(LINGER, transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop looking."""
@@ -76,7 +85,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """More of a request, as long as its head is not too large or too slow."""
-        if self.transport.is_closing():
+        if self._turned_away or self.transport.is_closing():
             return
         if self._idle and self._head_since is None:  # also line ends between requests, which begin none
             self._head_since, self._came = self.loop.time(), 0
