@@ -155,15 +155,16 @@ class Client:
         self, person: str, images: Sequence[Image], *, templates: Literal["raw", "purified", "both"] = "both"
     ) -> dict[str, int]:
         """Enrol a person from photographs of one face each: the number of templates by label."""
-        answer = self._ask("PUT", _of(person), {"templates": templates}, {"file": images})
-        made: dict[str, int] = self._json(answer)["templates"]
-        return made
+        return self._give("PUT", person, images, templates)
 
     def add(
         self, person: str, images: Sequence[Image], *, templates: Literal["raw", "purified", "both"] = "both"
     ) -> dict[str, int]:
         """Add photographs of somebody who is enrolled: the number of templates that there are now, by label."""
-        answer = self._ask("POST", _of(person), {"templates": templates}, {"file": images})
+        return self._give("POST", person, images, templates)
+
+    def _give(self, method: str, person: str, images: Sequence[Image], templates: str) -> dict[str, int]:
+        answer = self._ask(method, _of(person), {"templates": templates}, {"file": images})
         now: dict[str, int] = self._json(answer)["templates"]
         return now
 

@@ -64,6 +64,15 @@ def check_folder(path: Path) -> None:
         raise InputError(f"results cannot go there ({one_line(error)})", path, "choose another folder") from error
 
 
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """The file or folder that a path leads to, whatever it is called; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 @contextmanager
 def draft(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """A new file next to ``target``, open for writing, and its path: it takes the name at the end; on any error it is removed."""

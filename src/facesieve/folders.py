@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from facesieve.errors import InputError, one_line
+from facesieve.files import identity_of
 from facesieve.kinds import HEAD, kind_of
 
 # Of pictures that are read; a file's bytes decide what it is, its suffix only whether it is looked at.
@@ -132,12 +133,12 @@ def _entries(folder: Path) -> list[Path]:
 
 def _walk(top: Path, out: Path | None, suffixes: Set[str], found: Found) -> None:
     """Folders first, then links to others: what lies in a folder is called by its own path where it has one below ``top``."""
-    results, seen = None if out is None else _identity(out), set[object]()
+    results, seen = None if out is None else identity_of(out), set[object]()
     folders, links, files = deque([top]), deque[Path](), list[Path]()
     while folders or links:
         is_link = not folders
         place = links.popleft() if is_link else folders.popleft()
-        identity = _identity(place)
+        identity = identity_of(place)
         if identity is not None and identity == results:
             continue
         if identity in seen:
@@ -183,15 +184,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a ring of links
         return False
-
-
-def _identity(folder: Path) -> object:
-    """What a folder is, whatever it is called; None where there is none."""
-    try:
-        found = folder.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def passed_over(passed: Counter[str]) -> str:

@@ -7,7 +7,7 @@ without a shield). Nothing here detects or purifies.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -127,19 +127,16 @@ class Identifier:
         raw = self.raw_rows(before)
         if self.purifier == RAW:
             found = gallery.search(raw, count=count)
-            return [
-                replace(_identified(face, matches, threshold, kind), quality=quality)
-                for face, matches, quality in zip(before.faces, found, before.qualities, strict=True)
-            ]
+            each = zip(before.faces, before.qualities, found, strict=True)
+            return [_identified(face, quality, matches, threshold, kind) for face, quality, matches in each]
         after = _given(after)
         rows = self.embedder.rows(after.crops)
         found = gallery.search(rows, kind=kind, count=count)
         alone, changes, tampers = _unshielded(gallery, raw), after.changes(before), tamper_scores(raw, rows)
+        shielded = zip(before.faces, before.qualities, found, alone, changes, tampers, strict=True)
         return [
-            replace(_identified(face, matches, threshold, kind, unshielded, change, tamper), quality=quality)
-            for face, matches, unshielded, change, tamper, quality in zip(
-                before.faces, found, alone, changes, tampers, before.qualities, strict=True
-            )
+            _identified(face, quality, matches, threshold, kind, unshielded, change, tamper)
+            for face, quality, matches, unshielded, change, tamper in shielded
         ]
 
     def verify(
@@ -210,6 +207,7 @@ def _given(after: FaceCrops | None) -> FaceCrops:
 
 def _identified(
     face: Face,
+    quality: Quality,
     matches: list[Match],
     threshold: float | None,
     templates: str,
@@ -218,7 +216,8 @@ def _identified(
     tamper: float | None = None,
 ) -> Identified:
     known = bool(matches) and threshold is not None and matches[0].score >= threshold
-    return Identified(face, matches, matches[0].person if known else None, threshold, templates, unshielded, change, tamper)
+    person = matches[0].person if known else None
+    return Identified(face, matches, person, threshold, templates, unshielded, change, tamper, quality)
 
 
 def _unshielded(gallery: Gallery, rows: Rows) -> list[Match | None]:

@@ -32,6 +32,8 @@ Item = TypeVar("Item")
 
 WIDE = 1.45  # sides of the template's square that a wide crop holds, so that views can move and turn
 WIDE_SIDE = 256  # pixels of a wide crop
+# What ``numpy.load`` raises for a damaged file, and reading the arrays of an ``.npz``.
+DAMAGED_ARRAY = (OSError, EOFError, ValueError, TypeError, KeyError, BadZipFile, zlib.error)
 TOLD_SECONDS = 20.0  # between two reports of how far the crops are
 
 
@@ -139,7 +141,7 @@ class FaceFolder:
                 self.landmarks: Points = found["landmarks"]
             if self.landmarks.shape != (len(self.paths), 5, 2) or not np.isfinite(self.landmarks).all():
                 raise ValueError("not the landmarks of so many photographs")
-        except (OSError, EOFError, ValueError, TypeError, KeyError, BadZipFile, zlib.error) as error:
+        except DAMAGED_ARRAY as error:
             raise InputError("damaged", cache, "delete it, and the faces are looked for again") from error
 
     def __len__(self) -> int:
@@ -218,7 +220,7 @@ def read_array(path: Path) -> NDArray[Any]:
         found: NDArray[Any] = np.load(path)
         if isinstance(found, np.ndarray):
             return found
-    except (OSError, EOFError, ValueError, TypeError, BadZipFile) as error:
+    except DAMAGED_ARRAY as error:
         raise InputError("damaged", path, "delete it, and it is made again") from error
     raise InputError("damaged", path, "delete it, and it is made again")
 

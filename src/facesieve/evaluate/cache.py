@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import io
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from facesieve.data.crops import DAMAGED_ARRAY
 from facesieve.errors import InputError
 from facesieve.files import sha256_of_json, write_with_folder
 
@@ -58,5 +57,5 @@ class BatchCache:
         try:
             with np.load(path) as kept:
                 return CachedBatch(torch.from_numpy(kept["images"]).float(), float(kept["seconds"]))
-        except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile, zlib.error) as error:
+        except DAMAGED_ARRAY as error:
             raise InputError("damaged", path, "delete it, and it is made again") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import overload
 
 from facesieve.errors import InputError
+from facesieve.files import identity_of
 from facesieve.folders import files_below, is_image_name
 from facesieve.jobs.formats import FORMATS, Unit
 
@@ -93,22 +94,13 @@ def _refuse_clashes(units: Sequence[Unit]) -> None:
 def refuse_overwriting(units: Sequence[Unit]) -> None:
     """Raises ``InputError`` where a result would take the place of an input, whatever either is called."""
     files = [unit for unit in units if unit.data is None and unit.problem is None]
-    sources = {place: unit.source for unit in files if (place := _place(unit.source)) is not None}
-    crops = {(_place(s.parent), m[1]): s for s in sources.values() if (m := _CROP.fullmatch(s.name)) is not None}
+    sources = {place: unit.source for unit in files if (place := identity_of(unit.source)) is not None}
+    crops = {(identity_of(s.parent), m[1]): s for s in sources.values() if (m := _CROP.fullmatch(s.name)) is not None}
     for unit in files:
         result = unit.target if unit.is_shard else unit.picture(None)
-        here = _place(result)
+        here = identity_of(result)
         source = None if here is None else sources.get(here)
         if source is None and crops and not unit.is_shard:
-            source = crops.get((_place(unit.target.parent), unit.target.name))
+            source = crops.get((identity_of(unit.target.parent), unit.target.name))
         if source is not None:
             raise InputError("a result would take its place", source, "write the results into another folder")
-
-
-def _place(path: Path) -> tuple[int, int] | None:
-    """The file that a path leads to; None where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

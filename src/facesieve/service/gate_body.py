@@ -22,7 +22,7 @@ from facesieve.service.gate_images import SHORTEST_TEXT, has_file_inside, has_te
 from facesieve.service.gate_parts import checked_parts, head_of, is_file
 from facesieve.service.gate_routes import Route
 from facesieve.service.problems import ProblemError
-from facesieve.service.request_body import Part, check_pieces, decode_image, join_parts, json_text, media_type, unusable
+from facesieve.service.request_body import Part, check_pieces, decode_image, distinct, join_parts, json_text, media_type, unusable
 
 DEEPEST = 4  # JSON within a text of JSON, and so on
 MOST_VALUES = 20_000  # in a JSON body
@@ -111,16 +111,9 @@ def _of_json(body: bytes, route: Route) -> Pieces:
 
 def _json_value(text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_distinct)
+        return json.loads(text, object_pairs_hook=distinct)
     except (ValueError, RecursionError):
         raise unusable("the body is not JSON") from None
-
-
-def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(members)
-    if len(found) < len(members):
-        raise unusable("a name comes twice in a JSON object")
-    return found
 
 
 def _require_image(value: object, name: str) -> None:

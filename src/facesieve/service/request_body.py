@@ -160,7 +160,7 @@ def json_object(body: bytes, *, most: int = PIECES) -> dict[str, Any]:
     """The one JSON object in ``body``. Raises 422 for anything else, a name that comes twice, more than ``most`` values."""
     check_pieces(body, most)
     try:
-        found = json.loads(json_text(body), object_pairs_hook=_distinct)
+        found = json.loads(json_text(body), object_pairs_hook=distinct)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
@@ -179,10 +179,11 @@ def check_pieces(body: bytes, most: int) -> None:
         raise unusable(f"the JSON body has more than {most} values, or too many signs in them")
 
 
-def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
+def distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, for ``json.loads``. Raises 422 for a name that comes twice."""
     found = dict(members)
     if len(found) < len(members):
-        raise unusable("a name comes twice in the JSON object")
+        raise unusable("a name comes twice in a JSON object")
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -148,9 +148,7 @@ class Settings(BaseModel):
     @field_validator("faces")
     @classmethod
     def _are_finishes(cls, value: str) -> str:
-        if not _words(value) or set(_words(value)) - {"secure", "detail"}:
-            raise ValueError("choose among secure, detail")
-        return value
+        return _among(value, ("secure", "detail"))
 
     @property
     def image_formats(self) -> tuple[Format, ...]:
@@ -160,9 +158,7 @@ class Settings(BaseModel):
     @field_validator("formats")
     @classmethod
     def _are_formats(cls, value: str) -> str:
-        if not _words(value) or set(_words(value)) - set(get_args(Format)):
-            raise ValueError(f"choose among {', '.join(get_args(Format))}")
-        return value
+        return _among(value, get_args(Format))
 
     @field_validator("cors_origins")
     @classmethod
@@ -194,6 +190,13 @@ class Settings(BaseModel):
 
 def _words(text: str | None) -> tuple[str, ...]:
     return tuple(word for word in (text or "").replace(",", " ").split() if word)
+
+
+def _among(text: str, known: Sequence[str]) -> str:
+    """The same text, of one known word or several. Raises ``ValueError``."""
+    if not _words(text) or set(_words(text)) - set(known):
+        raise ValueError(f"choose among {', '.join(known)}")
+    return text
 
 
 def load_settings(file: Path | None, given: Mapping[str, object]) -> Settings:
