@@ -1,7 +1,7 @@
 """Whether a preset without PyTorch names the same people: graphs in fp32 and in 8 bits against PyTorch, on the test images.
 
     python experiments/light_accuracy.py --source DATA/identities --manifest experiments/identities-105.json --work WORK \
-        --calibrate DATA/free [--preset gentle] [--attacked RUN/attacks/ATTACK] [--targets docs/results/targets.json]
+        --calibrate DATA/free [--preset gentle] [--attacked RUN/adversarial/ATTACK] [--targets docs/results/targets.json]
 
 SFace, the nearest mean template of ten photographs behind the same runtime. ``--attacked`` is a set that a run of
 `facesieve evaluate` on the same manifest has kept, in 8 bits. The 8-bit graph takes its ranges from ``--calibrate``. Prints a

@@ -3,7 +3,6 @@
 Each door refuses them in one line, and runs nothing of them.
 """
 
-import os
 import shutil
 
 import numpy as np
@@ -14,6 +13,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from onnx import TensorProto, helper
 from safetensors.torch import load_file, save_file
 
+from canary import Canary
 from facesieve.errors import FacesieveError
 from facesieve.priors.embedded import embedded_prior_folder
 from facesieve.priors.folder import load_prior
@@ -25,16 +25,6 @@ from facesieve.shield import load_shield
 from facesieve.weights.graphs import metadata_of
 
 PURIFIER = embedded_prior_folder("purifier-128")
-
-
-class Canary:
-    """Unpickled with code allowed, it makes a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.path}",)
 
 
 def facenet_file(root):

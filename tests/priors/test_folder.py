@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 import facesieve.priors.folder as folder_module
+from canary import Canary
 from facesieve.errors import PriorError
 from facesieve.priors import Schedule
 from facesieve.priors.folder import load_prior, prior_hash, read_card, save_prior
@@ -364,19 +365,9 @@ def test_truncated_weights_are_refused(name, kept, saved):
     refused(saved, name)
 
 
-class Touches:
-    """Unpickled with code allowed, it makes a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.path}",)
-
-
 @pytest.mark.parametrize("protocol", ["torch", "pickle"])
 def test_code_in_pickled_weights_is_not_run(protocol, saved, tmp_path):
-    evil = {**load_file(saved / WEIGHTS), "evil": Touches(tmp_path / "touched")}
+    evil = {**load_file(saved / WEIGHTS), "evil": Canary(tmp_path / "touched")}
     for name in (WEIGHTS, "card.json"):
         (saved / name).unlink()
     if protocol == "torch":

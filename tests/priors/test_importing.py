@@ -4,7 +4,6 @@ The originals are written down in ``reference_unets``; the numbers of parameters
 """
 
 import json
-import os
 import re
 from collections import Counter
 
@@ -15,6 +14,7 @@ from reference_unets import DdimModel, GuidedModel, randomised
 from torch.testing import assert_close
 
 import facesieve.priors.importing as importing_module
+from canary import Canary
 from facesieve.errors import PriorError
 from facesieve.priors import Schedule
 from facesieve.priors.families import ddim as ddim_keys
@@ -405,20 +405,10 @@ def test_a_folder_without_a_prior_is_refused(tmp_path):
     refused(tmp_path / "empty", tmp_path, "has no diffusion_pytorch_model.safetensors")
 
 
-class Touches:
-    """Unpickled with code allowed, it makes a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.path}",)
-
-
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
     (tmp_path / "in").mkdir()
     touched = tmp_path / "in" / "touched"
-    torch.save({**small().state_dict(), "evil": Touches(touched)}, tmp_path / "in" / "checkpoint.pt")
+    torch.save({**small().state_dict(), "evil": Canary(touched)}, tmp_path / "in" / "checkpoint.pt")
     refused(tmp_path / "in" / "checkpoint.pt", tmp_path, "code in it, which is not run")
     assert not touched.exists()
     torch.load(tmp_path / "in" / "checkpoint.pt", weights_only=False)

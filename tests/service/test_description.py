@@ -7,6 +7,7 @@ document, so 422 is an answer to what the document allows, too.
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,16 +16,8 @@ from serving import handlers_of, service
 from facesieve.service.keys import Keys, add_key
 from facesieve.service.schemas import problem_responses
 
-CONFIG = """
-[checks.positive_data_acceptance]
-expected-statuses = ["2xx", 401, 403, 404, 409, 422, "5xx"]
-"""
-AUTH = """
-[auth.openapi.HTTPBearer]
-bearer = "{key}"
-[auth.openapi.APIKeyHeader]
-api_key = "{key}"
-"""
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+from availability import AUTH, EXPECTED
 
 
 @pytest.mark.slow
@@ -34,7 +27,7 @@ def test_schemathesis_finds_nothing(tmp_path, with_keys):
     if with_keys:
         key = add_key(path, "all", ["purify", "identify", "gallery"])
     config = tmp_path / "schemathesis.toml"
-    config.write_text(CONFIG + (AUTH.format(key=key) if with_keys else ""))
+    config.write_text(EXPECTED + (AUTH.format(key=key) if with_keys else ""))
     settings = {"gallery": str(tmp_path / "gallery"), "keys": path if with_keys else None}
     with service(handlers_of(**settings), Keys(path) if with_keys else None) as url:
         words = ["run", f"{url}/openapi.json", "--checks", "all", "--max-examples", "50", "--seed", "1"]
