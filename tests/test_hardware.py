@@ -51,7 +51,7 @@ def test_the_gain_of_bf16_is_measured_once_for_a_processor(cache, monkeypatch):
         assert hardware.bf16_gain() == 1.5
         hardware.bf16_gain.cache_clear()
     assert made == [1.5]
-    monkeypatch.setattr(hardware, "_processor", lambda: "another")
+    monkeypatch.setattr(hardware, "processor", lambda: "another")
     assert (hardware.bf16_gain(), made) == (1.5, [1.5, 1.5])
     assert len(json.loads(file.read_text())) == 2
 

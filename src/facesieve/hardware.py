@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import functools
-import json
 import platform
 import time
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 
-from facesieve.errors import InputError, SettingError
-from facesieve.files import write_with_folder
+from facesieve.errors import SettingError
+from facesieve.machine import keep, kept, processor
 
 Precision = Literal["auto", "fp32", "bf16"]
 WORTH_IT = 1.2  # times as fast as fp32: from here on `auto` takes bf16
@@ -87,18 +84,12 @@ def bf16_gain() -> float:
     Measured once in about 0.1 s and kept in the user's cache folder, by the processor's name and PyTorch's version;
     where nothing can be kept, once a process.
     """
-    from platformdirs import user_cache_path
-
-    file = user_cache_path("facesieve") / "bf16.json"
-    key = f"{_processor()}, {', '.join(sorted(cpu_flags()))}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    kept: dict[str, float] = {}
-    with suppress(OSError, ValueError, TypeError, AttributeError):  # none yet, or damaged
-        kept = {str(name): float(gain) for name, gain in json.loads(file.read_text()).items()}
-    if key not in kept:
-        kept[key] = round(_measured_gain(), 2)
-        with suppress(OSError, InputError):
-            write_with_folder(file, json.dumps(kept, indent=1).encode())
-    return kept[key]
+    key = f"{processor()}, {', '.join(sorted(cpu_flags()))}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    gain = kept("bf16").get(key)
+    if gain is None:
+        gain = round(_measured_gain(), 2)
+        keep("bf16", key, gain)
+    return gain
 
 
 def _measured_gain(rounds: int = 5) -> float:
@@ -120,15 +111,6 @@ def _gain_on_this_device(rounds: int) -> float:
                 taken.append(time.process_time() - begin)
     fp32, bf16 = (min(taken[1:]) for taken in times)  # the first of each sets up
     return fp32 / bf16
-
-
-def _processor() -> str:
-    """The processor's name, as far as the system tells."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def summary() -> dict[str, str]:

@@ -19,7 +19,7 @@ from facesieve.recognition.onnx_embedder import load_sface_graph
 from facesieve.recognition.sface import load_sface
 from facesieve.runtime import RUNTIMES
 from facesieve.runtime.auto import choose
-from facesieve.runtime.known_answer import smooth_crops
+from facesieve.runtime.known_answer import is_known, smooth_crops
 from facesieve.shield import load_shield
 
 QUICK = [name for name, chosen in PRESETS.items() if chosen.evaluations == 1]
@@ -187,6 +187,28 @@ def test_a_wrong_accelerator_is_left_for_the_processor(monkeypatch, faces):
     )
     crops, seeds = faces
     assert light.purify(crops, seeds).crops.max() > 0
+
+
+def test_the_processor_is_asked_once(monkeypatch, copied, tmp_path):
+    """Until the graph, the processor or what was kept is another."""
+    from facesieve.runtime import onnx as runtime
+
+    asked = []
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(runtime, "is_known", lambda *words: asked.append(1) or is_known(*words))
+    for _ in range(2):
+        load_copy(copied)
+    assert len(asked) == 1
+    with monkeypatch.context() as another:
+        another.setattr(runtime, "processor", lambda: "another")
+        load_copy(copied)
+    assert len(asked) == 2
+    (tmp_path / "facesieve" / "answers.json").write_text("{")
+    load_copy(copied)
+    assert len(asked) == 3
+    with_metadata(copied / "robust.onnx", answer=[0.5] * 192)
+    with pytest.raises(PriorError, match="wrong answer to a known question"):
+        load_copy(copied)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from facesieve.errors import PriorError, SettingError, one_line
 from facesieve.faces import Crops
+from facesieve.files import sha256_of_file
+from facesieve.machine import keep, kept, processor
 from facesieve.noise import derive_seed, seeded_draws
 from facesieve.priors.embedded import embedded_prior_folder
 from facesieve.progress import Progress, Report, silent
@@ -28,7 +30,15 @@ if TYPE_CHECKING:
 FASTEST_FIRST = ("TensorrtExecutionProvider", "CUDAExecutionProvider", CPU)
 
 Run = Callable[[Crops, Crops], tuple[Crops, Crops]]  # crops and unit noise to purified and observed crops
-Engine = tuple[str, str, Callable[[], Run]]  # where it runs, its number format, and what opens the graph there
+
+
+class Engine(NamedTuple):
+    """What can run a graph."""
+
+    place: str  # where it runs
+    dtype: str  # its number format
+    opened: Callable[[], Run]  # opens the graph there
+    stamp: str = ""  # what else its answer depends on, where the same file always gives the same there; "" asks each time
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +97,8 @@ def graph_runtime(
         raise SettingError(
             f"the graph does {preset.name!r} with other settings", file, "export it anew, or take the runtime torch"
         )
-    if (file.parent / CARD).is_file():
-        _check_prior(file, about)
-    run, dtype, ran_on = _checked(file, engines(file), about)
+    hashes = _check_prior(file, about) if (file.parent / CARD).is_file() else ""
+    run, dtype, ran_on = _checked(file, engines(file), about, hashes)
     card = PurifierCard(preset.as_dict(), about["size"], about["prior_sha256"], dtype, ran_on)
     folder = None if prior is None else file.parent
     return GraphRuntime(card, preset, folder, device, precision, about["step"], about["caption"], run)
@@ -107,23 +116,26 @@ def _about(file: Path) -> Mapping[str, Any]:
     return about
 
 
-def _check_prior(file: Path, about: Mapping[str, Any]) -> None:
-    """The graph, and the weights that it may take from beside it, are those of the card."""
+def _check_prior(file: Path, about: Mapping[str, Any]) -> str:
+    """The hashes of the graph and of the weights that it may take from beside it, which are those of the card."""
     card = read_json(file.parent / CARD, PriorError, "card")
     check_graph(file, card, PriorError)
     if card.get("sha256") != about["prior_sha256"]:
         raise PriorError("the graph is of another prior than the one beside it", file, "export it again")
-    for weights in file.parent.glob("*.safetensors"):
-        checked_hash(weights, card, PriorError)
+    weights = [checked_hash(each, card, PriorError) for each in sorted(file.parent.glob("*.safetensors"))]
+    return ", ".join([sha256_of_file(file), *weights])
 
 
-def _checked(file: Path, engines: Sequence[Engine], about: Mapping[str, Any]) -> tuple[Run, str, str]:
-    """The first engine that knows the graph's answer, its number format, and where it runs, in words."""
-    asked, wrong = question(about["size"]), []
-    for place, dtype, opened in engines:
+def _checked(file: Path, engines: Sequence[Engine], about: Mapping[str, Any], hashes: str) -> tuple[Run, str, str]:
+    """The first engine that knows the graph's answer, its number format, and where it runs, in words.
+
+    With the same ``hashes`` of everything that it reads, an engine with a stamp is asked once on a machine.
+    """
+    wrong: list[str] = []
+    for place, dtype, opened, stamp in engines:
         try:
             run = opened()
-            knows = is_known(run(*asked)[0], about["answer"])
+            knows = _knows(run, about, f"{stamp}, {hashes}" if stamp and hashes else "")
         except Exception as error:  # an accelerator that cannot run it; their exceptions have no common base
             wrong.append(f"{place} failed: {one_line(error, limit=80)}")
             continue
@@ -133,6 +145,16 @@ def _checked(file: Path, engines: Sequence[Engine], about: Mapping[str, Any]) ->
             return run, inside, f"{place} {short}" + (f" ({'; '.join(wrong)})" if wrong else "")
         wrong.append(f"{place} gave a wrong answer to a known question")
     raise PriorError(f"cannot be used: {'; '.join(wrong)}", file, "export it again, or take the runtime torch")
+
+
+def _knows(run: Run, about: Mapping[str, Any], key: str) -> bool:
+    """Whether the engine knows the graph's answer. Under a ``key`` that is right once is right again: it is asked once."""
+    if key and key in kept("answers"):
+        return True
+    knows = is_known(run(*question(about["size"]))[0], about["answer"])
+    if knows and key:
+        keep("answers", key, 1)
+    return knows
 
 
 # --- ONNX Runtime -----------------------------------------------------------------------------------
@@ -147,7 +169,8 @@ def load(preset: Preset, *, prior: Path | str | None, device: str, precision: st
         raise SettingError(f"device {device!r} cannot be used by ONNX Runtime here", advice="'cpu' always can")
 
     def engine(file: Path, provider: str) -> Engine:
-        return f"onnx {provider.removesuffix('ExecutionProvider')}", "float32", lambda: _opened(file, provider)
+        stamp = f"{processor()}, onnxruntime {onnx_runtime('the runtime onnx').__version__}" if provider == CPU else ""
+        return Engine(f"onnx {provider.removesuffix('ExecutionProvider')}", "float32", lambda: _opened(file, provider), stamp)
 
     return graph_runtime(
         preset, lambda file: [engine(file, each) for each in providers], prior=prior, device=device, precision=precision

@@ -35,7 +35,7 @@ def load(preset: Preset, *, prior: Path | str | None, device: str, precision: st
 
     def engine(file: Path, name: str) -> Engine:
         hint, dtype = FORMATS[name]
-        return "openvino CPU", dtype, lambda: _Compiled(file, hint)
+        return Engine("openvino CPU", dtype, lambda: _Compiled(file, hint))
 
     return graph_runtime(
         preset, lambda file: [engine(file, name) for name in wanted], prior=prior, device=device, precision=precision
