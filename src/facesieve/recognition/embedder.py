@@ -73,5 +73,6 @@ def in_parts(embed: Callable[[NDArray[Any]], Rows], crops: NDArray[Any], dimensi
 def differentiable(embedder: Embedder) -> TorchEmbedder:
     """The embedder, if an attack can differentiate through it. Raises ``EmbedderError`` for one that gives no gradients."""
     if not isinstance(embedder, TorchEmbedder):
-        raise EmbedderError(f"{embedder.name} gives no gradients", advice="use SFace or FaceNet")
+        why = getattr(embedder, "no_gradients", None)  # of one that could not be read into PyTorch
+        raise EmbedderError(f"{embedder.name} gives no gradients{f': {why}' if why else ''}", advice="use SFace or FaceNet")
     return embedder

@@ -18,13 +18,14 @@ EMBEDDERS: Registry[Callable[[str], Embedder]] = Registry("embedder", room="face
 
 
 def load_embedder(spec: str = "sface", *, gradients: bool = True) -> Embedder:
-    """``sface`` or ``dlib`` (they ship with the package), FaceNet from its folder or ``.pt`` file, or any ``.onnx`` recogniser.
+    """``sface`` or ``dlib`` (they ship with the package), the weights of FaceNet or of ArcFace's networks, or any ``.onnx`` file.
 
     Also anything else that is registered, and ``package.module:object``, a function that takes ``spec`` and
     returns an ``Embedder``; that is code that will run, so a spec never comes from a request.
     How an ONNX file wants its pixels follows a question mark, where it is not (x - 127.5) / 127.5 of
-    RGB: ``arcface.onnx?mean=127.5&std=128&channels=bgr``. Without ``gradients`` SFace runs on ONNX Runtime where it can,
-    which starts in a fraction of the time and gives the same rows. Raises ``EmbedderError`` for anything else.
+    RGB: ``arcface.onnx?mean=127.5&std=128&channels=bgr``. With ``gradients`` ArcFace's networks are read out of such a
+    file into PyTorch; without, SFace runs on ONNX Runtime where it can, which starts in a fraction of the time and gives
+    the same rows. Raises ``EmbedderError`` for anything else.
     """
     name = spec.partition("?")[0]
     path, suffix = Path(name), Path(name).suffix.lower()
@@ -36,7 +37,9 @@ def load_embedder(spec: str = "sface", *, gradients: bool = True) -> Embedder:
     if name in EMBEDDERS:
         return EMBEDDERS[name](spec)
     if path.exists():
-        return EMBEDDERS[suffix](spec) if suffix in EMBEDDERS else _facenet(spec)
+        found = EMBEDDERS[suffix](spec) if suffix in EMBEDDERS else _weights(spec)
+        in_torch = getattr(found, "in_torch", None)  # of a graph: its network with gradients, where it is a known one
+        return found if in_torch is None or not gradients else in_torch()
     if ":" in name:
         return EMBEDDERS.load(name)(spec)
     raise EmbedderError(f"no embedder {spec!r}", advice=f"give {EMBEDDER}")
@@ -56,10 +59,14 @@ def _dlib(spec: str) -> Embedder:
     return load_dlib()
 
 
-def _facenet(spec: str) -> Embedder:
+def _weights(spec: str) -> Embedder:
+    """FaceNet's folder, or a file of weights of whichever network."""
+    from facesieve.recognition.arcface_file import arcface_in
     from facesieve.recognition.facenet_file import load_facenet
 
-    return load_facenet(_without_settings(spec))
+    path = Path(_without_settings(spec))
+    network = None if path.is_dir() else arcface_in(path)
+    return load_facenet(path) if network is None else network
 
 
 def _onnx(spec: str) -> Embedder:

@@ -1,24 +1,24 @@
-"""Any recogniser in an ONNX file (ArcFace and similar), through ONNX Runtime: for identification only.
+"""Any recogniser in an ONNX file (ArcFace and similar), through ONNX Runtime.
 
-ONNX Runtime computes no gradients, so no attack can be aimed through such a recogniser; SFace and
-FaceNet are PyTorch modules and can.
+ONNX Runtime computes no gradients. ``in_torch`` reads the weights of ArcFace's networks into PyTorch, where an attack can be
+aimed through them.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facesieve.errors import EmbedderError, SettingError, one_line
+from facesieve.errors import EmbedderError, FacesieveError, SettingError, one_line
 from facesieve.faces import Crops
 from facesieve.faces.crops import resized
 from facesieve.files import sha256_of
-from facesieve.recognition.embedder import BATCH, in_parts
+from facesieve.recognition.embedder import BATCH, Embedder, in_parts
 from facesieve.rows import Rows
 from facesieve.weights import AGAIN, check_graph, checked_hash, read_card, shipped
 from facesieve.weights.graphs import Session, onnx_runtime
@@ -27,6 +27,7 @@ Channels = Literal["rgb", "bgr"]
 
 SIDE = 112  # where the graph does not say
 SFACE = "sface-2021dec"
+DIFFERENCE = 1e-4  # the largest of a row's numbers between a graph and the network that was read out of it
 
 _TYPES: dict[str, type[np.floating[Any]]] = {
     "tensor(float)": np.float32,
@@ -46,6 +47,7 @@ class OnnxEmbedder:
     channels: Channels
     _graph: _Graph = field(repr=False)
     _together: bool = field(repr=False)  # whether the graph takes a batch; otherwise crops go one by one
+    no_gradients: str | None = None  # why it could not be read into PyTorch, where that was tried
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -60,6 +62,27 @@ class OnnxEmbedder:
         if crops.ndim != 4 or crops.shape[1] != 3 or crops.shape[2] != crops.shape[3]:
             raise ValueError(f"aligned crops have shape (N, 3, S, S), not {crops.shape}")
         return in_parts(self._embed, crops, self.dimensions, BATCH if self._together else 1)
+
+    def in_torch(self) -> Embedder:
+        """The same recogniser in PyTorch, under the same name, if its graph is one of ArcFace's networks and gives the same rows.
+
+        Else itself, which has no gradients and says why in ``no_gradients``.
+        """
+        crops = np.random.RandomState(0).uniform(0, 1, (1, 3, SIDE, SIDE)).astype(np.float32)
+        path, pixels = self._graph.path, {"mean": self.mean, "std": self.std, "channels": self.channels}
+        try:
+            from facesieve.recognition.arcface_file import arcface_of_graph
+
+            network = arcface_of_graph(path.read_bytes(), path, **pixels)  # type: ignore[arg-type]
+            found, wanted = network.rows(crops), self.rows(crops)
+        except ModuleNotFoundError:
+            return replace(self, no_gradients="PyTorch is not installed")
+        except FacesieveError as error:
+            return replace(self, no_gradients=error.what)
+        if found.shape != wanted.shape or not np.abs(found - wanted).max() <= DIFFERENCE:
+            return replace(self, no_gradients=f"read as {network.family} it gives other embeddings")
+        network.name = self.name
+        return network
 
     def _embed(self, crops: Crops) -> Rows:
         rows = self._graph.run(self._input(crops)).astype(np.float64)
