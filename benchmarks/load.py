@@ -9,9 +9,10 @@ after ``--seconds``, or ``--requests`` requests if that is earlier.
 
 ``max_batch=1`` is without batching, everything else alike. For twice the capacity, requests are sent
 at twice the highest throughput that was measured with batching, whether earlier ones were answered
-or not, of a server with its defaults. Memory is the server's resident memory; its growth is the median of the last quarter of the
-time over that of the second quarter. Recovery is the time from the last request that was sent until
-a new one is answered with 200; those that wait are served first, so that it is about
+or not, of a server with its defaults. ``cpu_ms`` is the processor time of server and clients together for each answer; what
+so many processors allow at most is their number over that. Memory is the server's resident memory; its growth is the median of
+the last quarter of the time over that of the second quarter. Recovery is the time from the last request that was sent until
+a new one is answered with 200; those that wait are served first, so that it is about a quarter of
 ``max_wait_s`` and a batch. Rows go to ``docs/results/load.json``, a table of them to
 ``docs/results/load.md``, targets to ``docs/results/targets.json``.
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -119,6 +121,12 @@ def memory(pid: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
 
 
+def processor(pid: int) -> float:
+    """Processor time of a process and of this one, seconds."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK") + time.process_time()
+
+
 async def ask(client: httpx.AsyncClient, data: bytes, tally: Tally) -> int:
     begun = time.perf_counter()
     tally.sent += 1
@@ -135,19 +143,20 @@ def client_of(url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, timeout=120, limits=httpx.Limits(max_connections=None), trust_env=False)
 
 
-async def closed_loop(url: str, clients: int, seconds: float, requests: int, data: bytes) -> Row:
+async def closed_loop(url: str, pid: int, clients: int, seconds: float, requests: int, data: bytes) -> Row:
     """``clients`` that each send the next request when the last was answered."""
     async with client_of(url) as client:
         for _ in range(3):
             await ask(client, data, Tally())
-        tally, begun = Tally(), time.perf_counter()
+        tally, begun, used = Tally(), time.perf_counter(), processor(pid)
 
         async def one() -> None:
             while time.perf_counter() - begun < seconds and tally.sent < requests:
                 await ask(client, data, tally)
 
         await asyncio.gather(*(one() for _ in range(clients)))
-        return tally.row(time.perf_counter() - begun)
+        row = tally.row(time.perf_counter() - begun)
+        return {**row, "cpu_ms": round(1000 * (processor(pid) - used) / max(row["n"], 1), 1)}
 
 
 async def overload(url: str, pid: int, rate: float, seconds: float, data: bytes) -> Row:
@@ -179,9 +188,9 @@ def measure(args: argparse.Namespace, data: bytes) -> list[Row]:
         "deadline_s": 120,
     }
     for batch in (8, 1):
-        with server({"max_batch": batch, **room}) as (url, _):
+        with server({"max_batch": batch, **room}) as (url, pid):
             for clients in args.clients:
-                found = asyncio.run(closed_loop(url, clients, args.seconds, args.requests, data))
+                found = asyncio.run(closed_loop(url, pid, clients, args.seconds, args.requests, data))
                 rows.append({"part": "closed loop", "clients": clients, "max_batch": batch, **found})
                 print(json.dumps(rows[-1]), flush=True)
     capacity = max(row["faces_per_s"] for row in rows if row["max_batch"] == 8)
@@ -206,6 +215,9 @@ def targets(rows: list[Row], origin: Row) -> list[Target]:
     if (alone := closed.get((1, 1))) and (crowd := closed.get((64, 8))):
         gain = round(crowd["faces_per_s"] / alone["faces_per_s"], 3)
         found.append(target("throughput of 64 clients over one client unbatched", ">= 2.5", gain, crowd["n"]))
+        processors = len(os.sched_getaffinity(0))
+        bound = round(1000 * processors / crowd["cpu_ms"] / alone["faces_per_s"], 3)
+        found.append(target(f"the same, if {processors} processors did nothing else", "none set", bound, crowd["n"]))
     last = rows[-1]
     if (slowest := last.get("refusal_p99_ms")) is not None:
         found.append(target("p99 of a refusal at twice the capacity, ms", "<= 50", slowest, last["statuses"]["503"]))
@@ -220,7 +232,14 @@ def targets(rows: list[Row], origin: Row) -> list[Target]:
 def table(rows: list[Row]) -> str:
     """All rows as Markdown."""
     names = {"part": "load", "clients": "clients", "max_batch": "max_batch", "faces_per_s": "faces / s"}
-    names |= {"p50_ms": "p50 ms", "p95_ms": "p95 ms", "p99_ms": "p99 ms", "n": "answered", "statuses": "statuses"}
+    names |= {
+        "p50_ms": "p50 ms",
+        "p95_ms": "p95 ms",
+        "p99_ms": "p99 ms",
+        "cpu_ms": "processor ms / face",
+        "n": "answered",
+        "statuses": "statuses",
+    }
     names |= {"refusal_p99_ms": "p99 of a refusal ms", "recovery_s": "recovery s", "growth_MiB": "memory growth MiB"}
 
     def cell(value: object) -> str:

@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ from serving import Gate, quick_shield
 
 from facesieve.purify import preset
 from facesieve.runtime import Trace, TraceStep
-from facesieve.service.batcher import BusyError, Limits
+from facesieve.service.batcher import Admission, BusyError, Limits
 from facesieve.service.batcher_local import LocalBatcher
+from facesieve.service.metrics import Metrics
 from facesieve.shield import load_shield
 
 
@@ -112,6 +115,49 @@ def test_who_would_wait_too_long_is_refused_and_a_slow_model_refuses_sooner(seco
         return sum(isinstance(answer, Trace) for answer in answers)
 
     assert run(slow, scenario, max_batch=1, batch_wait=0, max_wait=0.65) == taken
+
+
+def test_a_crowd_may_wait_and_a_queue_that_does_not_empty_is_held_short(monkeypatch):
+    """At 0.1 s a face, 2 s hold 20 faces. After 2 s without a break only a quarter of that, and all of it once nobody waited."""
+    clock = [100.0]
+    monkeypatch.setattr("facesieve.service.batcher.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    admission = Admission(Limits(max_batch=2, max_wait=2, queue_faces=99), Metrics(), pace=0.1)
+
+    def fill():
+        taken = 0
+        with suppress(BusyError):
+            while True:
+                admission.enter(1)
+                taken += 1
+        return taken
+
+    assert fill() == 21
+    admission.leave(11)
+    clock[0] += 1.9
+    admission.check()
+    clock[0] += 0.2  # nobody has seen it empty for 2.1 s
+    with pytest.raises(BusyError, match=r"longer than 0\.5 s"):
+        admission.check()
+    admission.leave(8)
+    assert fill() == 4  # behind 2 to 5
+    admission.leave(6)
+    assert fill() == 21
+
+
+def test_few_photographs_that_take_long_are_no_queue(monkeypatch):
+    """Two readers take 1.6 s a photograph: four callers, one after the other all the time, are all read."""
+    clock = [100.0]
+    monkeypatch.setattr("facesieve.service.batcher.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    admission = Admission(Limits(max_wait=5, readers=2), Metrics(), pace=0.05)
+    for _ in range(50):  # learns the pace
+        admission.begin_reading()
+        admission.end_reading(1.6)
+    for _ in range(3):
+        admission.begin_reading()
+    for _ in range(20):
+        admission.begin_reading()
+        clock[0] += 0.8
+        admission.end_reading(1.6)
 
 
 def test_a_client_that_goes_away_frees_its_place_and_its_faces_are_not_purified():

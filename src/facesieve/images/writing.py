@@ -93,6 +93,7 @@ def write_photo(path: Path | str, photo: Photo) -> None:
 def _encode(photo: Photo, format: str, quality: int, exif: bytes = b"") -> bytes:
     check_quality(quality)
     options: dict[str, dict[str, Any]] = {
+        "PNG": {"compress_level": 2},  # 6, the default, takes 3 to 4 times as long for files 0 to 7 % smaller
         "JPEG": {"quality": quality, "subsampling": 0},  # 4:4:4, colour as fine as brightness
         "WEBP": {"quality": quality},
         "TIFF": {"compression": "tiff_adobe_deflate"},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from facesieve.runtime import Trace
 from facesieve.service.metrics import Metrics
 
 FIRST_READING = 0.1  # seconds for a photograph to be read and its faces found, until one was timed
+LASTING = 4  # a queue that does not empty for as long as one may wait is cut to this part of it
 
 
 class BusyError(FacesieveError):
@@ -77,11 +79,16 @@ class Admission:
     A photograph takes a place before it is read: how many faces it has nobody knows yet, most have one. Reading and the
     network run beside each other, so a photograph waits for the slower of the two. ``pace`` is how long a face takes in the
     network, seconds, until ``learn`` is told; 0 where it is unknown, so that nobody is refused for time.
+
+    Callers at once may wait for ``max_wait``. A queue that was not empty for that long is no crowd but more work than can be
+    done: a long one would only make everybody wait, also after the rush. Then a quarter of the time is allowed, behind more
+    than a batch of faces or two photographs a reader.
     """
 
     def __init__(self, limits: Limits, metrics: Metrics, *, pace: float) -> None:
         self.limits, self.waiting, self.unread, self.closed = limits, 0, 0, False
         self._metrics, self._pace, self._reading_pace = metrics, pace, FIRST_READING
+        self._busy_since = math.inf  # since when somebody has been waiting all the time
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -102,10 +109,12 @@ class Admission:
         """Give a photograph that is to be read its place. Raises as ``check``."""
         self.check()
         self.unread += 1
+        self._note()
 
     def end_reading(self, seconds: float | None) -> None:
         """Free that place; reading took so long, or was not begun."""
         self.unread -= 1
+        self._note()
         if seconds is not None:
             self._reading_pace = 0.8 * self._reading_pace + 0.2 * seconds
 
@@ -139,8 +148,22 @@ class Admission:
             raise BusyError("the service is stopping")
         if before + faces > self.limits.queue_faces:
             raise BusyError(f"the queue is full: {before} of {self.limits.queue_faces} places taken", self.retry_after())
-        if self._seconds(before) > self.limits.max_wait:
-            raise BusyError(f"the queue takes longer than {self.limits.max_wait:g} s", self.retry_after())
+        if self._seconds(before) > (longest := self._longest(before)):
+            raise BusyError(f"the queue takes longer than {longest:g} s", self.retry_after())
+
+    def _longest(self, before: int) -> float:
+        """How long one may wait now behind so many, seconds."""
+        limits = self.limits
+        lasting = time.monotonic() - self._busy_since > limits.max_wait
+        many = self.waiting > limits.max_batch or before - self.waiting > 2 * limits.readers
+        return limits.max_wait / LASTING if lasting and many else limits.max_wait
+
+    def _note(self) -> None:
+        """Somebody came or left."""
+        if not self.waiting + self.unread:
+            self._busy_since = math.inf
+        elif self._busy_since == math.inf:
+            self._busy_since = time.monotonic()
 
     def _seconds(self, before: int) -> float:
         """How long it takes until so many are through. Without a pace it is not known."""
@@ -152,6 +175,7 @@ class Admission:
     def _count(self, faces: int) -> None:
         self.waiting += faces
         self._metrics.queue(faces)
+        self._note()
         if self.waiting:
             self._empty.clear()
         else:
