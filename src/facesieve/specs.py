@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from facesieve.errors import SettingError
 
-EMBEDDER = "sface, dlib, a FaceNet folder or .pt file, an .onnx recogniser, or package.module:object"
+EMBEDDER = "sface, dlib, weights of FaceNet or ArcFace, an .onnx or .xml recogniser, or package.module:object"
 RUNTIME = "auto, onnx, openvino, torch, or package.module:object"
 
 MAX_PIXELS = 50_000_000  # of a photograph, wherever one is taken: phones make 24 to 50 megapixels

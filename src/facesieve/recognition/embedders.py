@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ EMBEDDERS: Registry[Callable[[str], Embedder]] = Registry("embedder", room="face
 def load_embedder(spec: str = "sface", *, gradients: bool = True) -> Embedder:
     """``sface`` or ``dlib`` (they ship with the package), the weights of FaceNet or of ArcFace's networks, or any ``.onnx`` file.
 
-    Also anything else that is registered, and ``package.module:object``, a function that takes ``spec`` and
-    returns an ``Embedder``; that is code that will run, so a spec never comes from a request.
+    Also anything else that is registered, and ``package.module:object``: a torch module, or a function that makes one or
+    an ``Embedder``. That is code that will run, so a spec never comes from a request. How a module wants its crops
+    follows a question mark: ``package.module:factory?size=112&mean=0.5&std=0.5&channels=rgb``, as of ``ModuleEmbedder``.
     How an ONNX file wants its pixels follows a question mark, where it is not (x - 127.5) / 127.5 of
     RGB: ``arcface.onnx?mean=127.5&std=128&channels=bgr``. With ``gradients`` ArcFace's networks are read out of such a
     file into PyTorch; without, SFace runs on ONNX Runtime where it can, which starts in a fraction of the time and gives
@@ -41,7 +43,7 @@ def load_embedder(spec: str = "sface", *, gradients: bool = True) -> Embedder:
         in_torch = getattr(found, "in_torch", None)  # of a graph: its network with gradients, where it is a known one
         return found if in_torch is None or not gradients else in_torch()
     if ":" in name:
-        return EMBEDDERS.load(name)(spec)
+        return _named(spec)
     raise EmbedderError(f"no embedder {spec!r}", advice=f"give {EMBEDDER}")
 
 
@@ -72,8 +74,21 @@ def _weights(spec: str) -> Embedder:
 def _onnx(spec: str) -> Embedder:
     from facesieve.recognition.onnx_embedder import load_onnx_embedder
 
-    path, _, settings = spec.partition("?")
-    return load_onnx_embedder(path, **_pixels(spec, settings))
+    return load_onnx_embedder(spec.partition("?")[0], **_settings(spec, {"mean": float, "std": float, "channels": str}))
+
+
+def _named(spec: str) -> Embedder:
+    """An embedder, a torch module, or what makes one of both, somewhere in Python."""
+    found: object = EMBEDDERS.load(spec.partition("?")[0])
+    try:
+        from facesieve.recognition.torch_module import made_by, module_embedder
+    except ModuleNotFoundError:  # without PyTorch there is no module either
+        return found(spec)  # type: ignore[operator, no-any-return]
+    made: Any = made_by(found, spec)
+    if all(hasattr(made, name) for name in ("name", "dimensions", "rows")):
+        return made  # type: ignore[no-any-return]
+    kinds: dict[str, Callable[[str], Any]] = {"size": int, "mean": _numbers, "std": _numbers, "channels": str, "weights": str}
+    return module_embedder(made, spec, **_settings(spec, kinds))
 
 
 EMBEDDERS.register("sface", _sface)
@@ -83,20 +98,26 @@ EMBEDDERS.register(".onnx", _onnx)
 
 def _without_settings(spec: str) -> str:
     if "?" in spec:
-        raise EmbedderError("settings after ? go with .onnx files alone", spec)
+        raise EmbedderError("settings after ? go with .onnx files and torch modules alone", spec)
     return spec
 
 
-def _pixels(spec: str, query: str) -> dict[str, Any]:
+def _settings(spec: str, kinds: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
+    """What stands after the question mark; ``kinds`` says what there is, and what makes a value of each text."""
     given: dict[str, Any] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name == "channels":
-            given[name] = value
-        elif name in {"mean", "std"}:
-            try:
-                given[name] = float(value)
-            except ValueError:
-                raise EmbedderError(f"{name} {value!r} is not a number", spec) from None
-        else:
-            raise EmbedderError(f"no setting {name!r}; there are mean, std and channels", spec)
+    for name, value in parse_qsl(spec.partition("?")[2], keep_blank_values=True):
+        if name not in kinds:
+            near = next(iter(get_close_matches(name, kinds, 1)), None)
+            meant = "" if near is None else f", did you mean {near!r}?"
+            raise EmbedderError(f"no setting {name!r}{meant} There are {', '.join(kinds)}", spec)
+        if name in given:
+            raise EmbedderError(f"{name} is given twice", spec)
+        try:
+            given[name] = kinds[name](value)
+        except ValueError:
+            raise EmbedderError(f"{name} {value!r} is not a number", spec) from None
     return given
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]

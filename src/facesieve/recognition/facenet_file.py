@@ -37,7 +37,7 @@ def load_facenet(path: Path | str, *, device: torch.device | str = "cpu", dtype:
     if card:
         network.name = f"{card.get('name', path.name)}-{card['sha256'][:8]}"
     else:
-        network.name = f"facenet-{path.stem}-{_digest({**network.state_dict(), **state})}"
+        network.name = f"facenet-{path.stem}-{sha256_of(weights.state_bytes({**network.state_dict(), **state}))[:8]}"
     network.people = tuple(card.get("people", ()))
     return network.eval().requires_grad_(False)
 
@@ -58,8 +58,3 @@ def read_state(path: Path) -> dict[str, Tensor]:
         return weights.read_state(path, EmbedderError)
     weights.checked_hash(path / WEIGHTS, read_card(path), EmbedderError)
     return weights.read_state(path / WEIGHTS, EmbedderError)
-
-
-def _digest(state: Mapping[str, Tensor]) -> str:
-    parts = (name.encode() + state[name].cpu().contiguous().numpy().tobytes() for name in sorted(state))
-    return sha256_of(b"".join(parts))[:8]

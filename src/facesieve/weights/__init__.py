@@ -228,6 +228,11 @@ def _some(names: list[str], shown: int = 3) -> str:
     return ", ".join(names[:shown]) + rest
 
 
+def state_bytes(state: Mapping[str, Tensor]) -> bytes:
+    """Names and numbers of a state, whatever their order: what a hash of it is made of."""
+    return b"".join(name.encode() + state[name].cpu().contiguous().numpy().tobytes() for name in sorted(state))
+
+
 def on(network: Network, device: torch.device) -> Network:
     """The network on that device; it stays there."""
     import torch
