@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facesieve.errors import EmbedderError
-from facesieve.recognition.crops import check_crops, resized
+from facesieve.recognition.crops import check_crops, window
 from facesieve.recognition.embedder import TorchEmbedder
 from facesieve.weights import load_network, shipped
 
@@ -21,9 +21,6 @@ MEAN = (122.782, 117.001, 104.298)  # that it subtracts, RGB in 0..255
 # The square of an aligned crop that dlib's network wants, in fractions of the crop's side from its outer edge:
 # it lies lower, and reaches 0.12 below the crop. With the aligned crop as it is, a quarter of the faces get a wrong name.
 LEFT, TOP, EXTENT = 0.05, 0.20, 0.92
-
-SMALLEST_TO_SHRINK = 200  # pixels of a crop above which bilinear sampling would alias
-SHRUNK = 163  # the side at which the square has exactly its 150 pixels
 
 # channels, blocks, whether the first of them halves the resolution
 _STAGES = ((32, 3, False), (64, 4, True), (128, 3, True), (256, 3, True), (256, 1, True))
@@ -91,12 +88,7 @@ class Dlib(TorchEmbedder, nn.Module):
 def chips(crops: Tensor) -> Tensor:
     """What the network sees of aligned crops (B, 3, S, S): (B, 3, 150, 150). Raises ``ValueError`` for another shape."""
     check_crops(crops)
-    if crops.shape[-1] >= SMALLEST_TO_SHRINK:
-        crops = resized(crops, SHRUNK)
-    # affine_grid counts from -1 to 1 where the fractions count from 0 to 1
-    matrix = crops.new_tensor([[EXTENT, 0, 2 * LEFT + EXTENT - 1], [0, EXTENT, 2 * TOP + EXTENT - 1]]).expand(len(crops), 2, 3)
-    grid = functional.affine_grid(matrix, [len(crops), 3, SIDE, SIDE], align_corners=False)
-    return functional.grid_sample(crops, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return window(crops, LEFT, TOP, EXTENT, EXTENT, side=SIDE)
 
 
 def load_dlib(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Dlib:

@@ -77,6 +77,12 @@ def _onnx(spec: str) -> Embedder:
     return load_onnx_embedder(spec.partition("?")[0], **_settings(spec, {"mean": float, "std": float, "channels": str}))
 
 
+def _openvino(spec: str) -> Embedder:
+    from facesieve.recognition.openvino_ir import load_openvino_ir
+
+    return load_openvino_ir(_without_settings(spec))
+
+
 def _named(spec: str) -> Embedder:
     """An embedder, a torch module, or what makes one of both, somewhere in Python."""
     found: object = EMBEDDERS.load(spec.partition("?")[0])
@@ -94,6 +100,7 @@ def _named(spec: str) -> Embedder:
 EMBEDDERS.register("sface", _sface)
 EMBEDDERS.register("dlib", _dlib)
 EMBEDDERS.register(".onnx", _onnx)
+EMBEDDERS.register(".xml", _openvino)
 
 
 def _without_settings(spec: str) -> str:
