@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-
 ALIASES = 1.225  # pixels of a crop to one that is sampled, above which bilinear sampling would alias
 
 
