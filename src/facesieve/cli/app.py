@@ -26,6 +26,7 @@ COMMANDS = {  # where each is in facesieve.cli, in the order of the help
     "verify": "identify:verify",
     "choose-scale": "evaluate:choose_scale",
     "evaluate": "evaluate:evaluate",
+    "certify": "certify:certify",
     "report": "evaluate:report",
     "ui": "ui:ui",
     "calibrate": "evaluate:calibrate",
@@ -38,7 +39,12 @@ COMMANDS = {  # where each is in facesieve.cli, in the order of the help
 HIDDEN = {"calibrate"}
 TORCH = {"torch", "diffusers", "safetensors"}  # what the extra of this name installs
 Usage: type[Exception] = typer.BadParameter.__mro__[1]  # UsageError, of the Click that Typer has
-LARGER = {"export": "export", "evaluate": "evaluate", "ui": "page"}  # commands that need more, and their extras
+LARGER = {
+    "export": "export",
+    "evaluate": "evaluate",
+    "certify": "evaluate",
+    "ui": "page",
+}  # commands that need more, and their extras
 
 
 class _Commands(Mapping[str, Any]):

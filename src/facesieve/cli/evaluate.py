@@ -40,7 +40,7 @@ def evaluate(
     settings = read_experiment(experiment, note=errors.print)
     given = "" if manifest is None else f" --manifest {manifest}"
     command = f"facesieve evaluate {experiment} --source DATA{given} -o RUN"
-    with _lines("evaluating") as tell:
+    with lines("evaluating") as tell:
         record = run(settings, source, output, manifest=manifest, cache=cache, report=tell, command=command)
     if targets is not None:
         keep_targets(targets, measured(record))
@@ -95,7 +95,7 @@ def choose_scale(
     if adversarial is None:
         errors.print(f"attacking {many(len(samples.clean), 'face')} at eps {eps:g}/255 ...")
         samples = attacked(samples, recogniser, eps / 255, seed=seed)
-    with _lines("scales") as tell:
+    with lines("scales") as tell:
         choice = choose(samples, runtime, recogniser, most_lost=most_lost / 100, seed=seed, report=tell)
     paths = write_choice(output, choice)
     out.print(f"recommended: {choice.reason}")
@@ -111,7 +111,7 @@ def calibrate(**options: Any) -> None:
 
 
 @contextmanager
-def _lines(title: str) -> Iterator[Report]:
+def lines(title: str) -> Iterator[Report]:
     """A line for each piece of work; on a terminal also how far all of it is, and the time left."""
     with progress_bar(title) as bar:
 

@@ -100,16 +100,21 @@ def load_recogniser(settings: RecogniserSettings, gallery: LabelledCrops, enrolm
     if settings.scores == "closed-set":
         return _closed_set(embedder, gallery.people, settings.embedder)
     wanted, people = settings.templates, gallery.people
-    counts = np.bincount(gallery.labels, minlength=len(people))
-    if counts.min() < wanted:
-        few = people[int(counts.argmin())]
-        raise SettingError(f"has {many(int(counts.min()), 'training image')}, recogniser.templates wants {wanted}", few)
-    first = gallery.first(wanted)
+    first = enrolled(gallery, wanted, "recogniser.templates")
     crops, name = to_floats(first.images), f"{embedder.name}, nearest of mean templates of {wanted}"
     if enrolment is not None:
         crops, name = enrolment.through(torch.from_numpy(crops)).numpy(), f"{name} behind {enrolment.name}"
     means = torch.from_numpy(mean_templates(embedder.rows(crops), first.labels))
     return Recogniser(name, people, _cosines(embedder, means), closed_set=False)
+
+
+def enrolled(gallery: LabelledCrops, wanted: int, setting: str) -> LabelledCrops:
+    """The first crops of each person, as many as the ``setting`` wants. Raises ``SettingError`` where somebody has fewer."""
+    counts = np.bincount(gallery.labels, minlength=len(gallery.people))
+    if counts.min() < wanted:
+        few = gallery.people[int(counts.argmin())]
+        raise SettingError(f"has {many(int(counts.min()), 'training image')}, {setting} wants {wanted}", few)
+    return gallery.first(wanted)
 
 
 @dataclass(frozen=True, eq=False)

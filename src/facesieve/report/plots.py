@@ -24,17 +24,19 @@ def plots(tables: Tables) -> list[tuple[str, str]]:
         raise MissingExtraError("drawing a report", "evaluate") from error
     mpl.use("Agg")
     made = [*_curves(tables), *_fronts(tables.rows), *_heat_maps(tables), *_distributions(tables)]
-    return [(title, _svg(figure)) for title, figure in made]
+    return [(title, as_svg(figure)) for title, figure in made]
 
 
-def _figure(width: float = 7.0, height: float = 4.0) -> tuple[Any, Any]:
+def new_figure(width: float = 7.0, height: float = 4.0) -> tuple[Any, Any]:
+    """A figure of so many inches, and its axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _svg(figure: Any) -> str:
+def as_svg(figure: Any) -> str:
+    """The same text each time."""
     import matplotlib as mpl
 
     buffer = io.StringIO()
@@ -61,7 +63,7 @@ def _curves(tables: Tables) -> list[Titled]:
 def _curve(rows: list[Row], eps: dict[str, float]) -> Any:
     from matplotlib import colormaps
 
-    figure, axes = _figure(8.5, 4.5)
+    figure, axes = new_figure(8.5, 4.5)
     axes.set_prop_cycle(color=colormaps["tab20"].colors)  # type: ignore[attr-defined]
     for defence in dict.fromkeys(row.defence for row in rows):
         line = sorted(((eps[r.attack], r.accuracy) for r in rows if r.defence == defence), key=lambda point: point[0])
@@ -86,7 +88,7 @@ def _fronts(rows: tuple[Row, ...]) -> list[Titled]:
         if len(points) < 4:
             continue
         front = sorted(p for p in points if not any(q[0] >= p[0] and q[1] >= p[1] and q[:2] != p[:2] for q in points))
-        figure, axes = _figure()
+        figure, axes = new_figure()
         axes.scatter([p[0] for p in points], [p[1] for p in points], color="0.6")
         axes.plot([p[0] for p in front], [p[1] for p in front], "o-", color="tab:red", label="front")
         for x, y, name in front if len(points) > 14 else points:
@@ -131,7 +133,7 @@ def _grid(members: list[DefenceRecord], one: str, two: str, rows: dict[str, Row]
 
 
 def _heat_map(members: list[DefenceRecord], one: str, two: str, grid: np.ndarray) -> Any:
-    figure, axes = _figure(4.5, 3.5)
+    figure, axes = new_figure(4.5, 3.5)
     shown = axes.imshow(grid, aspect="auto", vmin=0, vmax=100, cmap="viridis")
     axes.set_xticks(range(grid.shape[1]), [str(value) for value in _values(members, two)])
     axes.set_yticks(range(grid.shape[0]), [str(value) for value in _values(members, one)])
@@ -146,7 +148,7 @@ def _distributions(tables: Tables) -> list[Titled]:
     """The correct person's probability (or score) over all images, at each step of a defence."""
     made = []
     for along in tables.steps:
-        figure, axes = _figure()
+        figure, axes = new_figure()
         axes.violinplot([step.values for step in along.steps], showmedians=True)
         axes.set_xticks(range(1, len(along.steps) + 1), [step_name(step.point) for step in along.steps], fontsize=7)
         axes.set_ylabel("probability of the correct person" if tables.record.closed_set else "score of the correct person")
