@@ -38,7 +38,7 @@ from results import origin, write
 
 from facesieve.galleries import create_gallery, open_gallery
 from facesieve.galleries.base import RAW
-from facesieve.metrics.intervals import bootstrap
+from facesieve.metrics.intervals import bootstrap, of_share
 from facesieve.metrics.rates import mean
 from facesieve.report.targets import Target, keep_targets
 from facesieve.rows import normalised
@@ -95,7 +95,7 @@ def search(work: Path, location: str, settings: dict[str, float], limit: int, se
     busy = processor_seconds(server) - busy
     row: dict[str, float] = {"n": len(hits)}
     for name, values in zip(("recall_at_1", "recall_at_10"), np.array(hits).T, strict=True):
-        found = bootstrap(lambda w, values=values: mean(values, w), np.arange(len(values)), seed=SEED)
+        found = of_share(bootstrap(lambda w, values=values: mean(values, w), np.arange(len(values)), seed=SEED))
         row |= {name: round(found.value, 4), f"{name}_low": round(found.low, 4), f"{name}_high": round(found.high, 4)}
     row |= {"ms_p50": round(np.percentile(times, 50), 1), "ms_p95": round(np.percentile(times, 95), 1)}
     row |= {"processor_ms": round(1000 * busy / len(times), 1), "opened_MiB": opened, "process_MiB": peak_memory()}

@@ -17,7 +17,7 @@ from statistics import median
 
 import numpy as np
 
-from facesieve.metrics.intervals import Estimate, bootstrap
+from facesieve.metrics.intervals import Estimate, bootstrap, of_share
 from facesieve.metrics.rates import mean
 from facesieve.report.pages import draw
 from facesieve.report.record import Record, load_record
@@ -33,7 +33,7 @@ def without_sharing(record: Record) -> list[Estimate]:
         if cell.point == "":
             labels = np.array(record.labels[: len(cell.predicted)])
             hits = np.array(cell.predicted) == labels
-            found.append(bootstrap(lambda w, hits=hits: mean(hits, w), labels))  # type: ignore[misc]
+            found.append(of_share(bootstrap(lambda w, hits=hits: mean(hits, w), labels)))  # type: ignore[misc]
     return found
 
 

@@ -1,8 +1,8 @@
-"""Publish what was measured: a run's record and page in ``docs/results``, then ``docs/results.md`` and the README's table.
+"""Publish what was measured: a run's record in ``docs/results``, the records' pages, ``docs/results.md``, the README's table.
 
     python experiments/publish.py [RUN --name NAME]
 
-``RUN`` is the folder of a `facesieve evaluate`, whose record becomes ``evaluation-NAME.json`` and ``evaluation-NAME.md``.
+``RUN`` is the folder of a `facesieve evaluate`, whose record becomes ``evaluation-NAME.json``.
 Without it the pages alone are written, from the files in ``docs/results`` and from nothing else. What they say of a preset in
 use is of the weights that ship with it today: what was measured of others is "?".
 """
@@ -69,12 +69,20 @@ DISTILLED = (
 
 
 def keep(run: Path, name: str) -> None:
-    """The record of a run and its page, which says of FaceNet-105 where it comes from."""
-    record = load_record(run)
+    """The record of a run."""
+    write_atomic(RESULTS / f"evaluation-{name}.json", (load_record(run).model_dump_json() + "\n").encode())
+
+
+def evaluation(path: Path) -> str:
+    """A record's page, which says of FaceNet-105 where it comes from."""
+    record = load_record(path)
     title, rest = markdown(tables_of(record)).split("\n", 1)
-    text = f"{title}\n\n{DISTILLED}\n{rest}" if "facenet-105" in record.model_dump_json() else f"{title}\n{rest}"
-    write_atomic(RESULTS / f"evaluation-{name}.json", (record.model_dump_json() + "\n").encode())
-    write_atomic(RESULTS / f"evaluation-{name}.md", text.encode())
+    return f"{title}\n\n{DISTILLED}\n{rest}" if "facenet-105" in record.model_dump_json() else f"{title}\n{rest}"
+
+
+def records() -> list[Path]:
+    """The published records."""
+    return sorted(RESULTS.glob("evaluation-*.json"))
 
 
 def page() -> str:
@@ -87,7 +95,7 @@ def page() -> str:
         templates=read("identification-templates.json"),
         tamper=tamper(),
         targets=read_targets(RESULTS / "targets.json"),
-        evaluations=[path.stem.removeprefix("evaluation-") for path in sorted(RESULTS.glob("evaluation-*.md"))],
+        evaluations=[path.stem.removeprefix("evaluation-") for path in records()],
         survival={path.stem.removeprefix("survival-"): read(path.name) for path in sorted(RESULTS.glob("survival-*.json"))},
         speed=(RESULTS / "speed.md").read_text(),
         gallery_columns=GALLERY,
@@ -293,6 +301,8 @@ def main() -> None:
         parser.error("give a run and its --name, or neither")
     if args.run is not None:
         keep(args.run, args.name)
+    for path in records():
+        write_atomic(path.with_suffix(".md"), evaluation(path).encode())
     write_atomic(DOCS / "results.md", page().encode())
     write_atomic(README, readme().encode())
 

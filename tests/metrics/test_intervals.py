@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from facesieve.errors import InputError, SettingError
-from facesieve.metrics.intervals import Means, bootstrap
+from facesieve.metrics.intervals import Estimate, Means, bootstrap, of_difference, of_share
 from facesieve.metrics.rates import dir_at_far, mean
 
 
@@ -95,6 +96,39 @@ def test_what_has_no_interval():
     for wrong in [{"draws": 0}, {"level": 0}, {"level": 1}]:
         with pytest.raises(SettingError):
             bootstrap(constant, ["a", "b"], **wrong)
+
+
+@pytest.mark.parametrize("people", [2, 3, 21, 105])
+@pytest.mark.parametrize("right", [True, False])
+def test_all_right_or_all_wrong_has_the_interval_of_clopper_and_pearson(people, right):
+    """Each person with two photographs: people are counted, not photographs. Against SciPy's."""
+    hits = np.full(2 * people, float(right))
+    drawn = bootstrap(lambda w: mean(hits, w), np.arange(2 * people) // 2, draws=20)
+    assert (drawn.low, drawn.high) == (right, right)
+    for level in (0.95, 0.8):
+        exact = binomtest(people if right else 0, people).proportion_ci(level, method="exact")
+        told = of_share(drawn, level=level)
+        assert (told.low, told.high) == pytest.approx((exact.low, exact.high), abs=1e-12)
+        assert (told.value, told.n, told.identities) == (right, 2 * people, people)
+    fewer = binomtest(right, 1).proportion_ci(0.95, method="exact")
+    assert of_share(drawn, people=1).low == pytest.approx(fewer.low)
+
+
+def test_what_draws_tell_apart_stays_as_it_is():
+    for found in (
+        bootstrap(lambda w: mean(np.array([1.0, 0.0, 1.0]), w), [0, 1, 2], draws=50),
+        Estimate(1.0, math.nan, math.nan, 4, 1),
+        Estimate(0.5, 0.5, 0.5, 4, 2),
+    ):
+        assert repr(of_share(found)) == repr(found) == repr(of_difference(found))
+
+
+def test_where_nobody_differs_the_difference_is_as_large_as_some_may_either_way():
+    exact = binomtest(0, 40).proportion_ci(0.95, method="exact")
+    told = of_difference(Estimate(0.0, 0.0, 0.0, 80, 40))
+    assert (told.value, told.low, told.high) == (0, pytest.approx(-exact.high), pytest.approx(exact.high))
+    everybody = Estimate(1.0, 1.0, 1.0, 80, 40)
+    assert of_difference(everybody) == of_share(everybody)
 
 
 def test_draws_that_leave_nothing_to_count_are_left_out():

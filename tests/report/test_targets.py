@@ -47,5 +47,11 @@ def test_a_list_that_is_none(tmp_path):
 
 
 def test_the_results_page_is_made_from_the_committed_files():
-    page = runpy.run_path(str(ROOT / "experiments" / "publish.py"))["page"]()
-    assert page == (ROOT / "docs" / "results.md").read_text()
+    publish = runpy.run_path(str(ROOT / "experiments" / "publish.py"))
+    assert publish["page"]() == (ROOT / "docs" / "results.md").read_text()
+
+
+def test_the_page_of_each_record_is_made_from_it():
+    publish = runpy.run_path(str(ROOT / "experiments" / "publish.py"))
+    for path in publish["records"]():
+        assert publish["evaluation"](path) == path.with_suffix(".md").read_text(), path.name

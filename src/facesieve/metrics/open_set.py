@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facesieve.errors import InputError
-from facesieve.metrics.intervals import Estimate, bootstrap
+from facesieve.metrics.intervals import Estimate, bootstrap, of_share
 from facesieve.metrics.rates import far, frr, identification_rate, threshold_at_far
 from facesieve.rows import unit_rows
 
@@ -62,14 +62,14 @@ def calibrate_threshold(
     order = np.argsort(-impostor)  # in order, each draw's threshold is found in linear time
     ordered = impostor[order]
     threshold = bootstrap(lambda w: threshold_at_far(ordered, wanted, w).value, people[order], draws=draws, seed=seed)
-    reached = bootstrap(lambda w: far(impostor, chosen.value, w), people, draws=draws, seed=seed)
+    reached = of_share(bootstrap(lambda w: far(impostor, chosen.value, w), people, draws=draws, seed=seed))
     known = np.isfinite(genuine)
     if len(np.unique(people[known])) < 2:
         return OpenSet(threshold, wanted, reached, None, None)
     best, correct = np.maximum(genuine, impostor)[known], (genuine > impostor)[known]  # a tie counts against
     found = bootstrap(lambda w: identification_rate(best, correct, chosen.value, w), people[known], draws=draws, seed=seed)
     missed = bootstrap(lambda w: frr(best, chosen.value, w), people[known], draws=draws, seed=seed)
-    return OpenSet(threshold, wanted, reached, found, missed)
+    return OpenSet(threshold, wanted, reached, of_share(found), of_share(missed))
 
 
 def best_scores(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facesieve.errors import InputError
-from facesieve.metrics.intervals import Estimate, Means
+from facesieve.metrics.intervals import Estimate, Means, of_difference, of_share
 from facesieve.metrics.rates import threshold_at_far
 from facesieve.report.record import NONE, Cell, Record
 from facesieve.report.worst import worst_cells
@@ -131,21 +131,21 @@ class _Making:
         if (means := self.means(n)) is not None and cell.defence != NONE:
             left, wanted = means.of(behind), means.of(clean)
             if cell.attack == NONE:
-                lost = means.estimate(wanted - left)
+                lost = of_difference(means.estimate(wanted - left))
             else:
-                kept = _share(means, left, wanted)
+                kept = _share(means, left, wanted, self.labels[:n][clean[:n] > 0])
             if cell.attack != NONE and bare is not None:
                 # (adversarial purified - adversarial) / (clean - adversarial); undefined where the attack took nothing
                 taken = means.of(bare)
-                recovery = _share(means, left - taken, wanted - taken)
+                recovery = _share(means, left - taken, wanted - taken, self.labels[:n][clean[:n] > bare[:n]])
         threshold = self.threshold(cell.defence)
         known = threshold is not None
         return Row(
             cell.attack,
             cell.quantisation,
             cell.defence,
-            self.mean(behind),
-            None if bare is None else self.mean(bare),
+            of_share(self.mean(behind)),
+            None if bare is None else of_share(self.mean(bare)),
             recovery,
             kept,
             lost,
@@ -190,12 +190,12 @@ class _Making:
 
     def rate(self, flags: NDArray[np.bool_]) -> Estimate | None:
         """The share of true ones; None where there is one person only."""
-        return None if self.means(len(flags)) is None else self.mean(flags.astype(np.float64))
+        return None if self.means(len(flags)) is None else of_share(self.mean(flags.astype(np.float64)))
 
 
-def _share(means: Means, part: Floats, whole: Floats) -> Estimate | None:
-    """Part over whole, with its interval; None where the whole is nothing."""
+def _share(means: Means, part: Floats, whole: Floats, labels: NDArray[np.int64]) -> Estimate | None:
+    """Part over whole, with its interval; None where the whole is nothing. ``labels``: whom the images of the whole show."""
     try:
-        return means.estimate(part / np.where(whole > 0, whole, np.nan))
+        return of_share(means.estimate(part / np.where(whole > 0, whole, np.nan)), people=len(np.unique(labels)))
     except InputError:
         return None

@@ -14,7 +14,7 @@ from torch.nn import functional
 from facesieve.data.crops import LabelledCrops, unlabelled_crops
 from facesieve.errors import EmbedderError
 from facesieve.hardware import choose_hardware
-from facesieve.metrics.intervals import Estimate, bootstrap
+from facesieve.metrics.intervals import Estimate, bootstrap, of_share
 from facesieve.metrics.rates import correct_probability, mean
 from facesieve.noise import derive_seed
 from facesieve.progress import Progress, Report, silent
@@ -263,7 +263,7 @@ def classify(
 def _tested(network: FaceNet, test: LabelledCrops) -> tuple[Estimate, dict[str, Any]]:
     scores = logits(network, test).numpy()
     correct = (scores.argmax(1) == test.labels).astype(np.float64)
-    top1 = bootstrap(lambda weights: mean(correct, weights), test.labels)
+    top1 = of_share(bootstrap(lambda weights: mean(correct, weights), test.labels))
     return top1, {
         "test_top1": {"value": round(top1.value, 4), "low": round(top1.low, 4), "high": round(top1.high, 4), "n": top1.n},
         "test_correct_probability": round(float(correct_probability(scores, test.labels).mean()), 4),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from facesieve.errors import InputError
 from facesieve.evaluate.measures import MEASURES
 from facesieve.images import to_floats
-from facesieve.metrics.intervals import Estimate, bootstrap
+from facesieve.metrics.intervals import Estimate, bootstrap, of_share
 from facesieve.metrics.open_set import calibrate_threshold
 from facesieve.metrics.rates import eer, mean, ranks, tar_at_far
 from facesieve.recognition.embedders import load_embedder
@@ -44,13 +44,13 @@ def open_set(run: Run) -> dict[str, Estimate]:
     names = [[gallery.people[label] for label in labels] for labels in (run.labels, gallery.labels)]
     pairs, genuine, owners = _pairs(scores, run.labels)
     found = {
-        "top-1": bootstrap(lambda w: mean(places <= 1, w), run.labels),
-        "top-5": bootstrap(lambda w: mean(places <= 5, w), run.labels),
-        "1:1, EER": bootstrap(lambda w: eer(pairs, genuine, w), owners, draws=DRAWS),
+        "top-1": of_share(bootstrap(lambda w: mean(places <= 1, w), run.labels)),
+        "top-5": of_share(bootstrap(lambda w: mean(places <= 5, w), run.labels)),
+        "1:1, EER": of_share(bootstrap(lambda w: eer(pairs, genuine, w), owners, draws=DRAWS)),
     }
     with suppress(InputError):
         rate = bootstrap(lambda w: tar_at_far(pairs, genuine, FAR_PAIRS, w), owners, draws=DRAWS)
-        found[f"1:1, TAR at FAR {FAR_PAIRS:.1%}"] = rate
+        found[f"1:1, TAR at FAR {FAR_PAIRS:.1%}"] = of_share(rate)
     with suppress(InputError):
         chosen = calibrate_threshold(probes, names[0], rows, names[1], far)
         rates = {f"DIR at FAR {far:.0%}": chosen.dir, f"FRR at FAR {far:.0%}": chosen.frr}

@@ -17,7 +17,7 @@ from torch.nn import functional
 from facesieve.evaluate.defend import Defence, defend
 from facesieve.evaluate.measures import MEASURES
 from facesieve.identification import CROP, tamper_scores
-from facesieve.metrics.intervals import Estimate, bootstrap
+from facesieve.metrics.intervals import Estimate, bootstrap, of_share
 from facesieve.recognition import Embedder
 from facesieve.recognition.embedders import load_embedder
 
@@ -62,9 +62,9 @@ def _told_apart(clean: Floats, tampered: Floats, people: NDArray[np.int64]) -> d
     return {
         "median tamper score of clean images": bootstrap(lambda w: _quantile(clean, w, 0.5), people),
         "median tamper score of attacked images": bootstrap(lambda w: _quantile(tampered, w, 0.5), people),
-        "area under the ROC curve": bootstrap(lambda w: float(w @ above @ w / w.sum() ** 2), people),
+        "area under the ROC curve": of_share(bootstrap(lambda w: float(w @ above @ w / w.sum() ** 2), people)),
         f"threshold for {alarms}": bootstrap(lambda w: _quantile(clean, w, 1 - FALSE_ALARMS), people),
-        f"attacked images found at {alarms}": bootstrap(detected, people),
+        f"attacked images found at {alarms}": of_share(bootstrap(detected, people)),
     }
 
 
