@@ -52,31 +52,30 @@ class Detector:
         rows = _merged(self._search(photo, [small for small in scaled if max(small.shape[:2]) <= TURNED], range(4)))
         fine = [small for small in scaled if max(small.shape[:2]) > TURNED]
         rows = _merged(np.concatenate([rows, self._search(photo, fine, {0} | {int(turns) for turns in rows[:, 15]})]))
-        seen = [row for row in (self._second_look(photo, row) for row in rows) if row is not None]
+        seen = [row for row in (self._second_look(scaled, row) for row in rows) if row is not None]
         return [_face(row) for row in sorted(_merged(np.stack(seen)) if seen else (), key=lambda row: -row[2] * row[3])]
 
     def _search(self, photo: Photo, scaled: Sequence[Photo], ways: Iterable[int]) -> Rows:
         """Rows by pixels of the photograph, from it at other sizes, in quarter turns, which are column 15; many of one face."""
         found = [np.empty((0, 16))]
         for small in scaled:
-            ratio = np.diag(np.array(photo.shape[1::-1]) / small.shape[1::-1])
+            way = _way(small, photo)
             border = max(small.shape[:2]) // 4 if max(small.shape[:2]) <= SMALLEST else BORDER
             for corner, tile in _tiles(small, border):
                 for turns in ways:
                     (rows,) = self._network([_turned(tile, turns)], self.first_threshold)
-                    back = _back(turns, tile.shape) + np.column_stack([np.zeros((2, 2)), corner + 0.5])
-                    back = ratio @ back - np.array([0, 0, 0.5])  # centres of pixels, p + 1/2, scale, p does not
-                    found.append(np.column_stack([_mapped(rows, back), np.full(len(rows), turns)]))
+                    back = _back(turns, tile.shape) + np.column_stack([np.zeros((2, 2)), corner])
+                    found.append(np.column_stack([_mapped(rows, _chain(way, back)), np.full(len(rows), turns)]))
         return np.concatenate(found)
 
-    def _second_look(self, photo: Photo, row: Row) -> Row | None:
+    def _second_look(self, scaled: Sequence[Photo], row: Row) -> Row | None:
         """The face of ``row`` as it is found again, upright and at one size; None where it is not, and was not sure at first."""
-        found, before = self._look(photo, row, *FIRST_LOOK), row
+        found, before = self._look(scaled, row, *FIRST_LOOK), row
         for _ in range(LOOKS - 1):
             if found is None or abs((_roll(found) - _roll(before) + 180) % 360 - 180) < UPRIGHT:
                 break
-            before, found = found, self._look(photo, found, *FIRST_LOOK)
-        seen = [] if found is None else [self._look(photo, found, *look) for look in LAST_LOOKS]
+            before, found = found, self._look(scaled, found, *FIRST_LOOK)
+        seen = [] if found is None else [self._look(scaled, found, *look) for look in LAST_LOOKS]
         known = [again for again in seen if again is not None]
         mean: Row = np.mean(known, axis=0) if known else row
         # Of a face that is covered, or that the picture cuts into, a look at what lies around it may be misled.
@@ -85,10 +84,15 @@ class Detector:
             return np.append(mean[:14], [surest])
         return row[:15] if row[14] >= SURE else None
 
-    def _look(self, photo: Photo, row: Row, side: int, share: float) -> Row | None:
-        """The face of ``row``, found in a cut of ``side`` pixels around it, of whose side the template is a ``share``."""
+    def _look(self, scaled: Sequence[Photo], row: Row, side: int, share: float) -> Row | None:
+        """The face of ``row``, found in a cut of ``side`` pixels around it, of whose side the template is a ``share``.
+
+        It is cut from the smallest of the photograph's sizes that shows it finely enough: shrinking a large one takes long.
+        """
         way = alignment(row[4:14].reshape(5, 2), side, zoom=share)
-        look = warp(photo, way, side)
+        least = math.hypot(way[0, 0], way[1, 0]) * max(scaled[0].shape)
+        source = next((small for small in reversed(scaled) if max(small.shape) >= least), scaled[0])
+        look = warp(source, _chain(way, _way(source, scaled[0])), side)
         best = _middle(self._network([look], FAINT)[0], side)
         if best is None or best[14] < SURE:
             best = self._other_turns(look, best)
@@ -185,6 +189,17 @@ def _back(turns: int, shape: Sequence[int]) -> NDArray[np.float64]:
         [[0, 1, 0], [-1, 0, height - 1]],
     )
     return np.array(ways[turns], np.float64)
+
+
+def _way(source: Photo, target: Photo) -> NDArray[np.float64]:
+    """The way (2, 3) from pixels of a photograph at one size to those at another: p + 1/2 scales, p does not."""
+    ratio = np.array(target.shape[1::-1]) / source.shape[1::-1]
+    return np.column_stack([np.diag(ratio), ratio / 2 - 0.5])
+
+
+def _chain(second: NDArray[np.float64], first: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The way (2, 3) that ``first`` and then ``second`` make."""
+    return np.column_stack([second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2] + second[:, 2]])
 
 
 def _mapped(rows: Rows, way: NDArray[np.float64]) -> Rows:
