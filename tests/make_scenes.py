@@ -86,6 +86,26 @@ def tilted(photo, box, degrees, side=700):
     return cv2.warpAffine(photo, matrix, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
+def hard(folder):
+    """Each sample's head, 180 pixels wide on a canvas, or tiny, in twelve states in which a face is hard to find."""
+    rng = np.random.default_rng(0)
+    for name, photo in samples(folder).items():
+        large, middle = head(photo, BOXES[name], 180)
+        x, y = middle.astype(int)
+        noise = rng.normal(0, 1, large.shape)
+        states = [(cv2.GaussianBlur(large, (0, 0), width), 180) for width in (14, 18, 22)]
+        states += [((large + level * noise).clip(0, 255).astype(np.uint8), 180) for level in (70, 110, 150)]
+        covered = [(slice(y, None), slice(None)), (slice(None), slice(x, None)), (slice(y - 60, y + 5), slice(None))]
+        for place in covered:
+            states.append((large.copy(), 180))
+            states[-1][0][place] = 80
+        states += [(head(photo, BOXES[name], side)[0], side) for side in (9, 12, 15)]
+        for state, side in states:
+            canvas = grey_canvas(640, 640)
+            canvas[100 : 100 + state.shape[0], 100 : 100 + state.shape[1]] = state[:540, :540]
+            yield canvas, (*(middle * side / 180 + 100), side)
+
+
 def matched(found, wanted):
     """How many of the ``wanted`` faces were found, and how many faces were found beyond them, doubles included."""
     left, hits = list(found), 0

@@ -241,3 +241,13 @@ def test_what_runs_without_a_network_is_imported_without_torch():
     script = f"import sys\nsys.modules['torch'] = None\nimport {rooms}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_possible_face_is_told_and_with_strict_a_failure(facesieve, tmp_path, sample_paths):
+    (source,) = [path for path in sample_paths if path.name == "obama-2.jpg"]
+    done = facesieve("purify", source, "-o", tmp_path / "out")
+    assert (done.code, "1 photograph, 1 face purified" in done.out) == (0, True)
+    assert done.err == f"{source}: 1 possible face at 356,291, not purified\n"
+    for target in (tmp_path / "out", tmp_path / "one.png", "-"):
+        strict = facesieve("purify", source, "-o", target, "--strict")
+        assert (strict.code, strict.err) == (1, done.err)

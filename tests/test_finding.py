@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import make_scenes
-from facesieve.faces import Detector, FaceCrops, align
-from facesieve.faces.detect import STEP, TILE, _back, _mapped, _spans, _tiles, _turned, sizes
+from facesieve.errors import NoFaceError
+from facesieve.faces import Detector, FaceCrops, Found, align
+from facesieve.faces.detect import POSSIBLE, STEP, TILE, _back, _mapped, _spans, _tiles, _turned, sizes
 from facesieve.faces.yunet import FILE, YuNet
 from facesieve.recognition.embedders import load_embedder
 from facesieve.weights import FOLDER
@@ -162,6 +163,32 @@ def test_noise_and_clouds_have_no_face():
     rng = np.random.default_rng(5)
     for photo in (make_scenes.grey_canvas(1600, 1200), rng.integers(0, 256, (300, 400, 3), np.uint8)):
         assert DETECTOR.detect(photo) == []
+
+
+# --- what may be one ---------------------------------------------------------------------------------
+
+
+def test_somebody_at_the_border_is_named_as_a_possible_face(sample_photos):
+    photos = {path.stem: photo for path, photo in sample_photos.items()}
+    found = {name: DETECTOR.detect(photo) for name, photo in photos.items()}
+    assert [len(faces) for faces in found.values()] == [1] * 6
+    assert [name for name, faces in found.items() if faces.possible] == ["obama-2"]
+    photo, (possible,) = photos["obama-2"], found["obama-2"].possible
+    assert POSSIBLE <= possible.score < DETECTOR.threshold
+    left, top, width, height = possible.box  # of her whose face the border cuts off
+    assert left < photo.shape[1] < left + width
+    assert (top > 200, top + height < 400) == (True, True)
+    before = FaceCrops.cut(photo, found["obama-2"], 128)
+    assert (len(before), before.possible, before.at(160).possible) == (1, (possible,), (possible,))
+    assert before.doubt == "1 possible face at 356,291"
+    assert FaceCrops.cut(photo, list(found["obama-2"]), 128).doubt is None
+
+
+def test_of_a_photograph_with_nothing_but_possible_faces_the_error_says_where(sample_photos):
+    photo = next(photo for path, photo in sample_photos.items() if path.stem == "obama-2")
+    found = Found((), 2 * DETECTOR.detect(photo).possible)
+    with pytest.raises(NoFaceError, match="^no face found, 2 possible faces at 356,291; 356,291$"):
+        FaceCrops.cut(photo, found, 128)
 
 
 def test_crops_of_a_turned_face_are_upright(sample_photo):

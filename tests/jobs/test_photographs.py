@@ -367,3 +367,28 @@ def test_a_record_has_the_tamper_score_on_request(tmp_path, sample_paths, shield
     [expected] = tamper_scores(identifier.raw_rows(before), identifier.rows(before, after))
     assert record["tamper_score"] == pytest.approx(expected, abs=1e-5)
     assert record["made_from"]["tamper"] is True
+
+
+# --- what may be a face --------------------------------------------------------------------------
+
+
+def test_a_possible_face_is_named_in_record_and_summary_also_when_it_is_there_already(tmp_path, shield, sample_paths):
+    (source,) = [path for path in sample_paths if path.name == "obama-2.jpg"]
+    line = f"{source}: 1 possible face at 356,291, not purified"
+    assert run(source, tmp_path / "out", shield).doubts == [line]
+    sidecar = tmp_path / "out" / "obama-2.face1.json"
+    record = json.loads(sidecar.read_text())
+    assert (record["faces"], record["doubt"]) == (1, "1 possible face at 356,291, not purified")
+    assert [sorted(one) for one in record["possible"]] == [["box", "score"]]
+    again = run(source, tmp_path / "out", shield)
+    assert (again.skipped, again.doubts, again.failures) == (1, [line], [])
+    sidecar.write_text(json.dumps({key: value for key, value in record.items() if key not in {"possible", "doubt"}}))
+    older = run(source, tmp_path / "out", shield)
+    assert (older.skipped, older.doubts) == (1, [])
+
+
+def test_who_purifies_one_alone_is_told_of_possible_faces(shield, sample_paths):
+    told = []
+    for path in sample_paths:
+        purify_alone(Unit(path, Path(), str(path)), shield, Options(), told.append)
+    assert [line.partition(": ")[2] for line in told] == ["1 possible face at 356,291, not purified"]

@@ -10,10 +10,10 @@ from facesieve.galleries import create_gallery
 from facesieve.galleries.base import RAW, Calibration
 from facesieve.hardware import choose_hardware
 from facesieve.identification import CROP, Identifier
-from facesieve.images import read_photo
+from facesieve.images import read_photo, write_photo
 from facesieve.page.actions import Actions, Attack, Settings
 from facesieve.page.run import opened, photographs
-from facesieve.page.text import mistake
+from facesieve.page.text import message, mistake
 from facesieve.purify import preset
 from facesieve.recognition.sface import load_sface
 from facesieve.recognition.templates import mean_template
@@ -160,3 +160,19 @@ def test_a_purification_says_at_each_evaluation_of_the_prior_how_far_it_is(actio
         assert counted == [f"evaluation {n} of {evaluations}" for n in range(1, evaluations + 1)]
         shares = [progress.done / progress.total for progress in said]
         assert shares == sorted(shares)
+
+
+def test_what_is_not_purified_is_said(actions, sample_paths):
+    (path,) = [path for path in sample_paths if path.name == "obama-2.jpg"]
+    shown = actions.purify(path, Settings("robust", None, 3), quiet)
+    assert shown.left == "1 possible face at 356,291"
+    assert message(shown).endswith(" **Not purified: 1 possible face at 356,291.**")
+    _, failures, doubts = actions.purify_all(sample_paths[-3:], Settings("robust"), quiet)
+    assert (failures, doubts) == ([], ["obama-2.jpg: 1 possible face at 356,291"])
+
+
+def test_of_many_faces_those_that_are_left_are_said(actions, sample_paths, monkeypatch, tmp_path):
+    monkeypatch.setattr("facesieve.page.actions.MAX_FACES", 1)
+    photo = read_photo(sample_paths[0])
+    write_photo(tmp_path / "two.png", np.concatenate([photo, photo], axis=1))
+    assert actions.purify(tmp_path / "two.png", Settings("robust"), quiet).left == "1 smaller face"

@@ -114,6 +114,16 @@ def test_the_settings_say_which_formats_there_are(collins):
             load_settings(None, {"formats": wrong})
 
 
+def test_possible_faces_are_counted_in_a_header_and_named_in_json(url, sample_paths):
+    for path in sample_paths[-3:]:
+        count, data = int(path.name == "obama-2.jpg"), path.read_bytes()
+        answer = httpx.post(f"{url}/v1/purify", files={"file": data})
+        assert (answer.headers["facesieve-faces"], answer.headers["facesieve-possible-faces"]) == ("1", str(count))
+        plain = httpx.post(f"{url}/v1/purify", files={"file": data}, headers={"Accept": "application/json"}).json()
+        assert (len(plain["faces"]), len(plain["possible"])) == (1, count)
+        assert all(sorted(one) == ["box", "score"] and len(one["box"]) == 4 for one in plain["possible"])
+
+
 def test_the_headers_say_what_was_done_and_json_says_where(url, collins):
     answer = httpx.post(f"{url}/v1/purify?seed=3&tamper=true", files={"file": collins})
     assert (answer.headers["facesieve-faces"], answer.headers["facesieve-preset"]) == ("1", "robust")

@@ -344,16 +344,19 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 if Path("/proc/self/statm").exists() else 0
 
 
-def test_the_answer_the_log_and_the_figures_say_what_was_done(address, collins, obama, blank, caplog):
+def test_the_answer_the_log_and_the_figures_say_what_was_done(address, collins, obama, blank, caplog, sample_paths):
+    whole = next(path for path in sample_paths if path.name == "obama-2.jpg").read_bytes()
     with (
         caplog.at_level("INFO", logger="facesieve.service"),
         running(create_proxy(handlers_of(upstream=address, no_face="pass"))) as url,
     ):
         two = httpx.post(f"{url}/verify", json={"img1": b64(collins), "img2": b64(obama[0])})
         none = httpx.post(f"{url}/represent", json={"img": b64(blank)})
+        doubted = httpx.post(f"{url}/represent", json={"img": b64(whole)})
         other = httpx.get(f"{url}/anything")
         text = httpx.get(f"{url}/facesieve/metrics").text
     assert (two.headers["facesieve-faces"], two.headers["facesieve-preset"]) == ("2", "robust")
+    assert (two.headers["facesieve-possible-faces"], doubted.headers["facesieve-possible-faces"]) == ("0", "1")
     assert 0 < float(two.headers["facesieve-tamper"]) <= 2
     assert (none.headers["facesieve-faces"], "facesieve-tamper" in none.headers) == ("0", False)
     assert not [name for name in other.headers if name.startswith("facesieve")]

@@ -62,6 +62,8 @@ class Front:
     def faces(self, path: Path, *, one: bool = False) -> tuple[FaceCrops, FaceCrops | None]:
         """The faces in a photograph as they are and, where there is a shield, as it leaves them. Raises as ``before``."""
         before = self.before(path, one=one)
+        if before.doubt:
+            errors.print(f"{path}: {before.doubt}, not looked at")
         return before, None if self.shield is None else self.shield.restore(before, before.seeds(self.seed))
 
     def before(self, path: Path, *, one: bool = False) -> FaceCrops:

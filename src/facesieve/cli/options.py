@@ -78,6 +78,10 @@ Tamper = Annotated[
     bool, typer.Option("--tamper", help="Each face's tamper score in its record: how far the shield moved it for SFace.")
 ]
 MaxPixels = Annotated[int, typer.Option(help="The largest photograph that is read; a side may have 32,768 pixels.")]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Exit code 1 also where there may be a face that was not found for certain, nor purified."),
+]
 ShardFormats = Annotated[
     list[str] | None,
     typer.Option(

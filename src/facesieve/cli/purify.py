@@ -38,11 +38,12 @@ from facesieve.cli.options import (
     ShardFormats,
     SigmaY,
     Steps,
+    Strict,
     Tamper,
     Workers,
     encoding_of,
 )
-from facesieve.cli.summaries import print_failures, print_summary
+from facesieve.cli.summaries import print_doubts, print_failures, print_summary
 from facesieve.cli.terminal import advised_line, errors, fail, progress_bar
 from facesieve.errors import InputError
 from facesieve.specs import DEFAULT_PRESET, MAX_PIXELS
@@ -82,6 +83,7 @@ def purify(
     keep_exif: KeepExif = False,
     tamper: Tamper = False,
     max_pixels: MaxPixels = MAX_PIXELS,
+    strict: Strict = False,
     shard_format: ShardFormats = None,
     cluster: Cluster = None,
     workers: Workers = None,
@@ -114,10 +116,10 @@ def purify(
     else:
         units, folder = _planned(inputs, output, shard_format or [], grid, of_shards, options, cluster), Path(output)
     if output == "-":
-        _write_to_output(units[0], recipe, options)
+        _write_to_output(units[0], recipe, options, strict=strict)
     else:
         check_folder(folder)
-        purify_all(units, folder, recipe, options, grid=grid, cluster=cluster, workers=workers)
+        purify_all(units, folder, recipe, options, grid=grid, cluster=cluster, workers=workers, strict=strict)
 
 
 def purify_all(
@@ -129,6 +131,7 @@ def purify_all(
     grid: bool = False,
     cluster: str | None = None,
     workers: int | None = None,
+    strict: bool = False,
 ) -> None:
     """Purify units, here or on the cluster at an address; print a summary, and exit with code 1 if anything failed.
 
@@ -156,8 +159,9 @@ def purify_all(
     elif failures and units[0].data is not None:
         fail(failures[0].reason)
     print_summary(summary, folder, f"{recipe.preset.name} on {ran_on}", shards=shards)
+    doubted = print_doubts(summary.doubts, strict=strict)
     print_failures(failures, folder if listed else None)
-    if failures:
+    if failures or doubted:
         raise typer.Exit(1)
 
 
@@ -239,14 +243,17 @@ def _stream(source: str, output: str) -> list[Unit]:
     return [Unit(Path(source), Path(output) / Path(source).stem, source)]
 
 
-def _write_to_output(unit: Unit, recipe: Recipe, options: Options) -> None:
+def _write_to_output(unit: Unit, recipe: Recipe, options: Options, *, strict: bool) -> None:
     from facesieve.jobs.run import purify_alone
 
-    pictures = purify_alone(unit, recipe.load(), options)
+    doubts: list[str] = []
+    pictures = purify_alone(unit, recipe.load(), options, doubts.append)
     if len(pictures) != 1:
         raise InputError(f"{len(pictures)} crops cannot go to standard output; leave --no-paste out or give a folder")
     sys.stdout.buffer.write(pictures[0])
     sys.stdout.buffer.flush()
+    if print_doubts(doubts, strict=strict):
+        raise typer.Exit(1)
 
 
 def _here(units: Sequence[Unit], recipe: Recipe, options: Options, grid: Path | None) -> tuple[Summary, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,15 @@ def print_summary(summary: Summary, folder: Path, how: str, *, shards: bool) -> 
     out.print(f"{many(summary.units, 'shard') + ', ' if shards else ''}{made}{skipped}{per_face}; {how}")
     if summary.units or summary.skipped:
         out.print(f"results in {folder}")
+
+
+def print_doubts(doubts: Sequence[str], *, strict: bool) -> bool:
+    """Where there may be faces that were not purified; whether that counts as a failure."""
+    for line in doubts[:LISTED]:
+        errors.print(line)
+    if len(doubts) > LISTED:
+        errors.print(f"... and possible faces in {many(len(doubts) - LISTED, 'more photograph')}; the records name them")
+    return strict and bool(doubts)
 
 
 def print_failures(failures: list[Failure], folder: Path | None) -> None:

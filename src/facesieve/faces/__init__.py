@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from facesieve.faces.align import TEMPLATE, Face, Points, align, alignment, warp
+from facesieve.faces.align import TEMPLATE, Face, Found, Points, align, alignment, warp
 from facesieve.faces.crops import Crops, FaceCrops, check_square
 from facesieve.faces.detect import Detector
 from facesieve.faces.paste import FINISHES, Finish, check_finish, paste
@@ -16,6 +16,7 @@ __all__ = [
     "Face",
     "FaceCrops",
     "Finish",
+    "Found",
     "Points",
     "Quality",
     "align",

@@ -8,6 +8,7 @@ top-left pixel being (0, 0).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,14 @@ class Face:
     box: tuple[float, float, float, float]
     landmarks: Points
     score: float
+
+
+class Found(list[Face]):
+    """The faces in a photograph, largest first, and in ``possible`` what may be others: the detector was not sure enough."""
+
+    def __init__(self, faces: Iterable[Face] = (), possible: Sequence[Face] = ()) -> None:
+        super().__init__(faces)
+        self.possible = tuple(possible)
 
 
 def alignment(landmarks: Points, size: int, *, zoom: float = 1.0) -> NDArray[np.float64]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from facesieve.errors import InputError, NoFaceError, NotSquareError, SettingError
-from facesieve.faces.align import Face, align
+from facesieve.errors import InputError, NoFaceError, NotSquareError, SettingError, many
+from facesieve.faces.align import Face, Found, align
 from facesieve.faces.paste import Finish, check_finish, paste
 from facesieve.faces.quality import Quality, quality
 from facesieve.files import sha256_of_pixels
@@ -37,6 +37,7 @@ class FaceCrops:
     aligned: bool = False
     sha256: str | None = None
     cut_at: int | None = None  # pixels at which the crops were cut from the photograph; None for others, such as purified ones
+    possible: tuple[Face, ...] = ()  # what may be further faces: the detector was not sure, and they have no crops
 
     def __post_init__(self) -> None:
         count = 1 if self.aligned else len(self.faces)
@@ -45,10 +46,15 @@ class FaceCrops:
 
     @classmethod
     def cut(cls, photo: Photo, faces: Sequence[Face], size: int, *, sha256: str | None = None) -> FaceCrops:
-        """Cut each face out, aligned, at ``size`` pixels. Raises ``NoFaceError`` where there is none."""
+        """Cut each face out, aligned, at ``size`` pixels; ``possible`` is that of ``faces``, where a detector found them.
+
+        Raises ``NoFaceError`` where there is none.
+        """
+        possible = faces.possible if isinstance(faces, Found) else ()
         if not faces:
-            raise NoFaceError("no face found")
-        return cls(photo, tuple(faces), np.stack([align(photo, face, size) for face in faces]), sha256=sha256, cut_at=size)
+            raise NoFaceError("no face found" + (f", {places(photo, possible)}" if possible else ""))
+        crops = np.stack([align(photo, face, size) for face in faces])
+        return cls(photo, tuple(faces), crops, sha256=sha256, cut_at=size, possible=possible)
 
     @classmethod
     def whole(cls, photo: Photo, size: int, *, sha256: str | None = None) -> FaceCrops:
@@ -75,7 +81,7 @@ class FaceCrops:
             return self
         if self.aligned:
             return FaceCrops.whole(self.photo, size, sha256=self.sha256)
-        return FaceCrops.cut(self.photo, self.faces, size, sha256=self.sha256)
+        return FaceCrops.cut(self.photo, Found(self.faces, self.possible), size, sha256=self.sha256)
 
     def first(self, count: int) -> FaceCrops:
         """Only the first ``count`` faces."""
@@ -85,6 +91,11 @@ class FaceCrops:
     def qualities(self) -> list[Quality]:
         """How well each face can be recognised as far as the photograph says; of an aligned crop nothing is known."""
         return [quality(self.photo, face) for face in self.faces]
+
+    @property
+    def doubt(self) -> str | None:
+        """How many possible faces there are besides, and where, in words; None where there is none."""
+        return places(self.photo, self.possible) if self.possible else None
 
     def with_crops(self, crops: Crops) -> FaceCrops:
         """The same photograph and faces with other crops (N, 3, S, S), such as purified ones."""
@@ -116,6 +127,14 @@ class FaceCrops:
             return fresh_seeds(len(self))
         digest = self.digest
         return [derive_seed(seed, digest, number) for number in range(len(self))]
+
+
+def places(photo: Photo, possible: Sequence[Face]) -> str:
+    """``2 possible faces at 120,80; 33,40``: the middle of what the photograph (H, W, 3) shows of each, in pixels."""
+    limit = np.array(photo.shape[1::-1]) - 1
+    corners = [np.clip([face.box[:2], np.add(face.box[:2], face.box[2:])], 0, limit) for face in possible]
+    at = [f"{x:.0f},{y:.0f}" for x, y in (both.mean(0) for both in corners)]
+    return f"{many(len(at), 'possible face')} at {'; '.join(at)}"
 
 
 def check_crops(crops: Any, size: int | None = None) -> None:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facesieve.faces.align import Face, Points, alignment, warp
+from facesieve.faces.align import Face, Found, Points, alignment, warp
 from facesieve.faces.yunet import Row, Rows, YuNet
 from facesieve.images import Photo
 
@@ -27,6 +27,7 @@ LAST_LOOKS = ((224, 0.4), (224, 0.625))  # their mean is steadier than either
 LOOKS, UPRIGHT = 3, 10.0  # looks at most, degrees to which a face is set upright by them
 FAINT = 0.3  # the least score in a look, where a face is expected
 SURE = 0.88  # a score of faces that are seen upright; below, a look is taken in all four turns
+POSSIBLE = 0.3  # the least mean score of both looks of what is named as a possible face
 DOUBT = 0.03  # in favour of the turn in which a face was found
 
 
@@ -46,14 +47,15 @@ class Detector:
     def _network(self) -> YuNet:
         return YuNet()
 
-    def detect(self, photo: Photo) -> list[Face]:
-        """All faces in ``photo``, largest first; an empty list if there is none."""
+    def detect(self, photo: Photo) -> Found:
+        """All faces in ``photo``, largest first: none in an empty list. Its ``possible`` are places that may be faces."""
         scaled = _pyramid(photo)
         rows = _merged(self._search(photo, [small for small in scaled if max(small.shape[:2]) <= TURNED], range(4)))
         fine = [small for small in scaled if max(small.shape[:2]) > TURNED]
         rows = _merged(np.concatenate([rows, self._search(photo, fine, {0} | {int(turns) for turns in rows[:, 15]})]))
-        seen = [row for row in (self._second_look(scaled, row) for row in rows) if row is not None]
-        return [_face(row) for row in sorted(_merged(np.stack(seen)) if seen else (), key=lambda row: -row[2] * row[3])]
+        seen = [self._second_look(scaled, row) for row in rows]
+        sure, unsure = (_merged(np.array([row for row, said in seen if said == which])) for which in (True, False))
+        return Found(_faces(sure), _faces([row for row in unsure if row[14] >= POSSIBLE and not _lies_on(row, sure)]))
 
     def _search(self, photo: Photo, scaled: Sequence[Photo], ways: Iterable[int]) -> Rows:
         """Rows by pixels of the photograph, from it at other sizes, in quarter turns, which are column 15; many of one face."""
@@ -68,8 +70,11 @@ class Detector:
                     found.append(np.column_stack([_mapped(rows, _chain(way, back)), np.full(len(rows), turns)]))
         return np.concatenate(found)
 
-    def _second_look(self, scaled: Sequence[Photo], row: Row) -> Row | None:
-        """The face of ``row`` as it is found again, upright and at one size; None where it is not, and was not sure at first."""
+    def _second_look(self, scaled: Sequence[Photo], row: Row) -> tuple[Row, bool]:
+        """The face of ``row`` as it is found again, upright and at one size, and whether it is one.
+
+        Of what is none the score is the mean of both looks, 0 for one that sees nothing.
+        """
         found, before = self._look(scaled, row, *FIRST_LOOK), row
         for _ in range(LOOKS - 1):
             if found is None or abs((_roll(found) - _roll(before) + 180) % 360 - 180) < UPRIGHT:
@@ -81,8 +86,10 @@ class Detector:
         # Of a face that is covered, or that the picture cuts into, a look at what lies around it may be misled.
         surest = max(float(mean[14]), float(row[14])) if known else 0.0
         if known and (mean[14] >= self.threshold or mean[14] + row[14] >= 2 * self.threshold):
-            return np.append(mean[:14], [surest])
-        return row[:15] if row[14] >= SURE else None
+            return np.append(mean[:14], [surest]), True
+        if row[14] >= SURE:
+            return row[:15], True
+        return np.append(row[:14], [(row[14] + (mean[14] if known else 0)) / 2]), False
 
     def _look(self, scaled: Sequence[Photo], row: Row, side: int, share: float) -> Row | None:
         """The face of ``row``, found in a cut of ``side`` pixels around it, of whose side the template is a ``share``.
@@ -212,7 +219,16 @@ def _mapped(rows: Rows, way: NDArray[np.float64]) -> Rows:
     return mapped
 
 
-def _face(row: Row) -> Face:
-    x, y, width, height = (float(value) for value in row[:4])
-    points: Points = row[4:14].reshape(5, 2).copy()
-    return Face((x, y, width, height), points, float(row[14]))
+def _lies_on(row: Row, others: Rows) -> bool:
+    """Whether a box has its middle in one of others, or the other way round."""
+    return any((np.abs(row[:2] + row[2:4] / 2 - o[:2] - o[2:4] / 2) < np.maximum(row[2:4], o[2:4]) / 2).all() for o in others)
+
+
+def _faces(rows: Iterable[Row]) -> list[Face]:
+    """Rows as faces, largest first."""
+    found = []
+    for row in sorted(rows, key=lambda row: -row[2] * row[3]):
+        x, y, width, height = (float(value) for value in row[:4])
+        points: Points = row[4:14].reshape(5, 2).copy()
+        found.append(Face((x, y, width, height), points, float(row[14])))
+    return found

@@ -121,6 +121,16 @@ class Work:
         photos = [after.paste(options.finish)] if pasted else [to_photo(crop) for crop in after.crops]
         return [options.encoding.encoded(photo, self.dates) for photo in photos]
 
+    @property
+    def possible(self) -> list[Record]:
+        """What may be further faces, which are not purified: ``box``, ``score``."""
+        return [{"box": face.box, "score": face.score} for face in self.before.possible]
+
+    @property
+    def doubt(self) -> str | None:
+        """The same in words; None where there is none."""
+        return None if self.before.doubt is None else f"{self.before.doubt}, not purified"
+
     def face(self, number: int, options: Options) -> Record:
         """A face: ``box``, ``landmarks``, ``score``, ``quality`` (not of an aligned one), ``noise_seed``, tamper score."""
         tamper = {"tamper_score": self._tampers[number]} if options.tamper else {}

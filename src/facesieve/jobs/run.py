@@ -38,6 +38,7 @@ class Summary:
     faces: int = 0
     seconds: float = 0.0  # inside the purifier
     failures: list[Failure] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)  # a line for each photograph with possible faces that were not purified
 
     def add(self, other: Summary) -> None:
         """Count ``other`` in."""
@@ -86,8 +87,10 @@ def purify_units(
     return job.run(units)
 
 
-def purify_alone(unit: Unit, shield: Shield, options: Options) -> list[bytes]:
+def purify_alone(unit: Unit, shield: Shield, options: Options, tell: Callable[[str], object] = lambda _: None) -> list[bytes]:
     """One photograph, purified, as files: one, or without ``paste`` one per face. Nothing is written.
+
+    ``tell`` is handed a line about possible faces that were not purified, if there are any.
 
     Raises ``ImageError``, ``NoFaceError``, for an aligned image that is not square ``NotSquareError``, and ``InputError``
     for a file that cannot be read.
@@ -100,6 +103,8 @@ def purify_alone(unit: Unit, shield: Shield, options: Options) -> list[bytes]:
     batches = Batches(shield, options.batch_size)
     batches.put(work)
     batches.rest()
+    if work.doubt:
+        tell(f"{unit.source}: {work.doubt}")
     return work.pictures(options)
 
 
@@ -183,7 +188,7 @@ class _Job:
                 task = FORMATS.load(unit.format)(unit, self.shield.card, self.options)
                 if not self.options.overwrite and task.is_done():
                     self.summary.skipped += 1
-                    self._tell(unit, task.failures)
+                    self._tell(unit, task.failures, task.doubts)
                     continue
             except (FacesieveError, OSError) as error:
                 self._tell(unit, [Failure.of(_known(error, unit.source), unit.name)])
@@ -243,7 +248,7 @@ class _Job:
             return
         self.summary.units += 1
         self.summary.photographs += task.photographs
-        self._tell(task.unit, task.failures)
+        self._tell(task.unit, task.failures, task.doubts)
 
     def evaluated(self, batch: Progress) -> Progress:
         """How far all of it is, while a batch is on its way; of shards, the part of one that is done is not known."""
@@ -253,10 +258,11 @@ class _Job:
         told = self.summary.progress(self.ended, self.total, "")
         return replace(told, done=done, facts={**told.facts, "evaluations": f"{batch.done:.0f} of {batch.total:.0f}"})
 
-    def _tell(self, unit: Unit, failures: Sequence[Failure]) -> None:
+    def _tell(self, unit: Unit, failures: Sequence[Failure], doubts: Sequence[str] = ()) -> None:
         """A unit has ended."""
         self.ended += 1
         self.summary.failures += failures
+        self.summary.doubts += doubts
         self.summary.faces, self.summary.seconds = self.batches.faces, self.batches.seconds
         self.report(self.summary.progress(self.ended, self.total, unit.name))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from zipfile import ZipFile
@@ -63,6 +63,7 @@ class Shown:
     shortfall: str | None = None  # why raw templates were searched though there is a shield
     detail: Photo | None = None  # for people; None where the pictures are of an aligned face
     preset: str = ""
+    left: str | None = None  # what was, or may be, a face and is as it was, in words
 
 
 @dataclass(frozen=True)
@@ -124,22 +125,25 @@ class Actions:
         Raises ``InputError``, ``NoFaceError`` or ``SettingError``, one line each.
         """
         with self._lock:
-            shield, before = self._cut(path, settings, report)
-            before = before.first(MAX_FACES)
+            shield, found = self._cut(path, settings, report)
+            before = found.first(MAX_FACES)
             what = f"purifying {len(before)} {'face' if len(before) == 1 else 'faces'}, evaluation"
             trace = shield.runtime.purify(before.crops, before.seeds(settings.seed), _part(report, what, 0.3, 0.9))
             report(Progress(0.9, 1, "asking who it is"))
             kinds = [("as it came", RAW, self._raw(before)), ("purified", shield.card.label, self.embedder.rows(trace.crops))]
-            return self._shown(before, trace, kinds)
+            smaller = [f"{many(len(found) - MAX_FACES, 'smaller face')}"] if len(found) > MAX_FACES else []
+            left = [*smaller, *([before.doubt] if before.doubt else [])]
+            return replace(self._shown(before, trace, kinds), left=" and ".join(left) or None)
 
-    def purify_all(self, paths: Sequence[Path], settings: Settings, report: Report) -> tuple[bytes, list[str]]:
-        """Every photograph purified, as an archive of PNG files, and a line for each that could not be, which is left out.
+    def purify_all(self, paths: Sequence[Path], settings: Settings, report: Report) -> tuple[bytes, list[str], list[str]]:
+        """Every photograph purified, as an archive of PNG files.
 
+        And a line for each that could not be, which is left out, and for each with possible faces that were not purified.
         Raises ``InputError`` where there is none, too many, or where none could be purified.
         """
         if not 0 < len(paths) <= MAX_FILES:
             raise InputError(f"{many(len(paths), 'photograph')} in this folder: choose one with 1 to {MAX_FILES}")
-        packed, failures = BytesIO(), list[str]()
+        packed, failures, doubts = BytesIO(), list[str](), list[str]()
         with self._lock, ZipFile(packed, "w") as archive:
             for number, path in enumerate(paths):
                 report(Progress(number, len(paths), f"photograph {number + 1} of {len(paths)}"))
@@ -147,11 +151,12 @@ class Actions:
                     shield, before = self._cut(path, settings, lambda _: None)
                     after = shield.restore(before, before.seeds(settings.seed))
                     archive.writestr(f"{number + 1:03d}-{path.stem}.png", encode_photo(after.paste(), "png"))
+                    doubts += [f"{path.name}: {before.doubt}"] if before.doubt else []
                 except InputError as error:
                     failures.append(str(error.at(path.name)))
         if len(failures) == len(paths):
             raise InputError(f"none could be purified: {failures[0]}" + (", and others" if len(failures) > 1 else ""))
-        return packed.getvalue(), failures
+        return packed.getvalue(), failures, doubts
 
     def attack(self, path: Path | None, attack: Attack, settings: Settings, report: Report) -> Shown:
         """The largest face attacked, then purified; the pictures are of the aligned face.

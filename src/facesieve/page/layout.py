@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from facesieve.errors import FacesieveError, MissingExtraError, SettingError
 from facesieve.page.actions import MAX_EPS, MAX_FILES, MAX_STEPS, Actions, Attack, Settings, Shown
 from facesieve.page.own import Own, Stops
-from facesieve.page.text import mistake, of_folder, sentence, table, tamper
+from facesieve.page.text import message, mistake, of_folder, table, tamper
 from facesieve.progress import Progress, Report
 
 if TYPE_CHECKING:
@@ -197,10 +197,10 @@ def _pack(gr: Any, run: Run) -> Any:
         try:
             files = folder if isinstance(folder, list) else []
             paths = [path for path in map(run.own.path, files) if path is not None]
-            data, failures = run.actions.purify_all(paths, _chosen(preset, scale, seed), _report(run, request, progress))
+            data, failures, doubts = run.actions.purify_all(paths, _chosen(preset, scale, seed), _report(run, request, progress))
         except FacesieveError as error:
             return [mistake(error), None]
-        return [of_folder(len(paths), failures), run.own.keep("purified.zip", data, KEPT_SECONDS)]
+        return [of_folder(len(paths), failures, doubts), run.own.keep("purified.zip", data, KEPT_SECONDS)]
 
     return _asked(gr, packed)
 
@@ -219,7 +219,7 @@ def _answer(work: Callable[[], Shown]) -> list[Any]:
     except FacesieveError as error:
         return [mistake(error), "", None, "", None, None, None]
     pictures = (shown.before, shown.after)
-    return [sentence(shown), tamper(shown), pictures, table(shown), shown.steps, shown.after, shown.detail]
+    return [message(shown), tamper(shown), pictures, table(shown), shown.steps, shown.after, shown.detail]
 
 
 def _report(run: Run, request: Any, progress: Any) -> Report:

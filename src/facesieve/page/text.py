@@ -34,6 +34,11 @@ def mistake(error: FacesieveError) -> str:
     return f"**{plain(str(error))}**"
 
 
+def message(shown: Shown) -> str:
+    """What happened to each face, and what may be a face and was left as it was."""
+    return sentence(shown) if shown.left is None else f"{sentence(shown)} **Not purified: {plain(shown.left)}.**"
+
+
 def sentence(shown: Shown) -> str:
     """What happened to the face, or to each of several, in a sentence."""
     first, *middle, last = shown.names[0]
@@ -65,10 +70,12 @@ def _verdict(names: Sequence[Named]) -> str:
     return f"{verdict} (without the shield {'unknown' if first.known is False else plain(first.person or '')})"
 
 
-def of_folder(count: int, failures: Sequence[str]) -> str:
-    """What came of a folder, and each photograph that was left out."""
+def of_folder(count: int, failures: Sequence[str], doubts: Sequence[str] = ()) -> str:
+    """What came of a folder: each photograph that was left out, and what was not purified in others."""
     said = f"{count - len(failures)} of {many(count, 'photograph')} purified."
-    return "\n".join([said, *(f"- left out: {plain(failure)}" for failure in failures)])
+    return "\n".join(
+        [said, *(f"- left out: {plain(failure)}" for failure in failures), *(f"- not purified: {plain(one)}" for one in doubts)]
+    )
 
 
 def tamper(shown: Shown) -> str:

@@ -81,7 +81,7 @@ def bare_app(handlers: Handlers, *, keys: Keys | None, prefix: str, docs: bool =
 
 def _add_cors(app: FastAPI, origins: Sequence[str]) -> None:
     """Let pages of these origins call, with keys; outermost, so that refusals can be read and preflights need no key."""
-    told = ["Facesieve-Faces", "X-Facesieve-Faces", "X-Request-ID", "Retry-After"]
+    told = ["Facesieve-Faces", "Facesieve-Possible-Faces", "X-Facesieve-Faces", "X-Request-ID", "Retry-After"]
     methods, sent = ["GET", "POST", "PUT", "DELETE"], ["Authorization", "X-API-Key", "X-Request-ID", "Content-Type"]
     app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=sent, expose_headers=told)
 

@@ -53,6 +53,7 @@ class Done:
 
     outcomes: list[Outcome] = field(default_factory=list)
     faces: int = 0
+    possible: int = 0  # faces that the detector was not sure of, which are as they were
     tamper: float | None = None  # the highest tamper score of a face
     kind: str | None = None  # the new type of a body that is itself an image
 
@@ -60,7 +61,7 @@ class Done:
         """What the caller is told; nothing of a call without an image."""
         if not self.outcomes:
             return []
-        found = {"faces": str(self.faces), "preset": preset}
+        found = {"faces": str(self.faces), "possible-faces": str(self.possible), "preset": preset}
         if self.tamper is not None:
             found["tamper"] = f"{self.tamper:.3f}"
         return [(OWN + name.encode(), value.encode()) for name, value in found.items()]
@@ -208,6 +209,7 @@ class Upstream:
         image = await self._handlers.encode(after, format)
         done.outcomes.append("purified")
         done.faces += len(before)
+        done.possible += len(before.possible)
         done.tamper = max([*scores, *([] if done.tamper is None else [done.tamper])], default=None)
         return image, f"image/{format}"
 

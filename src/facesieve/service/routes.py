@@ -27,6 +27,7 @@ from facesieve.service.schemas import (
     IdentifyResponse,
     MatchedPerson,
     Photograph,
+    PossibleFace,
     Problem,
     PurifiedFace,
     PurifyResponse,
@@ -99,9 +100,8 @@ async def purify(
         before, trace, scores = await _purified(handlers, data, asked)
         request.state.notes["faces"] = len(before)
         if as_json:
-            return PurifyResponse(
-                preset=handlers.presets.card(preset).name, **dict(await _shown(handlers, before, trace, scores, asked))
-            )
+            shown = dict(await _shown(handlers, before, trace, scores, asked))
+            return PurifyResponse(preset=handlers.presets.card(preset).name, **shown)
         image = await handlers.encode(before.with_crops(trace.crops), chosen, asked.finish)
         return Response(image, media_type=f"image/{chosen}", headers=_headers(handlers.presets.card(preset), before, scores))
 
@@ -156,6 +156,7 @@ def _headers(card: PurifierCard, before: FaceCrops, scores: Sequence[float] | No
     """What was done, where the answer is an image; ``X-Facesieve-Faces`` is that of older versions."""
     faces = str(len(before))
     found = {"Facesieve-Faces": faces, "X-Facesieve-Faces": faces, "Facesieve-Preset": card.name}
+    found["Facesieve-Possible-Faces"] = str(len(before.possible))
     return found if scores is None else {**found, "Facesieve-Tamper": ", ".join(f"{score:.4f}" for score in scores)}
 
 
@@ -179,7 +180,12 @@ async def _shown(
         )
         for n, (face, change) in enumerate(zip(found, after.changes(before), strict=True))
     ]
-    return Photograph(image=_text(await handlers.encode(after, asked.format, asked.finish)), faces=faces)
+    image = _text(await handlers.encode(after, asked.format, asked.finish))
+    return Photograph(image=image, faces=faces, possible=_possible(before))
+
+
+def _possible(before: FaceCrops) -> list[PossibleFace]:
+    return [PossibleFace(box=list(map(float, face.box)), score=face.score) for face in before.possible]
 
 
 def _quality(found: Quality | None) -> FaceQuality | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import Query
@@ -50,12 +51,23 @@ class PurifiedFace(BaseModel):
     stages: list[StageResult] | None = Field(None, description="With stages=true: each stage's result")
 
 
+class PossibleFace(BaseModel):
+    """Something that the detector was not sure of: it was not purified."""
+
+    box: list[float] = Field(description=_BOX)
+    score: float = Field(description=_SCORE)
+
+
+_POSSIBLE = Field((), description="What may be further faces: the detector was not sure, and they are as they were")
+
+
 class PurifyResponse(BaseModel):
     """A purified photograph with its faces, largest first."""
 
     preset: str = Field(examples=[DEFAULT_PRESET])
     image: str = Field(description="The photograph with its faces put back, base64; PNG unless format says otherwise")
     faces: list[PurifiedFace]
+    possible: Sequence[PossibleFace] = _POSSIBLE
 
 
 class Problem(BaseModel):
@@ -73,6 +85,7 @@ class Photograph(BaseModel):
 
     image: str | None = Field(None, description="base64; null where there is a problem")
     faces: list[PurifiedFace] | None = None
+    possible: Sequence[PossibleFace] = _POSSIBLE
     problem: Problem | None = None
 
 

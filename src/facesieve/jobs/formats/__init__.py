@@ -88,6 +88,7 @@ class Task(ABC):
         self.unit, self.card, self.options = unit, card, options
         self.photographs = 0  # written so far
         self.failures: list[Failure] = []
+        self.doubts: list[str] = []  # a line for each photograph in which there may be faces that were not purified
         self.error: FacesieveError | None = None  # why it is given up
         self._stack = ExitStack()
 
@@ -108,7 +109,7 @@ class Task(ABC):
 
     @abstractmethod
     def is_done(self) -> bool:
-        """Whether the result is there; then ``failures`` are those of when it was made. Raises ``ExistsError``."""
+        """Whether the result is there; then ``failures`` and ``doubts`` are those of when it was made. Raises ``ExistsError``."""
 
     @abstractmethod
     def samples(self) -> Iterator[Sample]:
@@ -168,6 +169,7 @@ class _Shard(Task):
         assert record is not None
         try:
             self.failures = [Failure(**failure) for failure in record["failures"]]
+            self.doubts = list(map(str, record.get("doubts", ())))
         except TypeError as error:
             raise ExistsError("is no sidecar of this program", self.sidecar) from error
         return True
@@ -203,6 +205,7 @@ class _Shard(Task):
             self._out.write(sample, png, self._sample_record(work, png))
             self.photographs += 1
             self.faces += len(work.before)
+            self.doubts += [f"{self.unit.name}, {sample.key}: {work.doubt}"] if work.doubt else []
         elif problem is None:
             self._out.write(sample, None, None)
         else:
@@ -214,6 +217,7 @@ class _Shard(Task):
         """A photograph's record; settings in full are in the shard's, under the same label."""
         return {
             "faces": [work.face(number, self.options) for number in range(len(work.before))],
+            "possible": work.possible,
             "preset": self.card.name,
             "shield": self.card.label,
             "prior_sha256": self.card.prior_sha256,
@@ -228,6 +232,7 @@ class _Shard(Task):
             "photographs": self.photographs,
             "faces": self.faces,
             "failures": [failure.as_dict() for failure in self.failures],
+            "doubts": self.doubts,
             "output": self.unit.target.name,
             "output_sha256": sha256,
             "made_from": self.made_from,

@@ -27,6 +27,7 @@ class _Photograph(Task):
         results = [
             (self.unit.picture(None) if record is None else self._beside(record["output"]), record) for record in (first, *others)
         ]
+        self.doubts = [] if first is None or not first.get("doubt") else [f"{self.unit.source}: {first['doubt']}"]
         return is_made(self.unit.sidecar(0), results, self.made_from)
 
     def samples(self) -> Iterator[Sample]:
@@ -56,6 +57,7 @@ class _Photograph(Task):
         for path in before - {*paths, *(self.unit.sidecar(number) for number in range(faces))}:
             path.unlink(missing_ok=True)  # of other settings, or of a face that is no longer found
         self.photographs += 1
+        self.doubts = [f"{self.unit.source}: {work.doubt}"] if work.doubt else []
 
     def _record(self, work: Work, number: int) -> Record:
         faces = len(work.before)
@@ -64,6 +66,7 @@ class _Photograph(Task):
             "face": number + 1,
             "faces": faces,
             **work.face(number, self.options),
+            **({"possible": work.possible, "doubt": work.doubt} if work.possible else {}),
             "seconds": round(work.seconds / faces, 4),
             **ran_on(self.card, self.options),
         }
