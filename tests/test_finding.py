@@ -1,6 +1,8 @@
 """Faces of all sizes and angles, in scenes made of the samples, where it is known what there is to find."""
 
 import copy
+import hashlib
+import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -12,7 +14,7 @@ import pytest
 
 import make_scenes
 from facesieve.errors import NoFaceError
-from facesieve.faces import Detector, FaceCrops, Found, align
+from facesieve.faces import Detector, FaceCrops, Found, align, detect
 from facesieve.faces.detect import POSSIBLE, STEP, TILE, _back, _mapped, _spans, _tiles, _turned, sizes
 from facesieve.faces.yunet import FILE, YuNet
 from facesieve.recognition.embedders import load_embedder
@@ -154,6 +156,23 @@ def test_one_detector_serves_many_threads(sample_photos):
 def test_a_detector_in_use_can_be_copied_and_pickled(sample_photo, again):
     face, copied = DETECTOR.detect(sample_photo)[0], again(DETECTOR).detect(sample_photo)[0]
     assert copied.box == face.box
+
+
+def test_what_faces_depend_on_is_the_weights_and_every_setting(monkeypatch):
+    plain = Detector().made_from
+    assert plain["sha256"] == hashlib.sha256((FOLDER / FILE).read_bytes()).hexdigest()
+    assert plain == DETECTOR.made_from == copy.deepcopy(DETECTOR).made_from
+    others = [Detector(threshold=0.71).made_from, Detector(first_threshold=0.4).made_from]
+    monkeypatch.setattr("facesieve.faces.detect.SEARCH", 99)
+    others.append(Detector().made_from)
+    assert len({json.dumps(one) for one in [plain, *others]}) == 4
+
+
+def test_every_number_that_the_search_goes_by_is_among_its_settings():
+    numbers = {name: value for name, value in vars(detect).items() if name.isupper() and isinstance(value, int | float | tuple)}
+    own = {name for name in numbers if name not in {"SETTINGS", "SEARCH", "STRIDE", "TURNS", "POSSIBLE", "FILE"}}
+    assert [numbers[name] for name in sorted(own)] == [numbers[name] for name in sorted(own) if numbers[name] in detect.SETTINGS]
+    assert len(own) == len(detect.SETTINGS)
 
 
 # --- what is no face ---------------------------------------------------------------------------------

@@ -43,8 +43,10 @@ class Shield:
 
     @property
     def card(self) -> PurifierCard:
-        """What the purifier is: preset, size, hashes, label."""
-        return self.runtime.card
+        """What the shield is: preset, size, hashes, label, detector."""
+        own = self.detector
+        made_from = own.made_from if type(own).detect is Detector.detect else {"name": type(own).__qualname__}
+        return replace(self.runtime.card, detector=made_from)
 
     @cached_property
     def torch_runtime(self) -> TorchRuntime:

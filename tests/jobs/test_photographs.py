@@ -13,6 +13,7 @@ import torch
 from facesieve import purify
 from facesieve.cli.terminal import advised_line
 from facesieve.errors import InputError, NoFaceError
+from facesieve.faces import Detector
 from facesieve.files import sha256_of
 from facesieve.hardware import Hardware
 from facesieve.identification import Identifier, tamper_scores
@@ -392,3 +393,28 @@ def test_who_purifies_one_alone_is_told_of_possible_faces(shield, sample_paths):
     for path in sample_paths:
         purify_alone(Unit(path, Path(), str(path)), shield, Options(), told.append)
     assert [line.partition(": ")[2] for line in told] == ["1 possible face at 356,291, not purified"]
+
+
+# --- how faces were found ------------------------------------------------------------------------
+
+
+def test_a_record_names_the_detector_and_a_result_of_another_is_told_apart(photos, tmp_path, shield):
+    out = tmp_path / "out"
+    run(photos / "a.jpg", out, shield)
+    record = json.loads((out / "a.face1.json").read_text())
+    assert record["made_from"]["detector"] == Detector().made_from
+    assert run(photos / "a.jpg", out, shield).skipped == 1
+    other = replace(shield, detector=Detector(threshold=0.8))
+    known = f"{out / 'a.face1.json'}: was made when faces were found in another way; use another folder or --overwrite"
+    assert lines(run(photos / "a.jpg", out, other)) == [known]
+    del record["made_from"]["detector"]  # as records were before
+    (out / "a.face1.json").write_text(json.dumps(record))
+    assert lines(run(photos / "a.jpg", out, shield)) == [known]
+    assert run(photos / "a.jpg", out, shield, overwrite=True).units == 1
+    assert run(photos / "a.jpg", out, shield).skipped == 1
+
+
+def test_an_aligned_crop_depends_on_no_detector(tmp_path, shield):
+    write_photo(tmp_path / "crop.png", np.full((128, 128, 3), 90, np.uint8))
+    run(tmp_path / "crop.png", tmp_path / "out", shield, aligned=True)
+    assert "detector" not in json.loads((tmp_path / "out" / "crop.face1.json").read_text())["made_from"]

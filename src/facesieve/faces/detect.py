@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from facesieve.faces.align import Face, Found, Points, alignment, warp
-from facesieve.faces.yunet import Row, Rows, YuNet
+from facesieve.faces.yunet import FILE, Row, Rows, YuNet, weights_sha256
+from facesieve.files import sha256_of
 from facesieve.images import Photo
 
 SMALLEST = 240  # pixels of the coarsest search's longer side: with a quarter of it around, a face may be larger than the picture
@@ -30,6 +33,9 @@ SURE = 0.88  # a score of faces that are seen upright; below, a look is taken in
 POSSIBLE = 0.3  # the least mean score of both looks of what is named as a possible face
 DOUBT = 0.03  # in favour of the turn in which a face was found
 
+SEARCH = 1  # of the way of searching; to be counted up with every change after which other faces or places are found
+SETTINGS = (SMALLEST, STEP, TURNED, TILE, BORDER, OVERLAP, FIRST_LOOK, LAST_LOOKS, LOOKS, UPRIGHT, FAINT, SURE, DOUBT)
+
 
 class Detector:
     """The YuNet detector, with its 2023 weights that ship with the package. Any number of threads may use one.
@@ -42,6 +48,12 @@ class Detector:
 
     def __init__(self, *, threshold: float = 0.7, first_threshold: float = 0.5) -> None:
         self.threshold, self.first_threshold = threshold, first_threshold
+
+    @property
+    def made_from(self) -> dict[str, Any]:
+        """Everything that the faces depend on which it finds, as records have it: plain data."""
+        settings = json.dumps([SEARCH, *SETTINGS, self.threshold, self.first_threshold])
+        return {"name": FILE.partition(".")[0], "sha256": weights_sha256(), "settings": sha256_of(settings.encode())[:12]}
 
     @cached_property
     def _network(self) -> YuNet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import as_file, files
 from typing import Any
 
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from facesieve.files import sha256_of
 from facesieve.images import Photo
 from facesieve.weights.graphs import Session
 
@@ -22,6 +24,12 @@ STRIDES = (8, 16, 32)  # pixels from one place that the network answers for to t
 # and one with these three left open.
 FIXED = b"\n\2\x08\1\n\2\x08\3" + 2 * b"\n\3\x08\x80\5"
 OPEN = b"\n\2\x12\0\n\2\x08\3" + b"\n\3\x12\1h" + b"\n\3\x12\1w"
+
+
+@cache
+def weights_sha256() -> str:
+    """The SHA-256 of the file with the weights."""
+    return sha256_of((files("facesieve") / "weights" / FILE).read_bytes())
 
 
 class YuNet:

@@ -162,7 +162,8 @@ def made_from(sha256: str, card: PurifierCard, options: Options) -> Record:
     made = {"source_sha256": sha256, **card.made_from, "aligned": options.aligned, "pasted": pasted, "seed": options.seed}
     finish = {} if options.finish == "secure" else {"finish": options.finish}  # records of before have none
     tamper = {"tamper": True} if options.tamper else {}
-    return {**made, **finish, **tamper, **options.encoding.made_from}
+    detector = {} if options.aligned or card.detector is None else {"detector": card.detector}
+    return {**made, **detector, **finish, **tamper, **options.encoding.made_from}
 
 
 def ran_on(card: PurifierCard, options: Options) -> Record:
@@ -199,8 +200,12 @@ def is_made(sidecar: Path, results: Sequence[tuple[Path, Record | None]], wanted
             raise ExistsError("exists, but no sidecar says how it was made", path)
         return False
     plain = json.loads(json.dumps(wanted))
-    if any(record is not None and record["made_from"] != plain for _, record in results):
-        raise ExistsError("records another photo or other settings", sidecar)
+    for record in (record for _, record in results if record is not None):
+        others = sorted(key for key in {*plain, *record["made_from"]} if plain.get(key) != record["made_from"].get(key))
+        if others == ["detector"]:
+            raise ExistsError("was made when faces were found in another way", sidecar)
+        if others:
+            raise ExistsError(f"records another photo or other settings ({', '.join(others)})", sidecar)
     return all(
         record is not None and path.exists() and sha256_of_file(path) == record["output_sha256"] for path, record in results
     )

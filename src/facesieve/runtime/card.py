@@ -11,13 +11,17 @@ from facesieve.files import sha256_of
 
 @dataclass(frozen=True)
 class PurifierCard:
-    """A purifier: its preset's settings, its prior's hash, and where and in which number format it runs."""
+    """A purifier: its preset's settings, its prior's hash, and where and in which number format it runs.
+
+    Of a whole shield, ``detector`` is what the places of its faces depend on.
+    """
 
     preset: dict[str, Any]  # ``Preset.as_dict()``
     size: int  # side of the crops, pixels
     prior_sha256: str
     dtype: str  # number format of the network: float32, bfloat16, int8
     ran_on: str  # device and number format, and why, in words
+    detector: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
