@@ -24,6 +24,7 @@ COMMANDS = {  # where each is in facesieve.cli, in the order of the help
     "enrol": "identify:enrol",
     "identify": "identify:identify",
     "verify": "identify:verify",
+    "verify-set": "verify_set:verify_set",
     "choose-scale": "evaluate:choose_scale",
     "evaluate": "evaluate:evaluate",
     "certify": "certify:certify",
