@@ -230,9 +230,10 @@ def test_slow_imports_wait_until_they_are_needed(code, forbidden):
 
 
 LIGHT = (  # not purify: its presets are data, but come with the stages that they make
-    "cli.app cli.data cli.evaluate cli.export cli.gallery cli.identify cli.licences cli.prior cli.purify cli.serve cli.train "
-    "cli.ui client data.crops data.select data.sources faces files galleries identification images jobs.cluster jobs.run noise "
-    "pictures recognition.onnx_embedder recognition.templates runtime service.app service.ray_serve service.run shield"
+    "cli.app cli.data cli.enrol cli.evaluate cli.export cli.gallery cli.identify cli.licences cli.prior cli.purify cli.serve "
+    "cli.train cli.ui client data.crops data.select data.sources faces files galleries identification images jobs.cluster "
+    "jobs.run noise pictures recognition.onnx_embedder recognition.templates runtime service.app service.ray_serve "
+    "service.run shield"
 )
 
 

@@ -91,3 +91,34 @@ def test_enrol_warns_of_poor_photographs_and_picks_the_best(facesieve, sample_ph
     assert "a poor photograph" not in picked.err
     assert "c.png" in picked.err  # what cannot be used is named all the same
     assert picked.code == 1
+
+
+def test_enrol_refuses_poor_photographs_on_request(facesieve, sample_photo, tmp_path):
+    small = cv2.resize(sample_photo, None, fx=0.12, fy=0.12, interpolation=cv2.INTER_AREA)
+    for name, photo in (("a", small), ("b", sample_photo)):
+        write_photo(tmp_path / f"{name}.png", photo)
+    common = ("--templates", "raw", "--refuse-poor", "--gallery")
+    done = facesieve("enrol", "Ada", tmp_path / "a.png", tmp_path / "b.png", *common, tmp_path / "all")
+    assert (done.code, "Ada: enrolled with 1 template from 1 photograph" in done.out) == (1, True)
+    assert "Ada: left out: " in done.err
+    assert "a.png: a poor photograph of the face: it is small" in done.err.replace("\n", " ")
+    alone = facesieve("enrol", "Ada", tmp_path / "a.png", *common, tmp_path / "alone")
+    assert (alone.code, "Ada: not enrolled: " in alone.err) == (1, True)
+    assert "Ada" not in facesieve("gallery", "list", "--gallery", tmp_path / "alone").out
+
+
+def test_to_pick_the_best_each_photograph_is_looked_at_once(facesieve, sample_paths, tmp_path, monkeypatch):
+    looked, detect = [], Detector.detect
+    monkeypatch.setattr(Detector, "detect", lambda self, photo: looked.append(photo.shape) or detect(self, photo))
+    obama = [path for path in sample_paths if path.stem.startswith("obama")]
+    done = facesieve("enrol", "Obama", *obama, "--pick", 2, "--templates", "raw", "--gallery", tmp_path / "g")
+    assert (done.code, len(looked), "2 templates from 2 photographs" in done.out) == (0, 3, True)
+
+
+def test_the_largest_photograph_is_set_wherever_people_are_read(facesieve, sample_paths, tmp_path):
+    common = ("--gallery", tmp_path / "g", "--shield", "none")
+    assert facesieve("enrol", "Ada", sample_paths[0], *common).code == 0
+    for command, code in (("enrol Bob", 1), ("identify", 1), ("verify --person Ada", 2)):
+        done = facesieve(*command.split(), sample_paths[0], *common, "--max-pixels", 90_000)
+        assert (done.code, "pixels" in done.err, "90,000" in done.err) == (code, True, True), done.err
+        assert "max-pixels 5 must be" in facesieve(*command.split(), sample_paths[0], *common, "--max-pixels", 5).err

@@ -21,7 +21,7 @@ COMMANDS = {  # where each is in facesieve.cli, in the order of the help
     "info": "prior:info",
     "licences": "licences:licences",
     "export": "export:export",
-    "enrol": "identify:enrol",
+    "enrol": "enrol:enrol",
     "identify": "identify:identify",
     "verify": "identify:verify",
     "verify-set": "verify_set:verify_set",

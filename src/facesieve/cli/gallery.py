@@ -13,6 +13,7 @@ from facesieve.cli.options import (
     AsJson,
     Embedding,
     Location,
+    MaxPixels,
     PriorFolder,
     RuntimeName,
     Scale,
@@ -24,7 +25,7 @@ from facesieve.cli.options import (
 from facesieve.cli.terminal import errors, out, print_json
 from facesieve.errors import GalleryError, InputError, many
 from facesieve.limits import number
-from facesieve.specs import DEFAULT_PRESET
+from facesieve.specs import DEFAULT_PRESET, MAX_PIXELS
 
 if TYPE_CHECKING:
     from facesieve.rows import Rows
@@ -98,6 +99,7 @@ def calibrate(
     seed: Seed = None,
     runtime: RuntimeName = "auto",
     prior: PriorFolder = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Choose the threshold under which a face is unknown, from photographs of known people."""
     import numpy as np
@@ -106,7 +108,7 @@ def calibrate(
     from facesieve.metrics.open_set import calibrate_threshold
 
     number(far, "--far", 0, 1)
-    front = Front.load(embedder, shield, scale, seed, runtime, prior)
+    front = Front.load(embedder, shield, scale, seed, runtime, prior, max_pixels)
     everyone, identifier = everyone_in(str(probes), [], folders=True), front.identifier
     with opened(gallery, identifier) as store:
         names, kind = [entry.person for entry in store.people()], identifier.kind(store)

@@ -1,12 +1,11 @@
-"""The commands `enrol`, `identify` and `verify`."""
+"""The commands `identify` and `verify`, and how photographs come to them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,26 +16,25 @@ from facesieve.cli.options import (
     AsJson,
     Embedding,
     Location,
+    MaxPixels,
     PriorFolder,
     RuntimeName,
     Scale,
     Seed,
     ShieldName,
     Threshold,
-    everyone_in,
     load_identifier,
-    nobodys,
     opened,
 )
 from facesieve.cli.terminal import errors, out, print_json
-from facesieve.errors import FacesieveError, InputError, NoFaceError, many
-from facesieve.limits import cosine
-from facesieve.specs import DEFAULT_PRESET
+from facesieve.errors import InputError, NoFaceError
+from facesieve.limits import cosine, whole_number
+from facesieve.specs import DEFAULT_PRESET, MAX_PIXELS
 
 if TYPE_CHECKING:
     from facesieve.faces import Detector, FaceCrops
     from facesieve.galleries import Gallery
-    from facesieve.identification import Identified, Identifier, Templates, Verified
+    from facesieve.identification import Identified, Identifier, Verified
     from facesieve.jobs.clips import Voted
     from facesieve.shield import Shield
 
@@ -49,22 +47,35 @@ class Front:
     shield: Shield | None  # None: faces are embedded as they are
     detector: Detector
     seed: int | None
+    max_pixels: int = MAX_PIXELS
 
     @classmethod
     def load(
-        cls, embedder: str, shield: str, scale: int | None, seed: int | None, runtime: str, prior: Path | None = None
+        cls,
+        embedder: str,
+        shield: str,
+        scale: int | None,
+        seed: int | None,
+        runtime: str,
+        prior: Path | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> Front:
         """The embedder with the shield of that name in front; ``none`` for no shield."""
         from facesieve.faces import Detector
 
-        return cls(*load_identifier(embedder, shield, scale, runtime, prior), Detector(), seed)
+        whole_number(max_pixels, "max-pixels", 256)
+        return cls(*load_identifier(embedder, shield, scale, runtime, prior), Detector(), seed, max_pixels)
 
     def faces(self, path: Path, *, one: bool = False) -> tuple[FaceCrops, FaceCrops | None]:
         """The faces in a photograph as they are and, where there is a shield, as it leaves them. Raises as ``before``."""
         before = self.before(path, one=one)
-        if before.doubt:
+        if before.doubt and not one:
             errors.print(f"{path}: {before.doubt}, not looked at")
-        return before, None if self.shield is None else self.shield.restore(before, before.seeds(self.seed))
+        return before, self.restored(before)
+
+    def restored(self, before: FaceCrops) -> FaceCrops | None:
+        """The faces as the shield leaves them; None where there is none."""
+        return None if self.shield is None else self.shield.restore(before, before.seeds(self.seed))
 
     def before(self, path: Path, *, one: bool = False) -> FaceCrops:
         """The faces in a photograph as they are. Raises ``InputError`` where there is none and, for ``one``, more than one."""
@@ -82,8 +93,9 @@ class Front:
         from facesieve.jobs.clips import identify_clip
 
         return identify_clip(
-            path, self.identifier, gallery, self.shield, detector=self.detector, seed=self.seed, threshold=threshold
-        )
+            path, self.identifier, gallery, self.shield, detector=self.detector, seed=self.seed, threshold=threshold,
+            max_pixels=self.max_pixels,
+        )  # fmt: skip
 
     def _cut(self, path: Path) -> FaceCrops:
         from facesieve.faces import FaceCrops
@@ -91,90 +103,9 @@ class Front:
         from facesieve.identification import CROP
         from facesieve.images import read_photo
 
-        photo = read_photo(path)
+        photo = read_photo(path, max_pixels=self.max_pixels)
         size = CROP if self.shield is None else self.shield.card.size
         return FaceCrops.cut(photo, self.detector.detect(photo), size, sha256=sha256_of_file(path))
-
-
-def enrol(
-    person: Annotated[str, typer.Argument(help="The person's name; with --folders, a folder with one folder per person.")],
-    photos: Annotated[list[Path] | None, typer.Argument(help="Photographs of this person, one face each.")] = None,
-    gallery: Location = "gallery",
-    folders: Annotated[bool, typer.Option("--folders", help="Enrol everyone in a folder with one folder per person.")] = False,
-    pick: Annotated[
-        int | None, typer.Option(min=1, help="Take only so many of a person's photographs, those with the best faces.")
-    ] = None,
-    templates: Annotated[
-        str, typer.Option(help="raw, purified or both: what the templates are made from; with --shield none raw alone.")
-    ] = "both",
-    embedder: Embedding = "sface",
-    shield: ShieldName = DEFAULT_PRESET,
-    scale: Scale = None,
-    seed: Seed = None,
-    runtime: RuntimeName = "auto",
-    prior: PriorFolder = None,
-) -> None:
-    """Add people to a gallery. Photographs are not stored, only templates made from them."""
-    everyone = everyone_in(person, photos or [], folders)
-    which = _wanted(templates, shield)
-    front = Front.load(embedder, "none" if which == "raw" else shield, scale, seed, runtime, prior)
-    failures: list[str] = nobodys(Path(person)) if folders else []
-    with opened(gallery, front.identifier, create=True) as store:
-        for name, files in everyone.items():
-            try:
-                _enrol_one(store, front, name, _best(front, files, pick), which, failures)
-            except FacesieveError as error:
-                failures.append(f"{name}: not enrolled: {error}")
-    _finish(failures)
-
-
-def _wanted(templates: str, shield: str) -> Templates:
-    """The kinds of templates to make. Without a shield there are raw ones alone."""
-    from facesieve.identification import Templates
-
-    known: tuple[Templates, ...] = get_args(Templates)
-    which = next((kind for kind in known if kind == templates), None)
-    if which is None:
-        raise InputError(f"--templates {templates}: choose raw, purified or both")
-    if shield != "none":
-        return which
-    if which == "purified":
-        raise InputError("--templates purified needs a shield: leave --shield none out")
-    return "raw"
-
-
-def _best(front: Front, files: list[Path], count: int | None) -> list[Path]:
-    """The photographs with the best faces, in their order; those without one face stay, so that they are named."""
-    if count is None or len(files) <= count:
-        return files
-    totals: dict[Path, float] = {}
-    for path in files:
-        with suppress(InputError):
-            totals[path] = front.before(path, one=True).qualities[0].total
-    best = sorted(totals, key=lambda path: -totals[path])[:count]
-    return [path for path in files if path in best or path not in totals]
-
-
-def _enrol_one(store: Gallery, front: Front, name: str, files: list[Path], which: Templates, failures: list[str]) -> None:
-    from facesieve.identification import stacked
-
-    made = []
-    for path in files:
-        try:
-            before, after = front.faces(path, one=True)
-            made.append(front.identifier.templates(before, after, which))
-            if problem := before.qualities[0].problem:
-                errors.print(f"{name}: {path}: a poor photograph of the face: {problem}; others may be better")
-        except InputError as error:
-            if len(files) == 1:
-                raise
-            failures.append(f"{name}: left out: {error}")
-    if not made:
-        raise InputError(f"none of {many(len(files), 'photograph')} can be used")
-    joined = stacked(made)
-    store.enrol(name, joined)
-    count = sum(len(rows) for rows in joined.values())
-    out.print(f"{name}: enrolled with {many(count, 'template')} from {many(len(made), 'photograph')}")
 
 
 def identify(
@@ -188,13 +119,14 @@ def identify(
     seed: Seed = None,
     runtime: RuntimeName = "auto",
     prior: PriorFolder = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
     json_: AsJson = False,
 ) -> None:
     """Name the people in photographs and clips, with the shield in front of the recogniser."""
     from facesieve.jobs.video import is_clip
 
     threshold = None if threshold is None else cosine(threshold, "--threshold")
-    front = Front.load(embedder, shield, scale, seed, runtime, prior)
+    front = Front.load(embedder, shield, scale, seed, runtime, prior, max_pixels)
     failures: list[str] = []
     results: dict[str, list[Identified]] = {}
     votes: dict[str, list[Voted]] = {}
@@ -216,7 +148,7 @@ def identify(
         _print_faces(results, shield)
     if not json_:
         clips.print_votes(votes)
-    _finish(failures)
+    finish(failures)
 
 
 def tell_shortfall(identifier: Identifier, store: Gallery) -> None:
@@ -226,7 +158,7 @@ def tell_shortfall(identifier: Identifier, store: Gallery) -> None:
         errors.print(f"{store.where}: {short}; {advice}")
 
 
-def _finish(failures: Sequence[str]) -> None:
+def finish(failures: Sequence[str]) -> None:
     """Report what did not work; exit code 1 if anything did not."""
     for line in failures:
         errors.print(f"  {line}")
@@ -284,13 +216,14 @@ def verify(
     seed: Seed = None,
     runtime: RuntimeName = "auto",
     prior: PriorFolder = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
     json_: AsJson = False,
 ) -> None:
     """Say whether a photograph shows a person, or two photographs the same person; exit code 1 if not."""
     if (other is None) == (person is None):
         raise InputError("give either a second photograph or --person NAME")
     threshold = None if threshold is None else cosine(threshold, "--threshold")
-    front = Front.load(embedder, shield, scale, seed, runtime, prior)
+    front = Front.load(embedder, shield, scale, seed, runtime, prior, max_pixels)
     if person is not None:
         with opened(gallery, front.identifier) as store:
             result = front.identifier.verify(store, person, *front.faces(photo, one=True), threshold=threshold)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from facesieve.cli.options import Device, Embedding, Precision, PriorFolder, RuntimeName
+from facesieve.cli.options import Device, Embedding, MaxPixels, Precision, PriorFolder, RuntimeName
 from facesieve.errors import InputError
-from facesieve.specs import DEFAULT_PRESET
+from facesieve.specs import DEFAULT_PRESET, MAX_PIXELS
 
 
 def ui(
@@ -32,6 +32,7 @@ def ui(
     device: Device = "auto",
     runtime: RuntimeName = "torch",
     prior: PriorFolder = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Open a page in which people drop a photograph, see it purified, and try to fool the recogniser."""
     from facesieve.page.run import serve_page
@@ -45,6 +46,7 @@ def ui(
         samples=samples,
         host=host,
         port=port,
+        max_pixels=max_pixels,
         password=None if password_file is None else _password(password_file),
     )
 

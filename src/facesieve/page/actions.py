@@ -21,6 +21,7 @@ from facesieve.files import sha256_of_file
 from facesieve.galleries.base import RAW, Gallery
 from facesieve.identification import CROP, Identifier, tamper_scores
 from facesieve.images import Photo, encode_photo, read_photo, to_photo
+from facesieve.limits import whole_number
 from facesieve.noise import fresh_seeds
 from facesieve.pictures import columns
 from facesieve.progress import Progress, Report
@@ -32,6 +33,7 @@ from facesieve.recognition.templates import mean_template
 from facesieve.rows import Rows
 from facesieve.runtime import Trace
 from facesieve.shield import Shield
+from facesieve.specs import MAX_PIXELS
 
 STEP = 1 / 255  # of the playground's attack
 MAX_EPS, MAX_STEPS = 16, 40  # of the playground's attack: levels of 255, iterations
@@ -93,10 +95,11 @@ class Attack:
 class Actions:
     """Shield, recogniser and gallery of one page; one call at a time, others wait."""
 
-    def __init__(self, embedder: Embedder, shield: Shield, gallery: Gallery | None) -> None:
+    def __init__(self, embedder: Embedder, shield: Shield, gallery: Gallery | None, *, max_pixels: int = MAX_PIXELS) -> None:
         if gallery is not None:
             Identifier(embedder).check(gallery)
         self.embedder, self.gallery, self._shield = embedder, gallery, shield
+        self._max_pixels = whole_number(max_pixels, "max-pixels", 256)
         self._lock = threading.Lock()
 
     @property
@@ -184,7 +187,7 @@ class Actions:
     def _cut(self, path: Path | None, settings: Settings, report: Report) -> tuple[Shield, FaceCrops]:
         if path is None:
             raise InputError("no photograph chosen yet", advice="drop one, or take a sample")
-        photo = read_photo(path, name=path.name)
+        photo = read_photo(path, max_pixels=self._max_pixels, name=path.name)
         report(Progress(0.05, 1, "looking for faces"))
         shield = self._with(settings)
         return shield, shield.cut(photo, sha256=sha256_of_file(path))

@@ -24,6 +24,7 @@ from facesieve.page.layout import appearance, build, gradio_library
 from facesieve.recognition import Embedder
 from facesieve.rows import Rows
 from facesieve.shield import Shield
+from facesieve.specs import MAX_PIXELS
 
 SAMPLE_PEOPLE = {  # the first photographs are enrolled, the others are probes
     "Biden": ["biden-1.jpg"],
@@ -35,7 +36,15 @@ LARGEST = "20mb"  # of an upload
 
 
 def serve_page(
-    embedder: Embedder, shield: Shield, *, gallery: str | None, samples: Path | None, host: str, port: int, password: str | None
+    embedder: Embedder,
+    shield: Shield,
+    *,
+    gallery: str | None,
+    samples: Path | None,
+    host: str,
+    port: int,
+    password: str | None,
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Serve the page until Ctrl-C or SIGTERM; prints its address. Then its files are deleted.
 
@@ -48,7 +57,7 @@ def serve_page(
     gradio_library()
     found, stop = photographs(samples), _stopped()
     with own_folder(), opened(embedder, gallery, samples, shield) as known:
-        actions = Actions(embedder, shield, known)
+        actions = Actions(embedder, shield, known, max_pixels=max_pixels)
         with launched(actions, found, host=host, port=port, password=password) as address:
             print(f"the page is at {address}; stop it with Ctrl-C", flush=True)
             stop.wait()
@@ -79,13 +88,22 @@ def launched(actions: Actions, samples: Sequence[Path], *, host: str, port: int,
         page.close(verbose=False)
 
 
-def mount(app: Any, embedder: Embedder, shield: Shield, gallery: Gallery | None, samples: Path | None) -> Any:
+def mount(
+    app: Any,
+    embedder: Embedder,
+    shield: Shield,
+    gallery: Gallery | None,
+    samples: Path | None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> Any:
     """The page at ``/ui`` of a FastAPI application, which is returned. Raises as ``serve_page``."""
     gr = gradio_library()
     found = photographs(samples)
     app.state.page_folder = _temporary()  # deleted with the application, when the process ends at the latest
     os.environ["GRADIO_TEMP_DIR"] = app.state.page_folder.name
-    return gr.mount_gradio_app(app, build(Actions(embedder, shield, gallery), found), path="/ui", **_common(gr, found))
+    actions = Actions(embedder, shield, gallery, max_pixels=max_pixels)
+    return gr.mount_gradio_app(app, build(actions, found), path="/ui", **_common(gr, found))
 
 
 def _guarded() -> dict[str, Any]:

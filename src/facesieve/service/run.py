@@ -77,7 +77,7 @@ def _add_page(app: FastAPI, settings: Settings, handlers: Handlers, shield: Shie
     from facesieve.page.run import mount
 
     gallery = None if settings.gallery is None else open_gallery(settings.gallery)
-    mount(app, handlers.identifier.embedder, shield, gallery, settings.samples)
+    mount(app, handlers.identifier.embedder, shield, gallery, settings.samples, max_pixels=settings.max_pixels)
 
 
 def local_handlers(settings: Settings, runtime: Runtime, others: Sequence[Runtime] = ()) -> Handlers:
