@@ -82,7 +82,11 @@ class RecordFile:
         if 0 not in self.offsets:
             return None
         labels, rest = self._unpack(0)
-        return int(labels[0]) if len(labels) == 2 and not rest else None
+        if len(labels) != 2 or rest:
+            return None
+        if not labels[0].is_integer():
+            raise InputError(f"its table of contents says {labels[0]} images", self.path.name, "make the index again")
+        return int(labels[0])
 
     def _unpack(self, key: int) -> tuple[tuple[float, ...], bytes]:
         record = self._record(key)

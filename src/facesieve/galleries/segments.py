@@ -17,7 +17,6 @@ from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,17 +140,23 @@ class Segment:
                 names = json.loads(arrays["names"].tobytes())
                 counts = arrays["counts"]
                 rows = [arrays[f"rows{number}"] for number in range(len(names["labels"]))]
-        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+        except Exception as error:  # zip files and arrays that are none raise whatever their readers run into
             raise GalleryFailedError(f"no templates of a gallery ({one_line(error)})", path, "restore it from a copy") from error
         found = cls(tuple(names["labels"]), names["people"], counts, rows)
-        if not found._fits(dimensions):
+        if not _are_names(names["labels"]) or not _are_names(names["people"]) or not found._fits(dimensions):
             raise GalleryFailedError("no templates of this gallery", path, "restore it from a copy")
         return found
 
     def _fits(self, dimensions: int) -> bool:
-        shape = self.counts.shape == (len(self.people), len(self.labels))
+        shape = self.counts.shape == (len(self.people), len(self.labels)) and self.counts.dtype == np.int64
         each = zip(self.counts.sum(0).tolist(), self.rows, strict=True) if shape else ()
-        return shape and all(rows.shape == (count, dimensions) and rows.dtype == np.float32 for count, rows in each)
+        fits = all(rows.shape == (count, dimensions) and rows.dtype == np.float32 for count, rows in each)
+        return shape and bool((self.counts >= 0).all()) and fits
+
+
+def _are_names(names: object) -> bool:
+    """Whether they are texts, each once."""
+    return isinstance(names, list) and all(isinstance(one, str) for one in names) and len(set(names)) == len(names)
 
 
 def _name(data: bytes) -> str:

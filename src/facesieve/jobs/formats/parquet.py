@@ -32,17 +32,15 @@ def read(source: Path, column: str | None) -> Iterator[Sample]:
     """
     pa = _arrow()
     with _opened(source) as file:
-        name = _image_column(source, file.schema_arrow, column)
-        others = {
-            field.name: _holds_bytes(field.type) for field in file.schema_arrow if field.name != name and _may_hold(field.type)
-        }
         number = 0
         try:
+            name, schema = _image_column(source, file.schema_arrow, column), file.schema_arrow
+            others = {field.name: _holds_bytes(field.type) for field in schema if field.name != name and _may_hold(field.type)}
             for batch in file.iter_batches(batch_size=16):
                 for row in range(len(batch)):
                     yield _sample(number, batch.slice(row, 1), name, others)
                     number += 1
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: a text that is none
             raise InputError(f"damaged after {number:,} rows ({one_line(error)})", source, "copy it again") from error
 
 
@@ -105,7 +103,7 @@ def _opened(source: Path) -> Iterator[Any]:
     try:
         # A row group may be larger than memory: its pages are read as they are needed.
         file = pa.parquet.ParquetFile(source, buffer_size=2**20, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"not a Parquet file, or a damaged one ({one_line(error)})", source, "copy it again") from error
     with file:
         yield file
