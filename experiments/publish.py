@@ -35,6 +35,7 @@ HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 RESULTS = DOCS / "results"
 README = HERE.parent / "README.md"
+FIGURES = HERE.parent / "src" / "facesieve" / "purify" / "figures.json"  # in the package
 MARKED = re.compile(r"(?<=<!-- presets: written by experiments/publish.py -->\n).*?(?=<!-- presets: end -->)", re.S)
 
 # Records of the presets are called by what was measured, and by recogniser.
@@ -188,6 +189,16 @@ def worst(preset: str, recogniser: str, eps: int) -> str:
     return UNKNOWN
 
 
+def figures() -> bytes:
+    """What `facesieve presets` says of each: on SFace and on dlib, as in the README's table; none of what was not measured."""
+    made = {"clean_lost": lost, "unaware": oblivious, "aware": worst}
+    found: dict[str, dict[str, str]] = {}
+    for preset in PRESETS:
+        both_of = {key: both(preset, figure, *([] if key == "clean_lost" else [2])) for key, figure in made.items()}
+        found[preset] = {key: text for key, text in {**both_of, "ms": milliseconds(preset)}.items() if text != UNKNOWN}
+    return (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode()
+
+
 def milliseconds(preset: str) -> str:
     """A face, on one core."""
     if preset == NONE:
@@ -305,6 +316,7 @@ def main() -> None:
         write_atomic(path.with_suffix(".md"), evaluation(path).encode())
     write_atomic(DOCS / "results.md", page().encode())
     write_atomic(README, readme().encode())
+    write_atomic(FIGURES, figures())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -171,7 +172,11 @@ def test_presets(facesieve):
     assert table.code == 0
     for name in ("gentle", "robust", "fused", "paper", "stage1", "stage2"):
         assert name in table.out
+    rows = {line.split()[0]: line for line in table.out.splitlines() if line.startswith("  ") and line.strip()}
+    assert re.search(r"\d\.\d / \d\.\d", rows["gentle"])
+    assert "not measured" in rows["paper"]
     data = json.loads(facesieve("presets", "--json").out)
+    assert [sorted(preset["measured"]) for preset in data if preset["name"] == "paper"] == [[]]
     assert [preset["name"] for preset in data] == ["gentle", "robust", "fused", "paper", "stage1", "stage2"]
 
 
@@ -252,3 +257,23 @@ def test_a_possible_face_is_told_and_with_strict_a_failure(facesieve, tmp_path, 
     for target in (tmp_path / "out", tmp_path / "one.png", "-"):
         strict = facesieve("purify", source, "-o", target, "--strict")
         assert (strict.code, strict.err) == (1, done.err)
+
+
+def test_one_result_is_named_with_its_record(facesieve, sample_paths, tmp_path):
+    done = facesieve("purify", sample_paths[0], "-o", tmp_path / "one.png")
+    record = tmp_path / "one.face1.json"
+    assert done.out.splitlines()[-1] == f"the result is {tmp_path / 'one.png'}, its record {record}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.face1.json", "one.png"]
+
+
+def test_what_is_passed_over_is_named(facesieve, photos, tmp_path):
+    for name in ("a.txt", "b.csv", "c.md", "d.py", ".hidden"):
+        (photos / name).write_text("text")
+    done = facesieve("purify", photos, "-o", tmp_path / "out")
+    assert done.err == "passed over: 1 hidden or housekeeping, 4 of other kinds (a.txt, b.csv, c.md, ...)\n"
+
+
+def test_preset_and_shield_are_one_option(facesieve, photos, sample_paths, tmp_path):
+    assert "; robust on" in facesieve("purify", photos, "-o", tmp_path / "out", "--shield", "robust").out
+    done = facesieve("verify", *sample_paths[:2], "--preset", "none", "--threshold", 0.4)
+    assert (done.code, "not the same person" in done.out) == (1, True)

@@ -13,7 +13,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from facesieve.errors import InputError, one_line
+from facesieve.errors import InputError, one_line, printable
 from facesieve.files import identity_of
 from facesieve.kinds import HEAD, kind_of
 
@@ -29,6 +29,7 @@ UNREAD_SUFFIXES = frozenset({
     ".ppm", ".pgm", ".pbm", ".pnm", ".exr", ".hdr", ".qoi", ".jxl", ".jxr", ".wdp", ".hdp", ".jpm",
 })  # fmt: skip
 
+OTHERS, NAMED = "of other kinds", 3  # what is no photograph, and how many of it are named
 HOUSEKEEPING = frozenset(
     {
         "__macosx", "@eadir", "#recycle", "@recycle", "#snapshot", "lost+found", "$recycle.bin", "system volume information",
@@ -70,6 +71,19 @@ def looks_like_image(path: Path) -> bool:
         return not path.is_symlink() or not path.suffix  # a link to nothing is a picture by its name alone, or without one
 
 
+class Passed(Counter[str]):
+    """How much was passed over, by what it is, with the first names of files of other kinds than photographs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def include(self, other: Passed) -> None:
+        """Count ``other`` in."""
+        self.update(other)
+        self.names = (self.names + other.names)[:NAMED]
+
+
 @dataclass
 class Found:
     """What lies below some paths.
@@ -80,7 +94,7 @@ class Found:
 
     files: list[tuple[Path, Path]] = field(default_factory=list)
     troubles: list[tuple[Path, Path, str]] = field(default_factory=list)
-    passed: Counter[str] = field(default_factory=Counter)
+    passed: Passed = field(default_factory=Passed)
 
 
 def files_below(inputs: Sequence[Path], out: Path, what: str, suffixes: Set[str] = frozenset()) -> Found:
@@ -176,7 +190,8 @@ def _take(path: Path, below: Path, suffixes: Set[str], found: Found) -> None:
     elif holder is not None:
         found.troubles.append((path, below, holder))
     else:
-        found.passed["of other kinds"] += 1
+        found.passed[OTHERS] += 1
+        found.passed.names += [path.name][: NAMED - len(found.passed.names)]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -186,6 +201,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def passed_over(passed: Counter[str]) -> str:
-    """``3 of other kinds, 1 hidden or housekeeping``; empty where nothing was."""
-    return ", ".join(f"{count:,} {what}" for what, count in sorted(passed.items()))
+def passed_over(passed: Passed) -> str:
+    """``4 of other kinds (a.txt, b.csv, c.pdf, ...), 1 hidden or housekeeping``; empty where nothing was."""
+    names = [printable(name) for name in passed.names]
+    more = [*names, "..."] if passed[OTHERS] > len(names) else names
+    named = {OTHERS: f" ({', '.join(more)})" if names else ""}
+    return ", ".join(f"{count:,} {what}{named.get(what, '')}" for what, count in sorted(passed.items()))

@@ -51,6 +51,11 @@ def test_the_results_page_is_made_from_the_committed_files():
     assert publish["page"]() == (ROOT / "docs" / "results.md").read_text()
 
 
+def test_the_figures_of_the_presets_are_those_of_the_committed_records():
+    publish = runpy.run_path(str(ROOT / "experiments" / "publish.py"))
+    assert publish["figures"]() == publish["FIGURES"].read_bytes()
+
+
 def test_the_page_of_each_record_is_made_from_it():
     publish = runpy.run_path(str(ROOT / "experiments" / "publish.py"))
     for path in publish["records"]():

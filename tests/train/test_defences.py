@@ -191,7 +191,7 @@ def test_finished_runs_give_weights_that_load(sample_paths, tmp_path):
     assert Ddsa(weights=str(weights)).sha256 == card["sha256"]
     assert card["training"]["steps"] == 4
     assert card["data"].startswith("5 faces to train on, 1 held out")
-    assert lines[0].what == "passed over: 1 of other kinds"  # the samples' README
+    assert lines[0].what == "passed over: 1 of other kinds (README.md)"  # the samples' README
     assert (lines[2].done, lines[2].total) == (4, 4)
     assert int(list(csv.DictReader((tmp_path / "curve.csv").open()))[-1]["step"]) == 4
     held_out = list(csv.DictReader((tmp_path / "held-out.csv").open()))[-1]
@@ -226,7 +226,7 @@ def test_the_command_tells_how_far_it_is_and_names_the_option_of_a_mistake(faces
     done = facesieve(*command)
     assert done.code == 0, done.err
     passed, first, last, held_out, finished = done.out.splitlines()
-    assert passed == "passed over: 1 of other kinds"  # the samples' README
+    assert passed == "passed over: 1 of other kinds (README.md)"  # the samples' README
     assert first.startswith("5 faces to train on, 1 held out")
     assert last.startswith("step 2/2  squared_error ")
     assert last.endswith(" steps/min  0 min left")

@@ -48,7 +48,7 @@ def test_a_trained_prior_is_a_folder_that_loads(trained):
 
 def test_it_reports_progress_and_leaves_curves_and_sheets(trained):
     out, _, lines = trained
-    assert lines[0].what == "passed over: 1 of other kinds"  # the samples' README
+    assert lines[0].what == "passed over: 1 of other kinds (README.md)"  # the samples' README
     assert "M parameters" in lines[1].what
     assert any((line.done, line.total) == (6, 6) and "loss" in line.facts for line in lines)
     rows = list(csv.DictReader((out / "loss.csv").open()))

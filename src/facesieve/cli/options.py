@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
     from facesieve.images import Encoding
     from facesieve.shield import Shield
 
-PresetName = Annotated[str, typer.Option(help="A preset (see `facesieve presets`), or a profile of `facesieve choose-scale`.")]
+PRESET = "A preset (see `facesieve presets`), or a profile of `facesieve choose-scale`"
+PresetName = Annotated[str, typer.Option("--preset", "--shield", help=f"{PRESET}.")]
 Scale = Annotated[int | None, typer.Option(help="Resolution scale: 2, 4 or 8.")]
 Seed = Annotated[int | None, typer.Option(help="Makes results repeatable; leave it out where an attacker might guess it.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
@@ -33,7 +33,7 @@ Location = Annotated[
 ]
 Embedding = Annotated[str, typer.Option("--embedder", help=f"The recogniser: {EMBEDDER}.")]
 ShieldName = Annotated[
-    str, typer.Option("--shield", help="A preset in front of the recogniser, a profile of `facesieve choose-scale`, or none.")
+    str, typer.Option("--shield", "--preset", help=f"What is in front of the recogniser: none, or as in purify. {PRESET}.")
 ]
 Threshold = Annotated[
     float | None, typer.Option(help="Cosine below which nobody is named; by default what the gallery was calibrated to.")
@@ -159,14 +159,17 @@ def everyone_in(person: str, photos: list[Path], folders: bool) -> dict[str, lis
         return {new_name(person): photos}
     if photos:
         raise InputError("--folders takes one folder; everything in it is enrolled under its folders' names")
-    from facesieve.folders import below, folders_in, passed_over
+    from facesieve.folders import Passed, below, folders_in, passed_over
 
     if not Path(person).is_dir():
         raise InputError("no such folder", person)
     found = {folder.name: below(folder) for folder in folders_in(Path(person))}
     if not found:
         raise InputError("no folders in it; --folders expects one folder a person", person)
-    if passed := sum((each.passed for each in found.values()), Counter[str]()):
+    passed = Passed()
+    for each in found.values():
+        passed.include(each.passed)
+    if passed:
         errors.print(f"passed over in {person}: {passed_over(passed)}")
     # What cannot be taken is in it, too: reading it says why.
     return {name: [path for path, *_ in one.files] + [path for path, *_ in one.troubles] for name, one in found.items()}

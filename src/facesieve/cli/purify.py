@@ -111,15 +111,16 @@ def purify(
         return
     if workers is not None and cluster is None:
         raise InputError("--workers goes with --cluster; without it there is one worker, this process")
-    if output != "-" and names_a_file(Path(output)):
-        units, folder = _one_result(inputs, Path(output), options, grid or of_shards or cluster is not None), Path(output).parent
+    single = Path(output) if output != "-" and names_a_file(Path(output)) else None
+    if single is not None:
+        units, folder = _one_result(inputs, single, options, grid or of_shards or cluster is not None), single.parent
     else:
         units, folder = _planned(inputs, output, shard_format or [], grid, of_shards, options, cluster), Path(output)
     if output == "-":
         _write_to_output(units[0], recipe, options, strict=strict)
     else:
         check_folder(folder)
-        purify_all(units, folder, recipe, options, grid=grid, cluster=cluster, workers=workers, strict=strict)
+        purify_all(units, folder, recipe, options, grid=grid, cluster=cluster, workers=workers, strict=strict, single=single)
 
 
 def purify_all(
@@ -132,8 +133,11 @@ def purify_all(
     cluster: str | None = None,
     workers: int | None = None,
     strict: bool = False,
+    single: Path | None = None,
 ) -> None:
     """Purify units, here or on the cluster at an address; print a summary, and exit with code 1 if anything failed.
+
+    ``single`` is the file of the one result, where it was named.
 
     Failures in shards and on a cluster, of which there may be many, are listed in ``failures.jsonl``.
     """
@@ -158,7 +162,8 @@ def purify_all(
         write_failures(folder, failures)
     elif failures and units[0].data is not None:
         fail(failures[0].reason)
-    print_summary(summary, folder, f"{recipe.preset.name} on {ran_on}", shards=shards)
+    how = f"{recipe.preset.name} on {ran_on}"
+    print_summary(summary, single or folder, how, shards=shards, single=single is not None)
     doubted = print_doubts(summary.doubts, strict=strict)
     print_failures(failures, folder if listed else None)
     if failures or doubted:

@@ -28,6 +28,18 @@ KeyFile = Annotated[
 ]
 
 
+PANELS = {  # of the help: what the settings from this one on are about
+    "host": "Where it listens, and who may call",
+    "preset": "Shield and recogniser",
+    "gallery": "People and the page",
+    "max_batch": "Queue and load",
+    "max_bytes": "What a request may hold, and ask for",
+    "head_timeout_s": "How long things may take",
+    "upstream": "In front of another server",
+    "log_level": "Log",
+}
+
+
 def serve(context: typer.Context, config: Path | None, cluster: str | None, dry_run: bool, **given: Any) -> None:
     """Serve the shield over HTTP. With --upstream: purify the photographs in calls to another server.
 
@@ -80,12 +92,14 @@ def _parameters() -> list[inspect.Parameter]:
         inspect.Parameter("cluster", kind, annotation=Cluster, default=None),
         inspect.Parameter("dry_run", kind, annotation=DryRun, default=False),
     ]
+    panel = ""
     for name, setting in Settings.model_fields.items():
+        panel = PANELS.get(name, panel)
         usual = "" if setting.default in {None, ()} else f" [default: {setting.default}]"
         flag = "--" + name.replace("_", "-")
         names = (f"{flag}/--no-{flag[2:]}",) if setting.annotation is bool else (flag,)
         variable = f" [env var: FACESIEVE_{name.upper()}]"
-        option = typer.Option(*names, help=f"{setting.description}{usual}{variable}", show_default=False)
+        option = typer.Option(*names, help=f"{setting.description}{usual}{variable}", show_default=False, rich_help_panel=panel)
         basic = setting.annotation if setting.annotation in {bool, int, float} else str
         basic = int if name == "scale" else basic  # the checks of the settings see to the rest
         basic = list[str] if setting.default == () else basic

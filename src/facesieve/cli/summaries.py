@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 LISTED = 20  # failures that are printed where a file lists them all
 
 
-def print_summary(summary: Summary, folder: Path, how: str, *, shards: bool) -> None:
-    """What was made, on what, and where it is."""
+def print_summary(summary: Summary, place: Path, how: str, *, shards: bool, single: bool = False) -> None:
+    """What was made, on what, and where it is: in a folder or, a ``single`` one, in a file."""
     per_face = f", {1000 * summary.seconds / summary.faces:.0f} ms a face" if summary.faces else ""
     skipped = f", {many(summary.skipped, 'shard') if shards else summary.skipped} there already" if summary.skipped else ""
     made = f"{many(summary.photographs, 'photograph')}, {many(summary.faces, 'face')} purified"
     out.print(f"{many(summary.units, 'shard') + ', ' if shards else ''}{made}{skipped}{per_face}; {how}")
     if summary.units or summary.skipped:
-        out.print(f"results in {folder}")
+        record = place.with_name(f"{place.stem}.face{'*' if summary.faces > 1 else 1}.json")
+        out.print(f"the result is {place}, its record {record}" if single else f"results in {place}")
 
 
 def print_doubts(doubts: Sequence[str], *, strict: bool) -> bool:

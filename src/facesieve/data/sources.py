@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from facesieve.data.recordio import RecordFile
 from facesieve.errors import InputError, MissingExtraError, one_line
-from facesieve.folders import below, folders_in, images_in
+from facesieve.folders import Passed, below, folders_in, images_in
 from facesieve.images import photo_bytes
 
 LABELS = ("label", "identity", "person", "name")  # columns that say who is shown
@@ -66,11 +65,11 @@ class FolderSource:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.passed: Counter[str] = Counter()  # what was left out when the folders were read, by what it is
+        self.passed = Passed()  # what was left out when the folders were read, by what it is
 
     def identities(self) -> Mapping[str, Sequence[str]]:
         """Folders and files by name. Raises ``InputError`` for a folder that cannot be listed, or a name that is no text."""
-        self.passed = Counter()
+        self.passed = Passed()
         try:
             found = {folder.name: self._refs(folder) for folder in folders_in(self.root)}
             if beside := len(images_in(self.root)):
@@ -87,7 +86,7 @@ class FolderSource:
     def _refs(self, folder: Path) -> list[str]:
         """A person's photographs, by name, and what looks like one: why it cannot be used is told when it is read."""
         found = below(folder)
-        self.passed += found.passed
+        self.passed.include(found.passed)
         if found.troubles and found.troubles[0][0] == folder:
             raise InputError(found.troubles[0][2], folder)
         places = [place for _, place in found.files] + [place for _, place, _ in found.troubles]

@@ -11,7 +11,7 @@ from typing import overload
 
 from facesieve.errors import InputError
 from facesieve.files import identity_of
-from facesieve.folders import files_below, is_image_name
+from facesieve.folders import Passed, files_below, is_image_name
 from facesieve.jobs.formats import FORMATS, Unit
 
 __all__ = ["Plan", "Unit", "names_a_file", "plan", "plan_one", "refuse_overwriting"]
@@ -24,7 +24,7 @@ class Plan(Sequence[Unit]):
     """Units, in order; ``passed`` counts what was left out of folders on purpose, by what it is."""
 
     units: tuple[Unit, ...]
-    passed: Counter[str]
+    passed: Passed
 
     def __len__(self) -> int:
         return len(self.units)
@@ -69,7 +69,7 @@ def names_a_file(out: Path) -> bool:
 def plan_one(unit: Unit) -> Plan:
     """A single photograph. Raises ``InputError`` where its result would take its place."""
     refuse_overwriting([unit])
-    return Plan((unit,), Counter())
+    return Plan((unit,), Passed())
 
 
 def _photographs(found: Sequence[tuple[Path, Path]], out: Path, suffix: str) -> list[Unit]:
