@@ -13,6 +13,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from onnx import TensorProto, helper
 from safetensors.torch import load_file, save_file
 
+import second_arcface
 from canary import Canary
 from facesieve.errors import FacesieveError
 from facesieve.priors.embedded import embedded_prior_folder
@@ -69,6 +70,11 @@ def onnx_recogniser(root):
     return root / "recogniser.onnx", lambda: load_embedder(str(root / "recogniser.onnx"))
 
 
+def arcface_file(root):
+    torch.save(second_arcface.iresnet_state(), root / "backbone.pth")
+    return root / "backbone.pth", lambda: load_embedder(str(root / "backbone.pth"))
+
+
 def write_graph(path, *, op="Identity", domain="", location=None):
     """A recogniser that gives the mean of each channel times three numbers; those may lie in another file."""
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 112, 112])
@@ -88,7 +94,7 @@ def write_graph(path, *, op="Identity", domain="", location=None):
     path.write_bytes(model.SerializeToString())
 
 
-DOORS = [facenet_file, pickled_prior, imported_prior, purifier_of_ours, graph_of_ours, onnx_recogniser]
+DOORS = [facenet_file, pickled_prior, imported_prior, purifier_of_ours, graph_of_ours, onnx_recogniser, arcface_file]
 PICKLED = [facenet_file, pickled_prior, imported_prior]
 
 
@@ -124,7 +130,7 @@ def test_a_changed_bit_of_what_has_a_card_is_refused(door, tmp_path):
         assert "SHA-256" in refused(load)
 
 
-@pytest.mark.parametrize("door", PICKLED)
+@pytest.mark.parametrize("door", [*PICKLED, arcface_file])
 def test_code_in_weights_is_never_run(door, tmp_path):
     file, load = door(tmp_path)
     state, touched = torch.load(file, weights_only=True), tmp_path / "touched"
@@ -155,7 +161,7 @@ def test_weights_that_are_not_finite_or_of_other_shapes_are_named(door, tmp_path
         assert said in refused(load)
 
 
-@pytest.mark.parametrize("door", PICKLED)
+@pytest.mark.parametrize("door", [*PICKLED, arcface_file])
 def test_weights_of_data_parallel_are_taken(door, tmp_path):
     file, load = door(tmp_path)
     state = torch.load(file, weights_only=True)
@@ -164,6 +170,15 @@ def test_weights_of_data_parallel_are_taken(door, tmp_path):
     torch.save({f"module.{name}" if number else name: value for number, (name, value) in enumerate(state.items())}, file)
     shutil.rmtree(tmp_path / "imported", ignore_errors=True)
     refused(load)
+
+
+def test_sizes_that_no_network_has_are_refused(tmp_path):
+    file, load = arcface_file(tmp_path)
+    state = torch.load(file, weights_only=True)
+    for name in ("conv1.weight", "layer2.0.conv1.weight", "fc.weight"):
+        for other in (torch.tensor(1.0), torch.zeros(0), torch.zeros(0, 3, 3, 3), state[name][:1].clone()):
+            torch.save({**state, name: other}, file)
+            refused(load)
 
 
 # --- graphs -----------------------------------------------------------------------------------------

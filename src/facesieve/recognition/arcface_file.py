@@ -54,7 +54,7 @@ def arcface_of(
 def _sized(family: type[ArcFace], state: Mapping[str, Tensor]) -> ArcFace | None:
     try:
         return weights.empty(lambda: family.sized_for(state))
-    except (KeyError, IndexError):  # what the size would be read from is not there
+    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError, RuntimeError):  # no size can be read off it
         return None
 
 

@@ -25,6 +25,10 @@ EPS = 1e-5  # of the normalisations that ``put`` writes
 # Nodes that change no number, or that only join: they are no steps.
 _PASSING = {"Identity", "Dropout", "Flatten", "Reshape", "Squeeze", "Cast"}
 
+# What exporters do to constants. Nothing that makes many numbers of few: a file could ask for more than memory holds.
+_OF_CONSTANTS = {"Constant", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Cast", "Flatten", "Concat"}
+_SHAPE = 16  # numbers that are put together at most: the axes of a shape
+
 
 @dataclass(frozen=True, eq=False)
 class Unit:
@@ -95,10 +99,14 @@ class _Reader:
         """The steps in order, each with what is affine after it."""
         found: list[Unit] = []
         made: dict[str, int] = {}  # tensors, and the steps that they come from
+        sizes: set[str] = set()  # tensors that hold the sizes of others, such as the batch for a Reshape
         for node in self._graph.node:
             variables = [name for name in node.input if name and name not in self._values]
             if not variables:
                 self._compute(node)
+                continue
+            if node.op_type == "Shape" or sizes.issuperset(variables):
+                sizes.update(node.output)
                 continue
             step, kind, affine = made.get(variables[0]), node.op_type, self._affine(node)
             if affine is None and (kind in _PASSING or (kind == "Add" and len(variables) == 2)):
@@ -116,7 +124,10 @@ class _Reader:
         return found
 
     def _compute(self, node: Any) -> None:
-        """A node of constants alone."""
+        """A node of constants alone. Raises ``EmbedderError`` for one that no exporter makes of a known network."""
+        long = sum(self._values[name].size for name in node.input if name) > _SHAPE
+        if node.op_type not in _OF_CONSTANTS or (node.op_type == "Concat" and long):
+            raise EmbedderError(f"a step {node.op_type} of constants, which no known network has")
         sets = {entry.domain: entry.version for entry in self._model.opset_import}
         feeds = {name: self._values[name] for name in node.input if name}
         made = self._onnx.reference.ReferenceEvaluator(node, opsets=sets).run(None, feeds)
