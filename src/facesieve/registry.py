@@ -41,6 +41,8 @@ class Registry(Generic[T]):
 
         Where a file of the room has this name, it alone is imported: others may need libraries that are not there.
         """
+        if name in self._things:  # nothing is imported for what is there
+            return self._things[name]
         if not self._is_open and self._room is not None and name.isidentifier() and find_spec(f"{self._room}.{name}"):
             import_module(f"{self._room}.{name}")
             if name in self._things:
@@ -71,6 +73,8 @@ class Registry(Generic[T]):
         return len(self._things)
 
     def __contains__(self, name: object) -> bool:
+        if name in self._things:  # nothing is imported for what is there
+            return True
         self._open()
         return name in self._things
 

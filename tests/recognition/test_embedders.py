@@ -1,7 +1,12 @@
 """Embedders by name, by file and from outside of the package."""
 
+import subprocess
+import sys
+
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from facesieve.errors import EmbedderError, SettingError
 from facesieve.recognition.embedders import EMBEDDERS, load_embedder
@@ -47,3 +52,20 @@ def test_what_is_none_is_one_clear_line(spec):
     with pytest.raises((EmbedderError, SettingError)) as caught:
         load_embedder(spec)
     assert "\n" not in str(caught.value)
+
+
+def test_an_onnx_file_needs_no_pytorch(tmp_path):
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *axes]) for name, axes in (("x", [3, 8, 8]), ("y", [192]))
+    ]
+    graph = helper.make_graph([helper.make_node("Flatten", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "x.onnx")
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys(("torch", "diffusers", "safetensors")))
+from facesieve.recognition.embedders import load_embedder
+for gradients in (False, True):
+    print(load_embedder({str(tmp_path / "x.onnx")!r}, gradients=gradients).dimensions)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "192\n192\n", done.stderr

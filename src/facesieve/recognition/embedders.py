@@ -36,7 +36,7 @@ def load_embedder(spec: str = "sface", *, gradients: bool = True) -> Embedder:
 
         _without_settings(spec)
         return load_sface_graph()
-    if name in EMBEDDERS:
+    if not (suffix and path.exists()) and name in EMBEDDERS:
         return EMBEDDERS[name](spec)
     if path.exists():
         found = EMBEDDERS[suffix](spec) if suffix in EMBEDDERS else _weights(spec)
