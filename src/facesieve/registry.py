@@ -41,7 +41,7 @@ class Registry(Generic[T]):
 
         Where a file of the room has this name, it alone is imported: others may need libraries that are not there.
         """
-        if name in self._things:  # nothing is imported for what is there
+        if self._is_there(name):
             return self._things[name]
         if not self._is_open and self._room is not None and name.isidentifier() and find_spec(f"{self._room}.{name}"):
             import_module(f"{self._room}.{name}")
@@ -73,10 +73,14 @@ class Registry(Generic[T]):
         return len(self._things)
 
     def __contains__(self, name: object) -> bool:
-        if name in self._things:  # nothing is imported for what is there
+        if self._is_there(name):
             return True
         self._open()
         return name in self._things
+
+    def _is_there(self, name: object) -> bool:
+        """Whether nothing has to be imported for it. Extensions have to be, so that one that fails is told each time."""
+        return name in self._things and (self._is_open or not os.environ.get(EXTENSIONS))
 
     def _open(self) -> None:
         if self._is_open:
