@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import pickle
 import re
@@ -145,6 +146,22 @@ def files(out: Path) -> Tree:
     return {name: _SECONDS.sub(b"", data) for name, data in found.items()}
 
 
+def clips(out: Path) -> Tree:
+    """How many frames there are, and whether the file is the one of its record; no two runs leave the same bytes."""
+    import av
+
+    from facesieve.files import sha256_of_file
+
+    path = out / "out.mp4"
+    if not path.exists():
+        return {}
+    record = json.loads((out / "out.mp4.json").read_text())
+    with av.open(str(path)) as file:
+        frames = sum(1 for _ in file.decode(video=0))
+    whole = record["output_sha256"] == sha256_of_file(path)
+    return {"out.mp4": f"{frames} frames, as recorded: {whole}".encode()}
+
+
 def enrolled(location: str) -> Tree:
     """Every template, by name, kind and number; nothing where there is no gallery yet."""
     from facesieve.errors import GalleryError
@@ -233,7 +250,7 @@ def kinds() -> dict[str, Kind]:
 
     return {
         "purify": Kind(lambda i, o: ["purify", str(i), "-o", str(o), *seeded, "--batch-size", "1"], files, photographs),
-        "video": Kind(lambda i, o: ["purify", str(i / "clip.mp4"), "-o", str(o / "out.mp4"), *seeded], files, clip),
+        "video": Kind(lambda i, o: ["purify", str(i / "clip.mp4"), "-o", str(o / "out.mp4"), *seeded], clips, clip),
         "shards": Kind(lambda i, o: ["purify", str(i / "a.tar"), str(i / "b.parquet"), "-o", str(o), *seeded], files, shards),
         "enrol": Kind(_enrol(""), lambda out: enrolled(str(out)), people, again=False, close=True),
         "enrol-lance": Kind(_enrol("lancedb://"), lambda out: enrolled(f"lancedb://{out}"), people, again=False, close=True),

@@ -36,6 +36,22 @@ from results import origin, write
 # --- kills ----------------------------------------------------------------------------------------
 
 
+def load_libraries(*, torch: bool = True) -> None:
+    """What is slow to load, once for all commands."""
+    import cv2
+    import onnxruntime  # noqa: F401
+
+    import facesieve.cli
+    import facesieve.jobs.run  # noqa: F401
+
+    cv2.setNumThreads(1)
+    if torch:
+        import diffusers  # noqa: F401
+        from torch import set_num_threads
+
+        set_num_threads(1)
+
+
 def begin(words: list[str], log: Path) -> int:
     """Run a command of facesieve in a forked process: its id."""
     if child := os.fork():
@@ -91,10 +107,10 @@ def killed(kind: Kind, kills: int, seed: int, work: Path, said: Callable[[str], 
     count = rounds = 0
     while count < kills:
         out = work / f"out{rounds}"
-        child = begin(kind.words(inputs, out), log)
-        time.sleep(chance.uniform(0, seconds))
-        os.kill(child, signal.SIGKILL)
-        code = ended(child)
+        begun, child = time.monotonic(), begin(kind.words(inputs, out), log)
+        code = _killed_after(child, chance.uniform(0, seconds))
+        if code == 0:
+            seconds = max(0.7 * seconds, min(seconds, time.monotonic() - begun))  # the machine is faster now, or most was done
         count += code == -signal.SIGKILL
         partial = kind.meanwhile and in_fork(lambda out=out: kind.left(out))
         found = faults(fresh, partial or {}, kind, whole=False)
@@ -107,6 +123,18 @@ def killed(kind: Kind, kills: int, seed: int, work: Path, said: Callable[[str], 
             said(one)
         wrong += found
     return {"kills": count, "runs": rounds, "wrong": wrong}
+
+
+def _killed_after(child: int, seconds: float) -> int:
+    """How a process ended: by then, or by the signal."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        process, status = os.waitpid(child, os.WNOHANG)
+        if process:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    return ended(child)
 
 
 def _finished(kind: Kind, inputs: Path, out: Path, fresh: Tree, log: Path) -> list[str]:
@@ -199,18 +227,7 @@ def main() -> None:
         if args.kind == "service":
             found = served(args.kills, args.seed, work, said)
         else:
-            import cv2
-            import onnxruntime  # noqa: F401  what is slow is loaded once
-
-            import facesieve.cli
-            import facesieve.jobs.run  # noqa: F401
-
-            cv2.setNumThreads(1)
-            if args.kind in {"evaluate", "train-prior", "train-purifier"}:
-                import diffusers  # noqa: F401
-                import torch
-
-                torch.set_num_threads(1)
+            load_libraries(torch=args.kind in {"evaluate", "train-prior", "train-purifier"})
             kind = postgres() if args.kind == "enrol-postgres" else kinds()[args.kind]
             found = killed(kind, args.kills, args.seed, work, said)
     row: dict[str, object] = {"kind": args.kind, "seed": args.seed, **found}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -44,6 +44,9 @@ class PostgresGallery(Gallery):
         self._address, self.settings = Address.of(location), PostgresSettings()
         self._schema, self.where = self._address.schema, self._address.shown
         self.embedder, self.dimensions = "", 0
+        self._connect()
+
+    def _connect(self) -> None:
         try:
             # Not prepared: a plan that knows no LIMIT reads every row rather than the index.
             self._connection = self._psycopg.connect(self._address.url, autocommit=True, prepare_threshold=None)
@@ -101,6 +104,14 @@ class PostgresGallery(Gallery):
         with self._reported():
             register_vector(self._connection)
 
+    def _connect_again(self) -> None:
+        """The server ended the connection: it was restarted, or is gone. Raises ``GalleryFailedError`` while it is gone."""
+        from pgvector.psycopg import register_vector
+
+        self._connect()
+        self._find_tables(local=False)
+        register_vector(self._connection)
+
     def _exists(self) -> bool:
         return bool(self._run("SELECT to_regclass(%s) IS NOT NULL", [f"{self._schema}.about"]).fetchone()[0])
 
@@ -121,7 +132,14 @@ class PostgresGallery(Gallery):
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with self._reported(), self._connection.transaction():
+        with self._reported(), ExitStack() as stack:
+            try:
+                stack.enter_context(self._connection.transaction())
+            except self._psycopg.OperationalError:
+                if not self._connection.broken:  # it was closed by ``close``, or the server has another reason
+                    raise
+                self._connect_again()  # nothing was begun yet, so nothing is done twice
+                stack.enter_context(self._connection.transaction())
             yield
 
     @contextmanager

