@@ -1,4 +1,4 @@
-"""A PostgreSQL server that is restarted under writers: nobody who was told is lost, nobody is half there, and the gallery goes on."""
+"""A PostgreSQL server that is restarted under writers: who was told is not lost, nobody is half there, the gallery goes on."""
 
 import tempfile
 import threading
