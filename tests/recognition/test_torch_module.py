@@ -114,8 +114,8 @@ def test_axes_of_one_pixel_and_halves(theirs):
 
 
 def test_weights_from_a_file(tmp_path):
-    torch.save({"gain": torch.tensor(-1.0)}, tmp_path / "w.pth")
-    rows = load_embedder(f"their_faces:factory?weights={tmp_path / 'w.pth'}").rows(crops().numpy())
+    torch.save({"gain": torch.tensor(-1.0)}, tmp_path / "w+1.pth")
+    rows = load_embedder(f"their_faces:factory?weights={tmp_path / 'w+1.pth'}&std=5e-1").rows(crops().numpy())
     assert_close(torch.from_numpy(rows), -wanted(crops(), [0.5], [0.5]), atol=1e-5, rtol=0)
     torch.save({"loss": torch.tensor(-1.0)}, tmp_path / "w.pth")
     with pytest.raises(EmbedderError, match="missing: gain"):

@@ -112,7 +112,8 @@ def _without_settings(spec: str) -> str:
 def _settings(spec: str, kinds: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
     """What stands after the question mark; ``kinds`` says what there is, and what makes a value of each text."""
     given: dict[str, Any] = {}
-    for name, value in parse_qsl(spec.partition("?")[2], keep_blank_values=True):
+    text = spec.partition("?")[2].replace("+", "%2B")  # a plus is a plus, in a path or in 1e+2
+    for name, value in parse_qsl(text, keep_blank_values=True):
         if name not in kinds:
             near = next(iter(get_close_matches(name, kinds, 1)), None)
             meant = "" if near is None else f", did you mean {near!r}?"
