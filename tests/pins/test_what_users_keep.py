@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from facesieve.data.manifest import load_manifest
 from facesieve.evaluate.experiment import read_experiment
+from facesieve.faces import Detector
 from facesieve.galleries import open_gallery
 from facesieve.galleries.base import RAW
 from facesieve.images import read_photo
@@ -73,6 +74,7 @@ def same(found, wanted):
 def as_of_then(record, wanted):
     """A record without what was added since. A face is looked at twice since: it lies within a twelfth of its width of before."""
     assert record.pop("finish") == "secure"
+    assert record.get("made_from", {}).pop("detector", None) == (Detector().made_from if "made_from" in record else None)
     faces = zip(record["faces"], wanted["faces"], strict=True) if isinstance(wanted.get("faces"), list) else [(record, wanted)]
     for face, before in faces:
         if "box" in before:

@@ -201,7 +201,8 @@ def is_made(sidecar: Path, results: Sequence[tuple[Path, Record | None]], wanted
         return False
     plain = json.loads(json.dumps(wanted))
     for record in (record for _, record in results if record is not None):
-        others = sorted(key for key in {*plain, *record["made_from"]} if plain.get(key) != record["made_from"].get(key))
+        made = _with_detector(record, plain)
+        others = sorted(key for key in {*plain, *made} if plain.get(key) != made.get(key))
         if others == ["detector"]:
             raise ExistsError("was made when faces were found in another way", sidecar)
         if others:
@@ -209,6 +210,18 @@ def is_made(sidecar: Path, results: Sequence[tuple[Path, Record | None]], wanted
     return all(
         record is not None and path.exists() and sha256_of_file(path) == record["output_sha256"] for path, record in results
     )
+
+
+def doubt_of(record: Record, wanted: Record) -> str | None:
+    """What a complete result leaves in doubt, in words: possible faces, or how those of an older record were found."""
+    if "detector" in wanted and "detector" not in record["made_from"]:
+        return "made by a version that did not record how it found faces, and may have missed some; make it again to be sure"
+    return str(record["doubt"]) if record.get("doubt") else None
+
+
+def _with_detector(record: Record, wanted: Record) -> Record:
+    """What a record was made from; one of before detectors were named counts as of the one that is wanted."""
+    return {**({"detector": wanted["detector"]} if "detector" in wanted else {}), **record["made_from"]}
 
 
 def write_failures(out: Path, failures: Sequence[Failure]) -> None:

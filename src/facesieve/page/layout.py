@@ -28,7 +28,8 @@ CSS = """
 #names table {width: 100%}
 #names td, #names th {padding: .35em .5em; word-break: normal; overflow-wrap: normal}
 #sheet .grid-container {grid-template-columns: repeat(auto-fill, minmax(128px, 1fr)) !important}
-#sheet .grid-wrap {min-height: 0; height: auto}
+#sheet, #sheet .grid-wrap {min-height: 0; height: auto !important; max-height: none !important; overflow: visible}
+#sheet .caption-label {white-space: normal; font-size: .75em; padding: .2em .5em; max-width: 95%}
 .progress {min-height: 3.4em}
 footer {display: none !important}
 """

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Protocol
 from facesieve.errors import ExistsError, FacesieveError, InputError, many
 from facesieve.files import draft, make_folder, remove_drafts, sha256_of, sha256_of_file
 from facesieve.images import photo_bytes
-from facesieve.jobs.record import Failure, Options, Record, Work, is_made, made_from, ran_on, read_record, write_record
+from facesieve.jobs.record import Failure, Options, Record, Work, doubt_of, is_made, made_from, ran_on, read_record, write_record
 from facesieve.registry import Registry
 from facesieve.runtime import PurifierCard
 
@@ -170,6 +170,7 @@ class _Shard(Task):
         try:
             self.failures = [Failure(**failure) for failure in record["failures"]]
             self.doubts = list(map(str, record.get("doubts", ())))
+            self.doubts += [f"{self.unit.name}: {doubt}"] if (doubt := doubt_of(record, self.made_from)) else []
         except TypeError as error:
             raise ExistsError("is no sidecar of this program", self.sidecar) from error
         return True
@@ -217,7 +218,7 @@ class _Shard(Task):
         """A photograph's record; settings in full are in the shard's, under the same label."""
         return {
             "faces": [work.face(number, self.options) for number in range(len(work.before))],
-            "possible": work.possible,
+            **({"possible": work.possible} if work.possible else {}),
             "preset": self.card.name,
             "shield": self.card.label,
             "prior_sha256": self.card.prior_sha256,
@@ -232,7 +233,7 @@ class _Shard(Task):
             "photographs": self.photographs,
             "faces": self.faces,
             "failures": [failure.as_dict() for failure in self.failures],
-            "doubts": self.doubts,
+            **({"doubts": self.doubts} if self.doubts else {}),
             "output": self.unit.target.name,
             "output_sha256": sha256,
             "made_from": self.made_from,

@@ -9,7 +9,7 @@ from pathlib import Path
 from facesieve.errors import ExistsError, FacesieveError, InputError
 from facesieve.files import make_folder, sha256_of, sha256_of_file, write_atomic
 from facesieve.jobs.formats import FORMATS, PHOTOGRAPH, Sample, Task, Unit
-from facesieve.jobs.record import Options, Record, Work, is_made, made_from, ran_on, read_record, write_record
+from facesieve.jobs.record import Options, Record, Work, doubt_of, is_made, made_from, ran_on, read_record, write_record
 from facesieve.runtime import PurifierCard
 
 
@@ -27,7 +27,8 @@ class _Photograph(Task):
         results = [
             (self.unit.picture(None) if record is None else self._beside(record["output"]), record) for record in (first, *others)
         ]
-        self.doubts = [] if first is None or not first.get("doubt") else [f"{self.unit.source}: {first['doubt']}"]
+        doubt = None if first is None else doubt_of(first, self.made_from)
+        self.doubts = [f"{self.unit.source}: {doubt}"] if doubt else []
         return is_made(self.unit.sidecar(0), results, self.made_from)
 
     def samples(self) -> Iterator[Sample]:
