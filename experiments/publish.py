@@ -1,4 +1,5 @@
-"""Publish what was measured: a run's record in ``docs/results``, the records' pages, ``docs/results.md``, the README's table.
+"""Publish what was measured: a run's record in ``docs/results``, the records' pages, ``docs/results.md`` and ``docs/board.md``,
+the README's table.
 
     python experiments/publish.py [RUN --name NAME]
 
@@ -23,8 +24,10 @@ from facesieve.metrics.intervals import Estimate
 from facesieve.priors.embedded import embedded_prior_folder
 from facesieve.priors.folder import prior_hash
 from facesieve.purify import PRESETS
+from facesieve.report.board import markdown as draw_board
 from facesieve.report.pages.markdown import markdown
 from facesieve.report.record import NONE, Record, load_record
+from facesieve.report.result import read_results
 from facesieve.report.tables import Row, tables_of
 from facesieve.report.targets import Target, read_targets
 from facesieve.report.templates import fill
@@ -57,6 +60,9 @@ UNKNOWN = "?"
 FEWEST = 3  # attackers of a worst case: the exact gradient, a substitute for it, and none of the prior's
 ENOUGH = 100  # images; a figure of fewer has their number beside it
 
+# Records with attacks: of the presets in use, and of baselines.
+ON_THE_BOARD = ("worst-sface", "oblivious-sface", "sface-adaptive")
+
 GALLERY = {
     "back_end": "back end", "templates": "templates", "search": "search", "recall_at_1": "recall at 1",
     "recall_at_10": "recall at 10", "ms_p50": "ms, median", "ms_p95": "ms, 95 %",
@@ -79,6 +85,13 @@ def evaluation(path: Path) -> str:
     record = load_record(path)
     title, rest = markdown(tables_of(record)).split("\n", 1)
     return f"{title}\n\n{DISTILLED}\n{rest}" if "facenet-105" in record.model_dump_json() else f"{title}\n{rest}"
+
+
+def board() -> str:
+    """Our board, as the command at its end draws it."""
+    places = [Path("docs/results") / f"evaluation-{name}.json" for name in ON_THE_BOARD]
+    found = read_results([HERE.parent / place for place in places])
+    return draw_board(found, f"facesieve board {' '.join(map(str, places))} -o docs")
 
 
 def records() -> list[Path]:
@@ -315,6 +328,7 @@ def main() -> None:
     for path in records():
         write_atomic(path.with_suffix(".md"), evaluation(path).encode())
     write_atomic(DOCS / "results.md", page().encode())
+    write_atomic(DOCS / "board.md", board().encode())
     write_atomic(README, readme().encode())
     write_atomic(FIGURES, figures())
 

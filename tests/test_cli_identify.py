@@ -59,7 +59,10 @@ def test_enrol_list_identify_verify_remove(facesieve, gallery, probe):
     assert (
         facesieve("verify", probe, "--person", "hopper", "--gallery", gallery, "--shield", "none", "--threshold", 0.4).code == 1
     )
-    undecided = facesieve("verify", probe, "--person", "obama", "--gallery", gallery, "--shield", "none")
+    by_default = facesieve("verify", probe, "--person", "obama", "--gallery", gallery, "--shield", "none")
+    assert by_default.code == 0
+    assert "(default)" in by_default.out
+    undecided = facesieve("verify", probe, "--person", "obama", "--gallery", gallery, "--shield", "none", "--threshold", "none")
     assert undecided.code == 3
     assert "gallery calibrate" in undecided.out
     assert "2 templates removed" in facesieve("gallery", "remove", "obama", "--gallery", gallery).out
@@ -68,15 +71,34 @@ def test_enrol_list_identify_verify_remove(facesieve, gallery, probe):
 
 
 def test_identify_prints_names_and_what_the_shield_changed(facesieve, gallery, probe):
-    done = facesieve("identify", probe, "--gallery", gallery, "--seed", 1)
+    done = facesieve("identify", probe, "--gallery", gallery, "--seed", 1, "--threshold", "none")
     assert done.code == 0, done.err
-    for text in ("obama?", "without the shield", "/255", "tamper score", "gallery calibrate"):
+    for text in ("obama?", "without the shield", "/255", "tamper score"):
         assert text in done.out
+    assert "calibrate" not in done.out
+    undecided = facesieve("identify", probe, "--gallery", gallery, "--shield", "robust").out  # of which there is no default
+    assert "obama?" in undecided
+    assert "no default for this recogniser and shield" in undecided
+    by_default = facesieve("identify", probe, "--gallery", gallery).out
+    assert "obama?" not in by_default
+    assert "the default for this recogniser and shield, at FAR 1 %; run `facesieve gallery calibrate" in by_default
     named = facesieve("identify", probe, "--gallery", gallery, "--shield", "none", "--threshold", 0.3)
     assert "obama" in named.out
     assert "obama?" not in named.out
     unknown = facesieve("identify", probe, "--gallery", gallery, "--shield", "none", "--threshold", 0.99)
     assert "unknown" in unknown.out
+
+
+def test_out_of_the_box_a_stranger_is_unknown(facesieve, people, tmp_path):
+    stranger, folder = people / "collins" / "collins-1.jpg", tmp_path / "known"
+    for name in ("biden", "hopper", "obama"):
+        assert facesieve("enrol", name, people / name / f"{name}-1.jpg", "--gallery", folder).code == 0
+    ((found,),) = json.loads(facesieve("identify", stranger, "--gallery", folder, "--json").out).values()
+    assert (found["person"], found["threshold_from"]) == (None, "default")
+    assert facesieve("verify", stranger, "--person", "obama", "--gallery", folder).code == 1
+    known = facesieve("identify", people / "obama" / "obama-2.jpg", "--gallery", folder, "--json")
+    ((found,),) = json.loads(known.out).values()
+    assert found["person"] == "obama"
 
 
 def test_calibrate_sets_the_threshold_that_identify_uses(facesieve, gallery, people, probe):
@@ -119,7 +141,7 @@ def test_both_kinds_of_templates_are_made_and_those_of_the_shield_are_searched(f
     assert done.err == ""
     verify = ("verify", photo, "--person", "Obama", "--gallery", folder, "--seed", 3, "--threshold", 0.4)
     assert json.loads(facesieve(*verify, "--json").out) == {
-        "same": True, "score": pytest.approx(1, abs=1e-5), "threshold": 0.4, "templates": label,
+        "same": True, "score": pytest.approx(1, abs=1e-5), "threshold": 0.4, "threshold_from": "given", "templates": label,
     }  # fmt: skip
     compared = facesieve("verify", photo, photo, "--shield", "none", "--threshold", 0.4, "--json")
     assert json.loads(compared.out)["templates"] is None

@@ -1,5 +1,8 @@
 """Who is it: the sample people, enrolled and looked up, with and without the shield."""
 
+import json
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +14,11 @@ from facesieve.galleries import create_gallery
 from facesieve.galleries.base import RAW, Calibration
 from facesieve.identification import CROP, Identifier, one_face, stacked, tamper_scores
 from facesieve.images import read_photo
+from facesieve.recognition import thresholds
+from facesieve.recognition.embedders import load_embedder
 from facesieve.recognition.sface import load_sface
 from facesieve.shield import load_shield
+from facesieve.specs import DEFAULT_PRESET
 
 ENROLLED = {"Biden": ["biden-1.jpg"], "Collins": ["collins-1.jpg"], "Hopper": ["hopper-1.jpg"], "Obama": ["obama-1.jpg"]}
 
@@ -75,12 +81,60 @@ def test_scores_are_the_cosines_of_the_embeddings(gallery, bare, photos):
     assert found.matches[0].score == pytest.approx(float(own.astype(np.float64) @ probe), abs=1e-5)
 
 
-def test_without_a_threshold_nobody_is_called_known_or_unknown(gallery, bare, photos):
-    (found,) = bare.identify(gallery, photos["obama-2.jpg"])
-    assert found.threshold is None
-    assert found.person is None
-    verified = bare.verify(gallery, "Obama", photos["obama-2.jpg"])
-    assert verified.same is None
+def test_without_a_threshold_nobody_is_called_known_or_unknown(gallery, guard, bare, photos, restored):
+    """Where none is wanted, and for a shield that has no default."""
+    for identifier, after, wanted in ((bare, None, "none"), (guard, restored("obama-2.jpg"), None)):
+        (found,) = identifier.identify(gallery, photos["obama-2.jpg"], after, threshold=wanted)
+        assert (found.threshold, found.origin, found.person) == (None, None, None)
+        verified = identifier.verify(gallery, "Obama", photos["obama-2.jpg"], after, threshold=wanted)
+        assert (verified.same, verified.origin) == (None, None)
+
+
+def test_by_default_a_stranger_is_unknown_and_the_same_person_named(tmp_path, gallery, bare, photos):
+    """As the photographs come, and behind the default preset; by each recogniser that ships."""
+    gallery.remove("Collins")
+    shield = load_shield(DEFAULT_PRESET)
+    after = {name: shield.restore(faces, [1]) for name, faces in photos.items()}
+    for number, embedder in enumerate((bare.embedder, load_embedder("dlib"))):
+        store = create_gallery(str(tmp_path / str(number)), embedder=embedder.name, dimensions=embedder.dimensions)
+        behind, plain = Identifier(embedder, shield.card.label), Identifier(embedder)
+        for kinds in ("raw", "both"):
+            for person, (name,) in ENROLLED.items():
+                if person != "Collins":
+                    store.enrol(person, behind.templates(photos[name], after[name], kinds))
+            for identifier in (plain, behind):
+                for name, person in (("collins-1.jpg", None), ("obama-2.jpg", "Obama"), ("obama-3.jpg", "Obama")):
+                    (found,) = identifier.identify(store, photos[name], after[name])
+                    assert (found.person, found.origin) == (person, "default"), (embedder.name, identifier.purifier, name)
+                assert identifier.verify(store, "Obama", photos["obama-2.jpg"], after["obama-2.jpg"]).same
+                assert not identifier.verify(store, "Obama", photos["collins-1.jpg"], after["collins-1.jpg"]).same
+                pair, made = ("obama-2.jpg", "collins-1.jpg"), [after["obama-2.jpg"], after["collins-1.jpg"]]
+                assert identifier.compare(*(photos[name] for name in pair), after=made).same is False
+            for person in ("Biden", "Hopper", "Obama"):
+                store.remove(person)
+        store.close()
+
+
+def test_the_defaults_say_what_they_are_of_and_how_they_were_made():
+    stored = json.loads(thresholds.FILE.read_text())
+    assert stored["source"].startswith("experiments/tuning-105.json")
+    assert stored["command"].startswith("python experiments/thresholds.py")
+    label = load_shield(DEFAULT_PRESET).card.label  # a preset of other weights has no default: choose them anew
+    kinds = {(RAW, RAW), (label, label), (label, RAW)}
+    names = (load_sface().name, load_embedder("dlib").name)
+    assert {(one["embedder"], one["purifier"], one["templates"]) for one in stored["thresholds"]} == {
+        (name, *kind) for name in names for kind in kinds
+    }
+    assert stored["false_accept_rate"] == 0.01
+    for one in stored["thresholds"]:
+        of = partial(thresholds.default_threshold, one["embedder"], one["purifier"], one["templates"])
+        assert one["people"][0] == 1
+        assert one["threshold"] == sorted(one["threshold"])  # more people, more who resemble a stranger
+        for people, value, (low, high) in zip(one["people"], one["threshold"], one["interval"], strict=True):
+            assert -1 < low <= value <= high < 1
+            assert of(people) == pytest.approx(value)
+        assert of(1) < of(2) < of(3)
+        assert of(100_000) == of(one["people"][-1])
 
 
 def test_the_calibrated_threshold_of_the_same_shield_decides(gallery, guard, bare, photos, restored):
@@ -92,7 +146,9 @@ def test_the_calibrated_threshold_of_the_same_shield_decides(gallery, guard, bar
     )  # another way of treating probes
     gallery.calibrate(Calibration(score + 0.01, 0.001, RAW, 100))
     assert bare.identify(gallery, photos["obama-2.jpg"])[0].person is None
-    assert bare.identify(gallery, photos["obama-2.jpg"], threshold=0.1)[0].person == "Obama"  # given by hand
+    (given,) = bare.identify(gallery, photos["obama-2.jpg"], threshold=0.1)
+    assert (given.person, given.threshold, given.origin) == ("Obama", 0.1, "given")
+    assert bare.identify(gallery, photos["obama-2.jpg"])[0].origin == "gallery"
 
 
 def test_verification_is_against_the_one_person(gallery, bare, photos):

@@ -132,7 +132,7 @@ class Client:
         found: list[dict[str, Any]] = self._json(self._ask("POST", "/v1/purify/batch", query, {"file": images}))["photographs"]
         return found
 
-    def identify(self, image: Image, *, count: int = 5, threshold: float | None = None) -> list[dict[str, Any]]:
+    def identify(self, image: Image, *, count: int = 5, threshold: float | Literal["none"] | None = None) -> list[dict[str, Any]]:
         """Everyone in a photograph, largest face first: ``person``, ``matches``, ``threshold``, ``templates``, ``box``, ...
 
         ``templates`` are those that were searched: ``raw``, or the label of those that were made behind the service's shield.
@@ -141,12 +141,12 @@ class Client:
         faces: list[dict[str, Any]] = self._json(self._ask("POST", "/v1/identify", query, {"file": [image]}))["faces"]
         return faces
 
-    def verify(self, image: Image, person: str, *, threshold: float | None = None) -> dict[str, Any]:
+    def verify(self, image: Image, person: str, *, threshold: float | Literal["none"] | None = None) -> dict[str, Any]:
         """Whether a photograph shows an enrolled person: ``same``, ``score``, ``threshold``, ``templates`` as of ``identify``."""
         query = {"person": person, **_optional("threshold", threshold)}
         return self._json(self._ask("POST", "/v1/verify", query, {"file": [image]}))
 
-    def compare(self, image: Image, other: Image, *, threshold: float | None = None) -> dict[str, Any]:
+    def compare(self, image: Image, other: Image, *, threshold: float | Literal["none"] | None = None) -> dict[str, Any]:
         """Whether two photographs show the same person: ``same``, ``score``, ``threshold``."""
         query = _optional("threshold", threshold)
         return self._json(self._ask("POST", "/v1/verify", query, {"file": [image], "other": [other]}))
@@ -232,7 +232,7 @@ def _of(person: str) -> str:
     return f"/v1/gallery/{quote(person, safe='')}"
 
 
-def _optional(name: str, value: float | None) -> dict[str, str]:
+def _optional(name: str, value: float | str | None) -> dict[str, str]:
     return {} if value is None else {name: str(value)}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -17,12 +17,22 @@ from facesieve.faces import Face, FaceCrops, Quality
 from facesieve.galleries.base import RAW, Gallery, Match
 from facesieve.limits import cosine
 from facesieve.recognition import Embedder
+from facesieve.recognition.thresholds import default_threshold, has_default
 from facesieve.rows import Rows
 from facesieve.specs import retired_among
 
 CROP = 160  # pixels, of faces that are embedded as they are; a purified one has its prior's size
 
 Templates = Literal["raw", "purified", "both"]
+Given = float | Literal["none"] | None  # a threshold; "none" for no decision; None for the gallery's, or else the default
+Origin = Literal["given", "gallery", "default"]
+
+
+class Chosen(NamedTuple):
+    """A threshold, a cosine, and where it is from; both None where there is none."""
+
+    value: float | None
+    origin: Origin | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +42,13 @@ class Identified:
     face: Face
     matches: list[Match]  # best first, as the shielded system sees it
     person: str | None  # the best match, or None: unknown. Also None while there is no threshold
-    threshold: float | None  # None: not calibrated, so that nobody can be called unknown
+    threshold: float | None  # None: there is none for this recogniser and shield, or none was wanted
     templates: str  # the purifier label of those that were searched: ``raw``, or the shield's
     unshielded: Match | None  # who it would have been without the shield; None where there is none
     change: float | None  # mean absolute difference that the shield made, in [0, 1]
     tamper: float | None  # the tamper score; None where there is no shield
     quality: Quality | None = None  # of the face in its photograph
+    origin: Origin | None = None  # where the threshold is from: given, the gallery's own, or the recogniser's default
 
 
 @dataclass(frozen=True)
@@ -48,12 +59,13 @@ class Verified:
     threshold: float | None
     same: bool | None  # None while there is no threshold
     templates: str | None  # as of ``Identified``; None where two photographs were compared
+    origin: Origin | None = None  # as of ``Identified``
 
     @classmethod
-    def by(cls, score: float, threshold: float | None, templates: str | None = None) -> Verified:
-        """The verdict at a threshold, a cosine. Raises ``SettingError`` for one that is none."""
-        threshold = None if threshold is None else cosine(threshold)
-        return cls(score, threshold, None if threshold is None else score >= threshold, templates)
+    def by(cls, score: float, chosen: Chosen, templates: str | None = None) -> Verified:
+        """The verdict at a threshold."""
+        value, origin = chosen
+        return cls(score, value, None if value is None else score >= value, templates, origin)
 
 
 def tamper_scores(raw: Rows, purified: Rows) -> list[float]:
@@ -113,29 +125,30 @@ class Identifier:
         before: FaceCrops,
         after: FaceCrops | None = None,
         *,
-        threshold: float | None = None,
+        threshold: Given = None,
         count: int = 5,
     ) -> list[Identified]:
         """Everyone in a photograph, in the order of its faces.
 
-        ``threshold`` None takes the one that the gallery was calibrated to for this shield, if any.
+        ``threshold`` None takes the one that the gallery was calibrated to for this shield, or else the recogniser's default
+        for it; ``"none"`` leaves it open who is known, so that there are the nearest people alone.
         Raises ``GalleryError`` for a gallery of another embedder, ``SettingError`` where purified faces are missing, and for a
         threshold that is no cosine.
         """
         self.check(gallery)
-        threshold, kind = self.threshold(gallery) if threshold is None else cosine(threshold), self.kind(gallery)
+        chosen, kind = self.threshold(gallery, threshold), self.kind(gallery)
         raw = self.raw_rows(before)
         if self.purifier == RAW:
             found = gallery.search(raw, count=count)
             each = zip(before.faces, before.qualities, found, strict=True)
-            return [_identified(face, quality, matches, threshold, kind) for face, quality, matches in each]
+            return [_identified(face, quality, matches, chosen, kind) for face, quality, matches in each]
         after = _given(after)
         rows = self.embedder.rows(after.crops)
         found = gallery.search(rows, kind=kind, count=count)
         alone, changes, tampers = _unshielded(gallery, raw), after.changes(before), tamper_scores(raw, rows)
         shielded = zip(before.faces, before.qualities, found, alone, changes, tampers, strict=True)
         return [
-            _identified(face, quality, matches, threshold, kind, unshielded, change, tamper)
+            _identified(face, quality, matches, chosen, kind, unshielded, change, tamper)
             for face, quality, matches, unshielded, change, tamper in shielded
         ]
 
@@ -146,22 +159,31 @@ class Identifier:
         before: FaceCrops,
         after: FaceCrops | None = None,
         *,
-        threshold: float | None = None,
+        threshold: Given = None,
     ) -> Verified:
         """Whether the one face is ``person``: by the best of their templates. Raises as ``identify``."""
         self.check(gallery)
         row, kind = self.rows(one_face(before), after)[0], self.kind(gallery)
         score = float((gallery.templates_of(person, kind=kind) @ row).max())
-        return Verified.by(score, self.threshold(gallery) if threshold is None else threshold, kind)
+        return Verified.by(score, self._chosen(threshold, gallery, one_to_one=True), kind)
 
     def compare(
-        self, first: FaceCrops, second: FaceCrops, *, after: Sequence[FaceCrops] | None = None, threshold: float | None = None
+        self,
+        first: FaceCrops,
+        second: FaceCrops,
+        *,
+        after: Sequence[FaceCrops] | None = None,
+        threshold: Given = None,
+        gallery: Gallery | None = None,
     ) -> Verified:
-        """Whether two photographs of one face each show the same person; ``after`` holds both after the shield."""
+        """Whether two photographs of one face each show the same person; ``after`` holds both after the shield.
+
+        ``threshold`` None takes the one that ``gallery`` was calibrated to, where there is one, or else the default.
+        """
         purified = (None, None) if after is None else after
         pairs = zip((first, second), purified, strict=True)
         one, other = (self.rows(one_face(before), made)[0] for before, made in pairs)
-        return Verified.by(float(one @ other), threshold)
+        return Verified.by(float(one @ other), self._chosen(threshold, gallery, one_to_one=True))
 
     def check(self, gallery: Gallery) -> None:
         """Raises ``GalleryError`` for a gallery of another embedder."""
@@ -190,13 +212,31 @@ class Identifier:
         said = f"{who} templates behind this shield ({self.purifier}), so raw ones are searched"
         return said if gone is None else f"{said}; {gone}"
 
-    def threshold(self, gallery: Gallery) -> float | None:
-        """What the gallery was calibrated to for this shield and the templates that are searched, or None.
+    def threshold(self, gallery: Gallery, given: Given = None) -> Chosen:
+        """What decides a search: ``given``, what the gallery was calibrated to for such probes and templates, or the default.
 
-        A calibration that does not say its templates, as older ones, counts where there is no other.
+        The default is for as many people as are enrolled.
+
+        A calibration that does not say its templates, as older ones, counts where there is no other. Raises ``SettingError``
+        for a given one that is no cosine.
         """
-        chosen = {c.templates: c.threshold for c in gallery.calibrations() if c.purifier == self.purifier}
-        return chosen.get(self.kind(gallery), chosen.get(None))
+        return self._chosen(given, gallery, one_to_one=False)
+
+    def _chosen(self, given: Given, gallery: Gallery | None, *, one_to_one: bool) -> Chosen:
+        if given == "none":
+            return Chosen(None, None)
+        if given is not None:
+            return Chosen(cosine(given), "given")
+        calibrations = () if gallery is None else gallery.calibrations()
+        own = {c.templates: c.threshold for c in calibrations if c.purifier == self.purifier}
+        kind = self.purifier if gallery is None else self.kind(gallery)
+        if (found := own.get(kind, own.get(None))) is not None:
+            return Chosen(found, "gallery")
+        treated = (self.embedder.name, self.purifier, kind)
+        if not has_default(*treated):
+            return Chosen(None, None)
+        people = 1 if one_to_one or gallery is None else len(gallery.people())
+        return Chosen(default_threshold(*treated, people), "default")
 
 
 def _given(after: FaceCrops | None) -> FaceCrops:
@@ -209,15 +249,16 @@ def _identified(
     face: Face,
     quality: Quality,
     matches: list[Match],
-    threshold: float | None,
+    chosen: Chosen,
     templates: str,
     unshielded: Match | None = None,
     change: float | None = None,
     tamper: float | None = None,
 ) -> Identified:
-    known = bool(matches) and threshold is not None and matches[0].score >= threshold
+    value, origin = chosen
+    known = bool(matches) and value is not None and matches[0].score >= value
     person = matches[0].person if known else None
-    return Identified(face, matches, person, threshold, templates, unshielded, change, tamper, quality)
+    return Identified(face, matches, person, value, templates, unshielded, change, tamper, quality, origin)
 
 
 def _unshielded(gallery: Gallery, rows: Rows) -> list[Match | None]:

@@ -131,6 +131,14 @@ def test_indicators_of_real_photographs(folder):
     assert choice.preset.restorations[0].operator.scale in (2, 8)
 
 
+def test_where_the_attack_fooled_nobody_nothing_is_recommended(folder, tmp_path, facesieve):
+    """The photographs themselves as their adversarial twins."""
+    done = facesieve("choose-scale", "--clean", folder, "--adversarial", folder, "--preset", "stage1", "-o", tmp_path / "out")
+    assert done.code == 2
+    assert "error: the attack fooled nobody: nothing can be recommended; take a larger eps" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_photographs_without_a_twin_or_of_another_size_are_named(folder, tmp_path):
     (tmp_path / "other").mkdir()
     with pytest.raises(InputError, match=r"no adversarial twin of collins/0\.png"):

@@ -28,7 +28,17 @@ SETTINGS = {
     ],
     "run": {
         "batch": 4,
-        "measures": ["accuracy", "consistency", "open_set", "raw_templates", "speed", "survival", "tamper", "templates"],
+        "measures": [
+            "accuracy",
+            "consistency",
+            "health",
+            "open_set",
+            "raw_templates",
+            "speed",
+            "survival",
+            "tamper",
+            "templates",
+        ],
     },
     "targets": [
         {"measure": "accuracy", "figure": "clean accuracy lost, jpeg", "wanted": "<= 1", "percent": True, "target": "lost"},

@@ -179,9 +179,33 @@ def test_the_images_come_person_by_person_round_and_round(done):
 def test_another_experiment_in_the_same_folder_is_refused(done, experiment, source):
     changed = read_experiment(experiment).model_copy(update={"attacks": ()})
     before = (done[0] / "report.json").read_bytes()
-    with pytest.raises(SettingError, match="another experiment"):
+    with pytest.raises(SettingError, match="another experiment: attacks has 1 entry there, 0 here;"):
         evaluate(changed, source, done[0])
     assert (done[0] / "report.json").read_bytes() == before
+
+
+def test_what_differs_from_the_run_that_is_there_is_named_key_by_key(done, experiment, source):
+    settings = read_experiment(experiment)
+    run = settings.run.model_copy(update={"batch": 7, "far": 0.5})
+    [attack] = settings.attacks
+    changed = settings.model_copy(update={"run": run, "attacks": (attack.model_copy(update={"iterations": 99}),)})
+    with pytest.raises(SettingError) as refused:
+        evaluate(changed, source, done[0])
+    assert f"attacks.1.iterations is {attack.iterations} there, 99 here; run.batch is 3 there, 7 here; run.far is" in str(
+        refused.value
+    )
+
+
+def test_the_key_that_differs_in_a_manifest_is_named(done, experiment, source, tmp_path):
+    manifest = json.loads((done[0] / "manifest.json").read_text())
+    manifest["images"][0]["sha256"] = "0" * 64
+    (tmp_path / "other.json").write_text(json.dumps(manifest))
+    with pytest.raises(SettingError, match=r"on other data: images\.1\.sha256 is [0-9a-f]{64} there, 0000"):
+        evaluate(read_experiment(experiment), source, done[0], manifest=tmp_path / "other.json")
+    manifest["selection"]["seed"] = 77
+    (tmp_path / "other.json").write_text(json.dumps(manifest))
+    with pytest.raises(SettingError, match=r"\[data\]: data\.seed is 77 there, 0 here"):
+        evaluate(read_experiment(experiment), source, tmp_path / "run", manifest=tmp_path / "other.json")
 
 
 def test_data_that_changed_since_the_manifest_is_named(done, experiment, people, tmp_path):
@@ -212,7 +236,8 @@ def test_a_wrong_setting_is_said_before_anything_is_computed(source, tmp_path, d
     path.write_text(TEXT.replace('samples = "SAMPLES"\n', "").replace(old, new))
     with pytest.raises(error, match=said):
         evaluate(read_experiment(path), source, tmp_path / "run", manifest=done[0] / "manifest.json")
-    assert not (tmp_path / "run" / "trials").exists()
+    for claimed in ("trials", "experiment.json", "manifest.json"):  # so that the mended experiment can have the folder
+        assert not (tmp_path / "run" / claimed).exists()
 
 
 def test_a_full_disk_ends_the_run_and_keeps_what_was_computed(source, experiment, done, tmp_path, monkeypatch):

@@ -248,4 +248,8 @@ def test_on_the_command_line(facesieve, moving, sample_paths, tmp_path):
         told = facesieve("identify", clip, "--gallery", tmp_path / "gallery", "--threshold", 0.35, "--json")
         ((one,),) = json.loads(told.out).values()
         assert (one["person"], one["votes"], one["frames"]) == ("Collins", 4, 4)
-    assert "face 1: Collins? (4 of 4 frames" in facesieve("identify", source, "--gallery", tmp_path / "gallery").out
+    command = ("identify", source, "--gallery", tmp_path / "gallery")
+    assert "face 1: Collins? (4 of 4 frames" in facesieve(*command, "--threshold", "none").out
+    by_default = facesieve(*command).out
+    assert "face 1: Collins (4 of 4 frames" in by_default
+    assert "the default for this recogniser and shield" in by_default

@@ -29,6 +29,7 @@ COMMANDS = {  # where each is in facesieve.cli, in the order of the help
     "evaluate": "evaluate:evaluate",
     "certify": "certify:certify",
     "report": "evaluate:report",
+    "board": "evaluate:board",
     "ui": "ui:ui",
     "calibrate": "evaluate:calibrate",
     "prior": "prior:prior_app",

@@ -61,6 +61,7 @@ def plain(one: Voted) -> dict[str, object]:
         "votes": one.votes,
         "person": one.person,
         "threshold": one.threshold,
+        "threshold_from": one.origin,
         "templates": one.templates,
         "nearest": {"person": one.nearest, "score": one.score},
     }

@@ -22,7 +22,7 @@ from facesieve.cli.options import (
     nobodys,
     opened,
 )
-from facesieve.cli.terminal import errors, out
+from facesieve.cli.terminal import counted, errors, out
 from facesieve.errors import FacesieveError, InputError, many
 from facesieve.specs import DEFAULT_PRESET, MAX_PIXELS
 
@@ -61,8 +61,8 @@ def enrol(
     which = _wanted(templates, shield)
     front = Front.load(embedder, "none" if which == "raw" else shield, scale, seed, runtime, prior, max_pixels)
     failures: list[str] = nobodys(Path(person)) if folders else []
-    with opened(gallery, front.identifier, create=True) as store:
-        for name, files in everyone.items():
+    with opened(gallery, front.identifier, create=True) as store, counted(list(everyone.items()), "enrolling") as each:
+        for name, files in each:
             try:
                 _enrol_one(store, front, name, _faces(front, files, pick, refuse_poor), which, failures)
             except FacesieveError as error:

@@ -17,6 +17,9 @@ from facesieve.limits import number
 
 if TYPE_CHECKING:
     from facesieve.progress import Progress, Report
+    from facesieve.report.record import Record
+
+Results = Annotated[Path | None, typer.Option(help="Folder for a result of each defence, for `facesieve board`.")]
 
 
 def evaluate(
@@ -28,6 +31,14 @@ def evaluate(
     targets: Annotated[
         Path | None, typer.Option(help="A JSON list of targets, in which the figures that the experiment asks for are recorded.")
     ] = None,
+    defence: Annotated[
+        str | None,
+        typer.Option(
+            help="In place of the experiment's defences: a preset, a baseline, or package.module:factory, which makes a function "
+            "of crops. It is code that will run."
+        ),
+    ] = None,
+    results: Results = None,
 ) -> None:
     """Attack, defend and score, as an experiment's file says; write the record."""
     import cv2
@@ -39,11 +50,14 @@ def evaluate(
     cv2.setNumThreads(1)
     settings = read_experiment(experiment, note=errors.print)
     given = "" if manifest is None else f" --manifest {manifest}"
+    if defence is not None:
+        settings, given = settings.with_defence(defence), f"{given} --defence {defence}"
     command = f"facesieve evaluate {experiment} --source DATA{given} -o RUN"
     with lines("evaluating") as tell:
         record = run(settings, source, output, manifest=manifest, cache=cache, report=tell, command=command)
     if targets is not None:
         keep_targets(targets, measured(record))
+    _write_results(record, results)
     out.print(f"record in {output / 'report.json'}; draw it with `facesieve report {output}`")
 
 
@@ -54,6 +68,7 @@ def report(
         Path | None,
         typer.Option(help="A JSON list of targets, in which figures are recorded that a run came to before it stopped."),
     ] = None,
+    results: Results = None,
 ) -> None:
     """Draw a run's record, finished or not: report.html, report.md and tables.json."""
     from facesieve.report.pages import draw
@@ -61,10 +76,40 @@ def report(
     from facesieve.report.targets import keep_targets, measured
 
     record, folder = load_record(run), output or (run if run.is_dir() else run.parent)
-    for path in draw(record, folder):
+    with progress_bar("drawing"):
+        drawn = draw(record, folder)
+    for path in drawn:
         out.print(str(path))
     if targets is not None:
         keep_targets(targets, measured(record))
+    _write_results(record, results)
+
+
+def _write_results(record: Record, folder: Path | None) -> None:
+    from facesieve.report.result import write_results
+
+    for path in [] if folder is None else write_results(record, folder):
+        out.print(str(path))
+
+
+def board(
+    results: Annotated[list[Path], typer.Argument(help="Folders of results, results, or records of runs.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for board.md and board.html.")] = None,
+) -> None:
+    """Draw results side by side, each with its intervals; say why a result is refused."""
+    from facesieve.files import write_with_folder
+    from facesieve.report.board import Entry, html, markdown
+    from facesieve.report.result import read_results
+
+    folder = output or (results[0] if results[0].is_dir() else results[0].parent)
+    found, command = read_results(results), f"facesieve board {' '.join(map(str, results))}"
+    command += "" if output is None else f" -o {output}"
+    for name, page in (("board.md", markdown), ("board.html", html)):
+        write_with_folder(folder / name, page(found, command).encode())
+        out.print(str(folder / name))
+    for entry in map(Entry, found):
+        for reason in entry.refusals:
+            errors.print(f"refused: {entry.result.defence.name} before {entry.result.recogniser}: {reason}")
 
 
 def choose_scale(
@@ -80,7 +125,7 @@ def choose_scale(
     seed: Annotated[int, typer.Option(help="Makes the indicators repeatable.")] = 0,
 ) -> None:
     """Choose the resolution scale on your own samples: indicators at 2, 4 and 8, pictures, a profile for the shield."""
-    from facesieve.evaluate.choose_scale import attacked, read_samples
+    from facesieve.evaluate.choose_scale import attacked, check_attack, read_samples
     from facesieve.evaluate.choose_scale import choose_scale as choose
     from facesieve.evaluate.profile import write_choice
     from facesieve.purify import preset as preset_named
@@ -91,10 +136,13 @@ def choose_scale(
     number(most_lost, "--most-lost", 0, 100)
     # A preset, not a profile: what is written names a preset and the scale, and would lose a profile's other settings.
     runtime, recogniser = load_runtime(preset_named(preset)), load_embedder(embedder)
-    samples = read_samples(clean, adversarial, runtime.size)
+    with progress_bar("reading photographs"):
+        samples = read_samples(clean, adversarial, runtime.size)
     if adversarial is None:
         errors.print(f"attacking {many(len(samples.clean), 'face')} at eps {eps:g}/255 ...")
-        samples = attacked(samples, recogniser, eps / 255, seed=seed)
+        with progress_bar("attacking") as tell:
+            samples = attacked(samples, recogniser, eps / 255, seed=seed, report=tell)
+    check_attack(samples, recogniser)
     with lines("scales") as tell:
         choice = choose(samples, runtime, recogniser, most_lost=most_lost / 100, seed=seed, report=tell)
     paths = write_choice(output, choice)
@@ -113,13 +161,14 @@ def calibrate(**options: Any) -> None:
 @contextmanager
 def lines(title: str) -> Iterator[Report]:
     """A line for each piece of work; on a terminal also how far all of it is, and the time left."""
-    with progress_bar(title) as bar:
+    with progress_bar(title, lines=False) as bar:
 
         def tell(progress: Progress) -> None:
             share = (
                 "" if errors.is_terminal or not progress.done else f" ({100 * progress.done / progress.total:.0f} % of the work)"
             )
-            errors.print(progress.what + share)
+            if progress.what:
+                errors.print(progress.what + share)
             bar(progress)
 
         yield tell

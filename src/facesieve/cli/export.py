@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from facesieve.cli.options import PresetName, PriorFolder
-from facesieve.cli.terminal import out
+from facesieve.cli.terminal import out, progress_bar
 from facesieve.errors import InputError
 from facesieve.specs import DEFAULT_PRESET
 
@@ -35,7 +35,8 @@ def export(
             raise InputError("only presets are computed in 8 bits", advice="leave --quantise out")
         from facesieve.recognition.export import export_embedder
 
-        difference, sha256 = export_embedder(embedder, target)
+        with progress_bar("exporting"):
+            difference, sha256 = export_embedder(embedder, target)
         out.print(f"{target}: {embedder}, at most {difference:.1e} from PyTorch, sha256 {sha256[:16]}")
         return
     from facesieve.purify import chosen_preset
@@ -43,10 +44,12 @@ def export(
     if quantise is not None:
         from facesieve.runtime.quantise import export_in_8_bits
 
-        made, other = export_in_8_bits(chosen_preset(preset), target, quantise, prior=prior), "fp32"
+        with progress_bar("exporting"):
+            made, other = export_in_8_bits(chosen_preset(preset), target, quantise, prior=prior), "fp32"
     else:
         from facesieve.runtime.export import export_preset
 
-        made, other = export_preset(chosen_preset(preset), target, prior=prior), "PyTorch"
+        with progress_bar("exporting"):
+            made, other = export_preset(chosen_preset(preset), target, prior=prior), "PyTorch"
     distance = f"at most {made.difference:.1e} from {other}, cosine {made.cosine:.6f}"
     out.print(f"{target}: {preset}, {distance}, sha256 {made.sha256[:16]}")

@@ -22,7 +22,7 @@ from facesieve.cli.options import (
     everyone_in,
     opened,
 )
-from facesieve.cli.terminal import errors, out, print_json
+from facesieve.cli.terminal import counted, errors, out, print_json, progress_bar
 from facesieve.errors import GalleryError, InputError, many
 from facesieve.limits import number
 from facesieve.specs import DEFAULT_PRESET, MAX_PIXELS
@@ -68,7 +68,7 @@ def export(
     """Write every template to a file, one JSON object per line: person, purifier, row."""
     from facesieve.files import write_atomic
 
-    with opened(gallery) as store:
+    with progress_bar("exporting"), opened(gallery) as store:
         lines = [
             json.dumps({"person": t.person, "purifier": t.purifier, "embedder": store.embedder, "row": t.row.tolist()})
             for t in store.export()
@@ -85,7 +85,9 @@ def copy(
     """Copy everyone, and the thresholds, to a new gallery of any kind."""
     from facesieve.galleries import copy_gallery
 
-    out.print(f"{many(copy_gallery(source, target), 'template')} copied")  # no addresses: they may hold a password
+    with progress_bar("copying"):
+        copied = copy_gallery(source, target)
+    out.print(f"{many(copied, 'template')} copied")  # no addresses: they may hold a password
 
 
 @gallery_app.command()
@@ -106,10 +108,15 @@ def calibrate(
 
     from facesieve.galleries.base import Calibration
     from facesieve.metrics.open_set import calibrate_threshold
+    from facesieve.metrics.rates import check_count
 
     number(far, "--far", 0, 1)
+    everyone = everyone_in(str(probes), [], folders=True)
+    check_count(sum(map(len, everyone.values())), far, "photographs")
+    if len(everyone) < 2:
+        raise InputError("photographs of at least two people are needed", probes)
     front = Front.load(embedder, shield, scale, seed, runtime, prior, max_pixels)
-    everyone, identifier = everyone_in(str(probes), [], folders=True), front.identifier
+    identifier = front.identifier
     with opened(gallery, identifier) as store:
         names, kind = [entry.person for entry in store.people()], identifier.kind(store)
         templates = [store.templates_of(name, kind=kind) for name in names]
@@ -134,8 +141,8 @@ def _probe_rows(front: Front, everyone: dict[str, list[Path]]) -> tuple[Rows, li
     import numpy as np
 
     rows, people = [], []
-    for name, files in everyone.items():
-        for path in files:
+    with counted([(name, path) for name, files in everyone.items() for path in files], "calibrating") as each:
+        for name, path in each:
             try:
                 rows.append(front.identifier.rows(*front.faces(path, one=True)))
                 people.append(name)
@@ -149,6 +156,6 @@ def _probe_rows(front: Front, everyone: dict[str, list[Path]]) -> tuple[Rows, li
 @gallery_app.command()
 def index(gallery: Location = "gallery") -> None:
     """Make searches of a large gallery faster; people enrolled later are found as well."""
-    with opened(gallery) as store:
+    with progress_bar("indexing"), opened(gallery) as store:
         indexed, where = store.build_index(), store.where
     out.print(f"{where}: indexed" if indexed else f"{where}: too small to need an index; tidied up")

@@ -25,18 +25,22 @@ from facesieve.cli.options import (
     Threshold,
     load_identifier,
     opened,
+    threshold_of,
 )
-from facesieve.cli.terminal import errors, out, print_json
+from facesieve.cli.terminal import counted, errors, out, print_json, progress_bar
 from facesieve.errors import InputError, NoFaceError
-from facesieve.limits import cosine, whole_number
+from facesieve.limits import whole_number
 from facesieve.specs import DEFAULT_PRESET, MAX_PIXELS
 
 if TYPE_CHECKING:
     from facesieve.faces import Detector, FaceCrops
     from facesieve.galleries import Gallery
-    from facesieve.identification import Identified, Identifier, Verified
+    from facesieve.identification import Given, Identified, Identifier, Origin, Verified
     from facesieve.jobs.clips import Voted
     from facesieve.shield import Shield
+
+
+CALIBRATE = "run `facesieve gallery calibrate FOLDER`, or give --threshold"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +92,7 @@ class Front:
         except InputError as error:
             raise error.at(path)  # noqa: B904  the same error
 
-    def votes(self, path: Path, gallery: Gallery, threshold: float | None) -> list[Voted]:
+    def votes(self, path: Path, gallery: Gallery, threshold: Given) -> list[Voted]:
         """Who is in a clip. Raises as ``identify_clip``."""
         from facesieve.jobs.clips import identify_clip
 
@@ -125,18 +129,18 @@ def identify(
     """Name the people in photographs and clips, with the shield in front of the recogniser."""
     from facesieve.jobs.video import is_clip
 
-    threshold = None if threshold is None else cosine(threshold, "--threshold")
+    wanted = threshold_of(threshold)
     front = Front.load(embedder, shield, scale, seed, runtime, prior, max_pixels)
     failures: list[str] = []
     results: dict[str, list[Identified]] = {}
     votes: dict[str, list[Voted]] = {}
-    with opened(gallery, front.identifier) as store:
-        for path in photos:
+    with opened(gallery, front.identifier) as store, counted(photos, "identifying") as each:
+        for path in each:
             try:
                 if is_clip(path):
-                    votes[str(path)] = front.votes(path, store, threshold)
+                    votes[str(path)] = front.votes(path, store, wanted)
                     continue
-                results[str(path)] = front.identifier.identify(store, *front.faces(path), threshold=threshold, count=count)
+                results[str(path)] = front.identifier.identify(store, *front.faces(path), threshold=wanted, count=count)
             except InputError as error:
                 failures.append(str(error))
         if results or votes:
@@ -148,6 +152,8 @@ def identify(
         _print_faces(results, shield)
     if not json_:
         clips.print_votes(votes)
+        every = [face for faces in results.values() for face in faces] + [face for faces in votes.values() for face in faces]
+        tell_threshold({(face.threshold, face.origin) for face in every}, asked=wanted == "none")
     finish(failures)
 
 
@@ -172,6 +178,7 @@ def _plain(face: Identified) -> dict[str, object]:
         "quality": None if face.quality is None else face.quality.as_dict(),
         "person": face.person,
         "threshold": face.threshold,
+        "threshold_from": face.origin,
         "templates": face.templates,
         "matches": [{"person": match.person, "score": match.score} for match in face.matches],
         "unshielded": None if face.unshielded is None else {"person": face.unshielded.person, "score": face.unshielded.score},
@@ -194,8 +201,15 @@ def _print_faces(results: dict[str, list[Identified]], shield: str) -> None:
                 row += [alone, f"{255 * (face.change or 0):.1f}/255", f"{face.tamper or 0:.2f}"]
             table.add_row(*row)
     Console(highlight=False, markup=False, width=None if out.is_terminal else 140).print(table)
-    if any(face.threshold is None for faces in results.values() for face in faces):
-        out.print("no threshold: nobody can be called unknown yet; run `facesieve gallery calibrate FOLDER`, or give --threshold")
+
+
+def tell_threshold(found: set[tuple[float | None, Origin | None]], *, asked: bool) -> None:
+    """Say in a line what decided where nobody has chosen it; ``asked``: no threshold was wanted."""
+    for value, origin in found:
+        if value is None and not asked:
+            out.print(f"no threshold, and no default for this recogniser and shield: nobody can be called unknown; {CALIBRATE}")
+        elif origin == "default":
+            out.print(f"threshold {value:.3f}, the default for this recogniser and shield, at FAR 1 %; {CALIBRATE}")
 
 
 def _name(face: Identified) -> str:
@@ -222,17 +236,18 @@ def verify(
     """Say whether a photograph shows a person, or two photographs the same person; exit code 1 if not."""
     if (other is None) == (person is None):
         raise InputError("give either a second photograph or --person NAME")
-    threshold = None if threshold is None else cosine(threshold, "--threshold")
+    wanted = threshold_of(threshold)
     front = Front.load(embedder, shield, scale, seed, runtime, prior, max_pixels)
     if person is not None:
-        with opened(gallery, front.identifier) as store:
-            result = front.identifier.verify(store, person, *front.faces(photo, one=True), threshold=threshold)
+        with progress_bar("verifying"), opened(gallery, front.identifier) as store:
+            result = front.identifier.verify(store, person, *front.faces(photo, one=True), threshold=wanted)
             tell_shortfall(front.identifier, store)
     else:
         assert other is not None
-        (first, made), (second, also_made) = front.faces(photo, one=True), front.faces(other, one=True)
+        with counted([photo, other], "verifying") as each:
+            (first, made), (second, also_made) = (front.faces(path, one=True) for path in each)
         after = None if made is None or also_made is None else (made, also_made)
-        result = front.identifier.compare(first, second, after=after, threshold=threshold)
+        result = front.identifier.compare(first, second, after=after, threshold=wanted)
     _say(result, json_)
     if result.same is None:
         raise typer.Exit(3)
@@ -242,12 +257,12 @@ def verify(
 
 def _say(result: Verified, json_: bool) -> None:
     if json_:
-        plain = {"same": result.same, "score": result.score, "threshold": result.threshold, "templates": result.templates}
-        print_json(plain)
+        fields = {"same": result.same, "score": result.score, "threshold": result.threshold, "threshold_from": result.origin}
+        print_json({**fields, "templates": result.templates})
     elif result.same is None:
-        out.print(
-            f"score {result.score:.3f}; no threshold to decide by: run `facesieve gallery calibrate FOLDER`, or give --threshold"
-        )
+        out.print(f"score {result.score:.3f}; no threshold to decide by: {CALIBRATE}")
     else:
         verdict = "same person" if result.same else "not the same person"
-        out.print(f"{verdict}: score {result.score:.3f}, threshold {result.threshold:.3f}")
+        out.print(
+            f"{verdict}: score {result.score:.3f}, threshold {result.threshold:.3f}{' (default)' * (result.origin == 'default')}"
+        )

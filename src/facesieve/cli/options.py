@@ -11,11 +11,12 @@ import typer
 
 from facesieve.cli.terminal import errors
 from facesieve.errors import InputError
+from facesieve.limits import cosine
 from facesieve.specs import EMBEDDER, RUNTIME
 
 if TYPE_CHECKING:
     from facesieve.galleries.base import Gallery
-    from facesieve.identification import Identifier
+    from facesieve.identification import Given, Identifier
     from facesieve.images import Encoding
     from facesieve.shield import Shield
 
@@ -36,7 +37,12 @@ ShieldName = Annotated[
     str, typer.Option("--shield", "--preset", help=f"What is in front of the recogniser: none, or as in purify. {PRESET}.")
 ]
 Threshold = Annotated[
-    float | None, typer.Option(help="Cosine below which nobody is named; by default what the gallery was calibrated to.")
+    str | None,
+    typer.Option(
+        help="Cosine below which nobody is named, or none to see the nearest whatever it is; without it what the gallery was "
+        "calibrated to, or the recogniser's default for this shield.",
+        metavar="COSINE|none",
+    ),
 ]
 
 # Of `purify`.
@@ -130,6 +136,18 @@ def load_identifier(
 
     front = load_shield(chosen_preset(shield).changed(scale=scale), prior=prior, runtime=runtime)
     return Identifier(loaded, front.card.label), front
+
+
+def threshold_of(text: str | None) -> Given:
+    """What ``--threshold`` says. Raises ``SettingError`` for what is neither none nor a cosine."""
+    if text is None:
+        return None
+    if text == "none":
+        return "none"
+    try:
+        return cosine(float(text), "--threshold")
+    except ValueError:
+        return cosine(text, "--threshold")
 
 
 @contextmanager

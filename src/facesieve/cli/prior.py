@@ -10,7 +10,7 @@ import typer
 
 from facesieve import __version__
 from facesieve.cli.options import AsJson
-from facesieve.cli.terminal import out, print_json
+from facesieve.cli.terminal import out, print_json, progress_bar
 from facesieve.errors import PriorError
 from facesieve.specs import DEFAULT_PRESET, RUNTIME
 
@@ -26,7 +26,8 @@ def prior_import(
     from facesieve.priors.folder import read_card
     from facesieve.priors.importing import import_prior
 
-    prior = import_prior(source, destination)
+    with progress_bar("importing"):
+        prior = import_prior(source, destination)
     parameters = sum(p.numel() for p in prior.network.parameters())
     out.print(
         f"{destination}: {parameters:,} parameters, images of {prior.shape[-1]} x {prior.shape[-2]}, target {prior.prediction}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from rich.console import Console
 from rich.text import Text
@@ -23,9 +24,14 @@ from facesieve.errors import (
     ProfileError,
     RecordError,
 )
+from facesieve.progress import Progress
 
 if TYPE_CHECKING:
-    from facesieve.progress import Progress, Report
+    from facesieve.progress import Report
+
+Item = TypeVar("Item")
+
+SILENCE = 30.0  # seconds without a word about how far something is, where there is no terminal to draw a bar on
 
 out = Console(highlight=False, soft_wrap=True, markup=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
@@ -77,15 +83,41 @@ def fail(error: FacesieveError | str) -> NoReturn:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Report]:
-    """How far something is, with its figures and the time left, on a terminal; elsewhere nothing."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def progress_bar(title: str, *, lines: bool = True) -> Iterator[Report]:
+    """How far something is, with its figures and the time left, on a terminal; until it is told, that something goes on.
 
-    facts = TextColumn("{task.fields[facts]}")
-    parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), facts, TimeRemainingColumn())
-    with Progress(*parts, console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task(title, total=None, facts="")
-        yield lambda progress: bar.update(task, completed=progress.done, total=progress.total, facts=_facts(progress))
+    Elsewhere, as in a log, with ``lines`` a line whenever there was none for ``SILENCE`` seconds.
+    """
+    from rich import progress as rich
+
+    texts = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
+    times = (rich.TextColumn("{task.fields[facts]}"), rich.TimeElapsedColumn(), rich.TimeRemainingColumn())
+    # Results that go to a file must not be caught with those that a terminal shows.
+    silent, catch = not errors.is_terminal, out.is_terminal
+    with rich.Progress(*texts, *times, console=errors, transient=True, disable=silent, redirect_stdout=catch) as bar:
+        task, told = bar.add_task(title, total=None, facts=""), time.monotonic()
+
+        def tell(progress: Progress) -> None:
+            nonlocal told
+            bar.update(task, completed=progress.done, total=progress.total, facts=_facts(progress))
+            if lines and not errors.is_terminal and time.monotonic() - told >= SILENCE:
+                told = time.monotonic()
+                errors.print(f"{title}: {progress.done:g} of {progress.total:g}")
+
+        yield tell
+
+
+@contextmanager
+def counted(items: Sequence[Item], title: str) -> Iterator[Iterator[Item]]:
+    """The items, one after the other, with a bar that says how many are done."""
+
+    def each(tell: Report) -> Iterator[Item]:
+        for number, item in enumerate(items):
+            tell(Progress(number, len(items)))
+            yield item
+
+    with progress_bar(title) as tell:
+        yield each(tell)
 
 
 def _facts(progress: Progress) -> str:

@@ -6,9 +6,9 @@ photographs from the target environment, and a look at the restored images by a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import cv2
@@ -35,6 +35,7 @@ PARTS = {"eyes": (0, 1), "nose": (2,), "mouth": (3, 4)}  # of the five landmarks
 MOST_SHIFT = 0.10  # of the distance between the eyes: a tenth is what a person sees at a glance
 BATCH = 8
 SHOWN = 32  # faces in a picture
+NOBODY_FOOLED = "the attack fooled nobody: nothing can be recommended"
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +133,8 @@ def choose_scale(
 
     Of the scales that lose at most ``most_lost`` of the clean accuracy (the published loss) and shift no part
     of the face by more than a tenth of the distance between the eyes, the one that recovers most of what the
-    attack took is recommended; if there are none, the one that loses least.
+    attack took is recommended; if there are none, the one that loses least. Where nothing was taken, what is recommended is
+    no more than the scale that costs least: see ``check_attack``.
     """
     names = _Names(embedder, samples)
     bare = (names.accuracy(samples.clean), names.accuracy(samples.adversarial))
@@ -142,7 +144,9 @@ def choose_scale(
     sheets: dict[int, list[Column]] = {}
     for scale in scales:
         scaled = runtime.with_preset(runtime.preset.changed(scale=scale))
-        clean, adversarial = (_purified(scaled, crops, seed) for crops in (samples.clean, samples.adversarial))
+        done, part = len(found), partial(_told, report, len(scales))
+        clean = _purified(scaled, samples.clean, seed, partial(part, done))
+        adversarial = _purified(scaled, samples.adversarial, seed, partial(part, done + 0.5))
         found.append(_indicators(scale, samples, clean, adversarial, names, bare))
         sheets[scale] = [
             Column("clean", samples.clean[:SHOWN]), Column("clean, purified", clean[:SHOWN]),
@@ -151,6 +155,13 @@ def choose_scale(
         report(Progress(len(found), len(scales), in_words(found[-1])))
     best, reason = recommend(found, bare[0], most_lost)
     return Choice(runtime.preset.changed(scale=best.scale), best.scale, reason, bare, tuple(found), sheets)
+
+
+def check_attack(samples: Samples, embedder: Embedder) -> None:
+    """Raises ``InputError`` where the attack fooled nobody: no scale can then recover anything."""
+    names = _Names(embedder, samples)
+    if not (names.correct(samples.clean) & ~names.correct(samples.adversarial)).any():
+        raise InputError(NOBODY_FOOLED, advice="take a larger eps, or photographs under an attack that fools the recogniser")
 
 
 def recommend(found: Sequence[Indicators], clean: float, most_lost: float) -> tuple[Indicators, str]:
@@ -194,15 +205,26 @@ class _Names:
         """Of the clean samples: (N, D)."""
         return self.embedder.rows(self.samples.clean)
 
+    def correct(self, crops: Crops) -> NDArray[np.bool_]:
+        """Which of the crops (the samples', or what became of them, in their order) get the correct name: (N,)."""
+        found: NDArray[np.int64] = nearest_without_own(self.embedder.rows(crops), self.rows, self.samples.labels)
+        return found == self.samples.labels
+
     def accuracy(self, crops: Crops) -> float:
-        """Share of crops (the samples', or what became of them, in their order) that get the correct name."""
-        found = nearest_without_own(self.embedder.rows(crops), self.rows, self.samples.labels)
-        return float((found == self.samples.labels).mean())
+        """The share of them."""
+        return float(self.correct(crops).mean())
 
 
-def _purified(runtime: TorchRuntime, crops: Crops, seed: int) -> Crops:
+def _told(report: Report, scales: int, done: float, share: float) -> None:
+    """Half of a scale's work is on clean images, half on adversarial ones."""
+    report(Progress(done + share / 2, scales))
+
+
+def _purified(runtime: TorchRuntime, crops: Crops, seed: int, told: Callable[[float], None]) -> Crops:
     parts = []
     for start in range(0, len(crops), BATCH):
+        if start:
+            told(start / len(crops))
         part = crops[start : start + BATCH]
         parts.append(runtime.purify(part, [derive_seed(seed, "scale", start + i) for i in range(len(part))]).crops)
     return np.concatenate(parts)
@@ -258,7 +280,7 @@ def _landmarks(detector: Detector, image: Floats) -> NDArray[np.float64] | None:
     return faces[0].landmarks if faces else None
 
 
-def attacked(samples: Samples, embedder: Embedder, eps: float, *, seed: int = 0) -> Samples:
+def attacked(samples: Samples, embedder: Embedder, eps: float, *, seed: int = 0, report: Report = silent) -> Samples:
     """The samples with adversarial images made here: PGD-40 away from each face's own embedding, saved as 8 bit.
 
     Raises ``EmbedderError`` for an embedder that gives no gradients, ``SettingError`` for an ``eps`` outside [0, 1].
@@ -270,6 +292,7 @@ def attacked(samples: Samples, embedder: Embedder, eps: float, *, seed: int = 0)
     number(eps, "eps", 0, 1)
     network, parts = differentiable(embedder), []
     for start in range(0, len(samples.clean), BATCH):
+        report(Progress(start, len(samples.clean)))
         part = torch.from_numpy(samples.clean[start : start + BATCH])
         own = torch.from_numpy(embedder.rows(samples.clean[start : start + BATCH]))
         seeds = [derive_seed(seed, "attack", start + i) for i in range(len(part))]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from facesieve.defences import DEFENCES
+from facesieve.defences.own import as_stage
 from facesieve.errors import SettingError, one_line
 from facesieve.evaluate.cache import BatchCache
 from facesieve.evaluate.experiment import DefenceSettings, RunSettings
@@ -79,12 +80,15 @@ def make_defence(settings: DefenceSettings, context: RunContext) -> Defence:
     if settings.preset is not None:
         preset = chosen_preset(settings.preset).changed(**settings.settings)  # type: ignore[arg-type]
         return Defence(settings, preset.with_prior(context.prior(preset.prior)))
-    kind = DEFENCES.load(str(settings.baseline))
-    given: dict[str, Any] = {**settings.settings, **({"prior": context.prior()} if kind.needs_prior else {})}
+    spec = str(settings.baseline)
+    kind = DEFENCES.load(spec)
+    needs_prior = getattr(kind, "needs_prior", False)  # a function that makes a function of crops says nothing of it
+    given: dict[str, Any] = {**settings.settings, **({"prior": context.prior()} if needs_prior else {})}
     try:
-        return Defence(settings, Purifier((kind(**given),)))
+        made = kind(**given)
     except TypeError as error:
         raise SettingError(one_line(error), f"defence {settings.name!r}") from error
+    return Defence(settings, Purifier((as_stage(made, spec, kind, settings.settings, context.settings.size),)))
 
 
 @dataclass(frozen=True, eq=False)

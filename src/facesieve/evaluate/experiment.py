@@ -19,7 +19,7 @@ from facesieve.data.manifest import Selection
 from facesieve.errors import SettingError
 from facesieve.evaluate.measures import MEASURES
 from facesieve.files import first_problem, read_toml
-from facesieve.purify import View
+from facesieve.purify import PRESETS, View
 from facesieve.registry import Registry
 from facesieve.report.record import RENAMED, combinations
 from facesieve.report.targets import Area
@@ -187,6 +187,11 @@ class Experiment(_Settings):
             if len(attack.surrogates) > 1:
                 raise ValueError(f"several surrogates are for {able}, no other")
         return self
+
+    def with_defence(self, name: str) -> Experiment:
+        """The same with one defence alone: a preset, a baseline, or what ``package.module:factory`` makes."""
+        kind = {"preset": name} if name in PRESETS else {"baseline": name}
+        return self.model_copy(update={"defences": (DefenceSettings(name=name, **kind),)})
 
     def all_attacks(self) -> list[AttackSettings]:
         """One for each eps. Raises ``SettingError`` where two have one name."""

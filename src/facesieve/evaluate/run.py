@@ -27,8 +27,8 @@ from facesieve import __version__, hardware
 from facesieve.data.crops import aligned_crops, of_role
 from facesieve.data.sources import open_source
 from facesieve.errors import InputError
+from facesieve.evaluate import claim
 from facesieve.evaluate.cache import BatchCache
-from facesieve.evaluate.claim import claim, claimed_manifest
 from facesieve.evaluate.craft import AdversarialSet, Victim, adversarial_set
 from facesieve.evaluate.defend import Defence, RunContext, defend, make_defence
 from facesieve.evaluate.experiment import AttackSettings, Experiment
@@ -61,22 +61,23 @@ class Run:
         """Raises ``InputError`` or ``SettingError`` where the folder holds another experiment, or the data is another."""
         self.experiment, self.settings, self.out, self._report = experiment, experiment.run, out, report
         self._command = {"command": command} if command else {}
-        claim(out, experiment)
-        self.manifest = claimed_manifest(out, experiment, source, manifest, report)
+        claim.check(out, experiment)
         folder = out / "cache" if cache is None else cache
         self._source = open_source(source)
-        crops = aligned_crops(self.manifest, self._source, folder, self.settings.size)
-        self.gallery, test = of_role(self.manifest, crops, "train"), of_role(self.manifest, crops, "test")
-        self._order = round_robin(test.labels)[: self.settings.probes]
-        self.images, self.labels = torch.from_numpy(to_floats(test.images[self._order])), test.labels[self._order]
         self.context = RunContext.of(self.settings, BatchCache(folder))
         shown = self.settings.samples
         self.samples = None if shown is None else sample_crops(Path(shown), self.settings.size)
         self.attacks = experiment.all_attacks()
         self.defences = [make_defence(settings, self.context) for settings in experiment.all_defences()]
+        self.manifest = claim.wanted_manifest(out, experiment, source, manifest, report)  # may take long: after what may fail
+        crops = aligned_crops(self.manifest, self._source, folder, self.settings.size)
+        self.gallery, test = of_role(self.manifest, crops, "train"), of_role(self.manifest, crops, "test")
+        self._order = round_robin(test.labels)[: self.settings.probes]
+        self.images, self.labels = torch.from_numpy(to_floats(test.images[self._order])), test.labels[self._order]
         self.recognisers = Recognisers(self.gallery, self.context)
         self.recogniser = self.recogniser_for(None)
         self.record = self._record([], [], complete=False)
+        claim.keep(out, experiment, self.manifest)
 
     def recogniser_for(self, defence: Defence | None) -> Recogniser:
         """Who names what comes from behind a defence: of people enrolled as they are, or behind the same defence."""

@@ -14,7 +14,7 @@ from facesieve.errors import InputError, NoFaceError, many
 from facesieve.faces import Detector, Face, FaceCrops
 from facesieve.files import draft, make_folder, remove_drafts, sha256_of_file
 from facesieve.galleries.base import Gallery
-from facesieve.identification import CROP, Identified, Identifier
+from facesieve.identification import CROP, Given, Identified, Identifier, Origin
 from facesieve.jobs.record import Failure, Options, Record, is_made, made_from, ran_on, read_record, write_record
 from facesieve.jobs.video import WRITTEN, Copy, Frame, Tracks, opened
 from facesieve.noise import derive_seed, fresh_seeds
@@ -196,6 +196,7 @@ class Voted:
     threshold: float | None
     templates: str
     face: Face  # of its first frame
+    origin: Origin | None = None  # where the threshold is from
 
 
 def vote(track: int, found: Sequence[Identified]) -> Voted:
@@ -210,9 +211,8 @@ def vote(track: int, found: Sequence[Identified]) -> Voted:
     nearest = Counter(match.person for person, match in says if person == winner).most_common(1)[0][0]
     scores = [match.score for person, match in says if person == winner and match.person == nearest]
     person = None if threshold is None else winner
-    return Voted(
-        track, len(found), votes[winner], person, nearest, sum(scores) / len(scores), threshold, found[0].templates, found[0].face
-    )
+    mean, first = sum(scores) / len(scores), found[0]
+    return Voted(track, len(found), votes[winner], person, nearest, mean, threshold, first.templates, first.face, first.origin)
 
 
 def identify_clip(
@@ -223,7 +223,7 @@ def identify_clip(
     *,
     detector: Detector,
     seed: int | None = None,
-    threshold: float | None = None,
+    threshold: Given = None,
     max_pixels: int = MAX_PIXELS,
 ) -> list[Voted]:
     """Who is in the clip ``source``: each face that is followed through it, by a vote of its frames, the longest seen first.

@@ -83,15 +83,10 @@ def threshold_at_far(impostor_scores: ArrayLike, far: float, weights: ArrayLike 
     for a ``far`` outside (0, 1); ``InputError`` for fewer than 1 / far scores, of which not one could
     be accepted, and for scores that are all the same.
     """
-    if not 0 < far < 1:
-        raise SettingError(f"false-accept rate {far}: it lies between 0 and 1, both left out")
+    _check_far(far)
     own_type = np.asarray(impostor_scores).dtype
     scores = _finite(impostor_scores, "impostor scores")
-    if len(scores) * far < 1 - 1e-9:
-        needed = math.ceil(1 / far - 1e-9)
-        raise InputError(
-            f"{len(scores)} impostor scores cannot resolve a false-accept rate of {far:g}: it takes {needed} or more"
-        )
+    check_count(len(scores), far)
     if scores.min() == scores.max():
         raise InputError(f"all {len(scores)} impostor scores are {scores[0]:g}: no threshold can be chosen from them")
     order = np.argsort(-scores, kind="stable")  # linear in time where the scores come in order
@@ -102,6 +97,19 @@ def threshold_at_far(impostor_scores: ArrayLike, far: float, weights: ArrayLike 
     kind = own_type if np.issubdtype(own_type, np.floating) else np.dtype(np.float64)
     value = float(np.nextafter(kind.type(refused), kind.type(np.inf)))
     return Threshold(value, far, mean(scores >= value, weights), len(scores))
+
+
+def check_count(count: int, far: float, what: str = "impostor scores") -> None:
+    """Raises ``InputError`` for fewer than 1 / ``far``, of which not one could be accepted, ``SettingError`` for a wrong rate."""
+    _check_far(far)
+    if count * far < 1 - 1e-9:
+        needed = math.ceil(1 / far - 1e-9)
+        raise InputError(f"{count} {what} cannot resolve a false-accept rate of {far:g}: it takes {needed} or more")
+
+
+def _check_far(far: float) -> None:
+    if not 0 < far < 1:
+        raise SettingError(f"false-accept rate {far}: it lies between 0 and 1, both left out")
 
 
 def far(impostor_scores: ArrayLike, threshold: float, weights: ArrayLike | None = None) -> float:

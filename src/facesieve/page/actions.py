@@ -49,8 +49,9 @@ class Named:
     what: str  # which picture of the face: "as it came", "attacked", "purified"
     person: str | None
     score: float | None  # cosine
-    known: bool | None  # whether the gallery's threshold is reached; None where it was not calibrated for such faces
+    known: bool | None  # whether the threshold is reached; None where there is none for such faces
     templates: str | None = None  # the purifier label of the templates that were searched; None where there is no gallery
+    default: float | None = None  # the threshold, where nobody has chosen one and the recogniser's default decides
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,8 +240,9 @@ class Actions:
             found = self.gallery.search(row, kind=kind, count=1)[0][0]
         except GalleryError:  # somebody has no templates of this kind
             return Named(what, None, None, None)
-        threshold = identifier.threshold(self.gallery)
-        return Named(what, found.person, found.score, None if threshold is None else found.score >= threshold, kind)
+        value, origin = identifier.threshold(self.gallery)
+        default = value if origin == "default" else None
+        return Named(what, found.person, found.score, None if value is None else found.score >= value, kind, default)
 
 
 def _steps(before: FaceCrops, trace: Trace) -> list[tuple[Photo, str]]:

@@ -15,6 +15,8 @@ ADVICE: dict[type[FacesieveError], str] = {  # what a visitor can do
 
 ENROL_AGAIN = "Remove people and enrol them again behind it: they are then recognised better."
 
+CALIBRATE = "one of your own is chosen by `facesieve gallery calibrate`."
+
 USUAL = {"gentle": 0.03, "robust": 0.18}  # the tamper score that 99 of 100 untouched photographs keep to: benchmarks/result.py
 
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+.!|<>~$&-])")
@@ -117,12 +119,14 @@ def table(shown: Shown) -> str:
 
 def _compared(shown: Shown) -> list[str]:
     """Which templates the purified faces were compared with, as a paragraph."""
-    searched = shown.names[0][-1].templates
-    if searched is None:
+    last = shown.names[0][-1]
+    if last.templates is None:
         return []
+    by_default = "" if last.default is None else f" Below {last.default:.2f} a face is unknown, by default: {CALIBRATE}"
     if shown.shortfall is not None:
-        return ["", plain(f"Purified faces are compared with raw templates: {shown.shortfall}. {ENROL_AGAIN}")]
-    return ["", plain(f"Purified faces are compared with templates that were made behind the same shield ({searched}).")]
+        return ["", plain(f"Purified faces are compared with raw templates: {shown.shortfall}. {ENROL_AGAIN}{by_default}")]
+    same = f"templates that were made behind the same shield ({last.templates})"
+    return ["", plain(f"Purified faces are compared with {same}.{by_default}")]
 
 
 def _said(one: Named) -> str:

@@ -20,7 +20,7 @@ from facesieve.files import sha256_of
 from facesieve.galleries import create_gallery
 from facesieve.galleries.base import Entry, Gallery
 from facesieve.galleries.checks import checked_name, new_name
-from facesieve.identification import Identified, Identifier, Templates, Verified, one_face, stacked, tamper_scores
+from facesieve.identification import Given, Identified, Identifier, Templates, Verified, one_face, stacked, tamper_scores
 from facesieve.images import encode_photo, read_photo, to_photo
 from facesieve.rows import Rows
 from facesieve.runtime import PurifierCard, Trace
@@ -199,7 +199,7 @@ class Handlers:
             raise ProblemError(404, "not-found", "this service has no gallery")
         return self._gallery
 
-    async def identify(self, data: bytes, count: int, threshold: float | None, seed: int | None) -> list[Identified]:
+    async def identify(self, data: bytes, count: int, threshold: Given, seed: int | None) -> list[Identified]:
         """Everyone in a photograph, largest face first."""
         identifier, gallery = self.identifier, self.gallery
         before = await self.cut(data)
@@ -210,7 +210,7 @@ class Handlers:
             self.metrics.tamper(person.tamper or 0.0)
         return people
 
-    async def verify(self, data: bytes, person: str, threshold: float | None, seed: int | None) -> Verified:
+    async def verify(self, data: bytes, person: str, threshold: Given, seed: int | None) -> Verified:
         """Whether the one face is ``person``. Raises 404 for an unknown person."""
         identifier, gallery = self.identifier, self.gallery
         name = (await self.person(person)).person
@@ -230,16 +230,12 @@ class Handlers:
         reason = f"not everybody has templates behind this shield; {gone or again}"
         event("raw-templates-searched", {"shield": self.card.label, "reason": reason}, logging.WARNING)
 
-    async def compare(self, first: bytes, second: bytes, threshold: float | None, seed: int | None) -> Verified:
+    async def compare(self, first: bytes, second: bytes, threshold: Given, seed: int | None) -> Verified:
         """Whether the two photographs, of one face each, show one person."""
         identifier, gallery = self.identifier, self._gallery
         before = await self._cut_one(first), await self._cut_one(second)
         after = await asyncio.gather(*(self.restore(one, seed) for one in before))
-
-        def work() -> Verified:
-            chosen = identifier.threshold(gallery) if threshold is None and gallery is not None else threshold
-            return identifier.compare(*before, after=after, threshold=chosen)
-
+        work = partial(identifier.compare, *before, after=after, threshold=threshold, gallery=gallery)
         return await self._do("embed", work)
 
     # --- the gallery ------------------------------------------------------------------------------

@@ -6,9 +6,10 @@ import asyncio
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import Field
 
 import facesieve
 from facesieve.errors import FacesieveError
@@ -42,8 +43,11 @@ from facesieve.service.settings import Format
 router = APIRouter(prefix="/v1")
 
 Threshold = Annotated[
-    float | None,
-    Query(description="Cosine below which nobody is named; by default what the gallery was calibrated to.", ge=-1, le=1),
+    Annotated[float, Field(ge=-1, le=1)] | Literal["none"] | None,
+    Query(
+        description="Cosine below which nobody is named, or none to name nobody; by default what the gallery was calibrated to, "
+        "or else the recogniser's default."
+    ),
 ]
 Tamper = Annotated[bool, Query(description="Also the tamper score of each face: how far the shield moved it for the recogniser.")]
 Wanted = Annotated[
@@ -223,6 +227,7 @@ def _person(found: Identified) -> IdentifiedFace:
         quality=_quality(found.quality),
         person=found.person,
         threshold=found.threshold,
+        threshold_from=found.origin,
         templates=found.templates,
         matches=[_match(match) for match in found.matches],
         unshielded=None if found.unshielded is None else _match(found.unshielded),
@@ -255,7 +260,13 @@ async def verify(
     else:
         work = handlers_of(request).verify(only(images, "file")[0], person, threshold, seed)
     found = await in_time(request, work)
-    return VerifyResponse(same=found.same, score=found.score, threshold=found.threshold, templates=found.templates)
+    return VerifyResponse(
+        same=found.same,
+        score=found.score,
+        threshold=found.threshold,
+        threshold_from=found.origin,
+        templates=found.templates,
+    )
 
 
 @router.get("/info", dependencies=[Depends(allowed(None))], responses=problem_responses(401, 422))

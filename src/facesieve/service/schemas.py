@@ -8,8 +8,10 @@ from typing import Annotated, Any
 from fastapi import Query
 from pydantic import BaseModel, Field
 
+from facesieve.identification import Origin
 from facesieve.specs import DEFAULT_PRESET
 
+_ORIGIN = "given with the request, chosen for this gallery, or the recogniser's default; null where there is none"
 _SEARCHED = "The templates that were searched: raw, or the label of those that were made behind this shield"
 
 
@@ -111,7 +113,8 @@ class IdentifiedFace(BaseModel):
     score: float = Field(description=_SCORE)
     quality: FaceQuality | None = None
     person: str | None = Field(description="The best match at or above the threshold, or null", examples=["Ada"])
-    threshold: float | None = Field(description="null: not calibrated, so that nobody is named", examples=[0.36])
+    threshold: float | None = Field(description="null: there is none, so that nobody is named", examples=[0.36])
+    threshold_from: Origin | None = Field(description=_ORIGIN)
     templates: str = Field(description=_SEARCHED, examples=[f"{DEFAULT_PRESET}-0123456789ab"])
     matches: list[MatchedPerson]
     unshielded: MatchedPerson | None = Field(description="Who it would have been without the shield")
@@ -131,6 +134,7 @@ class VerifyResponse(BaseModel):
     same: bool | None = Field(description="null without a threshold", examples=[True])
     score: float = Field(examples=[0.71])
     threshold: float | None = Field(examples=[0.36])
+    threshold_from: Origin | None = Field(description=_ORIGIN)
     templates: str | None = Field(
         description=f"{_SEARCHED}; null for two photographs", examples=[f"{DEFAULT_PRESET}-0123456789ab"]
     )
