@@ -52,7 +52,7 @@ class Own(Stage):
         seeds = noise().flatten(1)[:, :2].float().contiguous().view(torch.int32).abs().tolist()
         parts = []
         with torch.random.fork_rng():
-            for image, (one, other) in zip(images.split(1), seeds, strict=True):
+            for image, (one, other) in zip(torch.split(images, 1), seeds, strict=True):
                 torch.manual_seed((one << 31) + other)
                 parts.append(self._checked(self.function(image), image))
         return torch.cat(parts)

@@ -207,8 +207,9 @@ class _Names:
 
     def correct(self, crops: Crops) -> NDArray[np.bool_]:
         """Which of the crops (the samples', or what became of them, in their order) get the correct name: (N,)."""
-        found: NDArray[np.int64] = nearest_without_own(self.embedder.rows(crops), self.rows, self.samples.labels)
-        return found == self.samples.labels
+        found = nearest_without_own(self.embedder.rows(crops), self.rows, self.samples.labels)
+        correct: NDArray[np.bool_] = found == self.samples.labels
+        return correct
 
     def accuracy(self, crops: Crops) -> float:
         """The share of them."""

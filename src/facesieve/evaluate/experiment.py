@@ -190,8 +190,8 @@ class Experiment(_Settings):
 
     def with_defence(self, name: str) -> Experiment:
         """The same with one defence alone: a preset, a baseline, or what ``package.module:factory`` makes."""
-        kind = {"preset": name} if name in PRESETS else {"baseline": name}
-        return self.model_copy(update={"defences": (DefenceSettings(name=name, **kind),)})
+        preset, baseline = (name, None) if name in PRESETS else (None, name)
+        return self.model_copy(update={"defences": (DefenceSettings(name=name, preset=preset, baseline=baseline),)})
 
     def all_attacks(self) -> list[AttackSettings]:
         """One for each eps. Raises ``SettingError`` where two have one name."""
