@@ -1,7 +1,8 @@
 """The priors that ship with the package, of 128 x 128 faces.
 
 ``prior-128`` was trained as ``facesieve train prior`` does; ``purifier-128`` is for one evaluation, trained against
-attacks through itself as ``facesieve train purifier`` does. Both began from random weights.
+attacks through itself as ``facesieve train purifier`` does. Both began from random weights. ``balanced-128`` is the mean of
+the two, weight by weight.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from pathlib import Path
 from facesieve.errors import PriorError
 from facesieve.weights import FOLDER
 
-PRIOR, PURIFIER = "prior-128", "purifier-128"
-EMBEDDED = (PRIOR, PURIFIER)
+PRIOR, BALANCED, PURIFIER = "prior-128", "balanced-128", "purifier-128"
+EMBEDDED = (PRIOR, BALANCED, PURIFIER)
 
 
 def embedded_prior_folder(name: str = PRIOR) -> Path:
