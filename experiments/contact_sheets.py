@@ -75,7 +75,7 @@ def readme() -> None:
     shield = load_shield()
     before = shield.cut(read_photo(ROOT / "samples" / PORTRAIT))
     photos = {"before": before.photo}
-    for name in ("gentle", "robust"):
+    for name in ("gentle", "balanced", "robust"):
         photos[f"behind {name}"] = load_shield(name).restore(before, before.seeds(0)).paste()
     titled = [sheet_of_one(title, photo) for title, photo in photos.items()]
     write_atomic(PICTURES / "before-after.jpg", encode_photo(side_by_side(titled), "jpeg", quality=90))

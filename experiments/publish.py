@@ -47,6 +47,7 @@ KINDS = (
     "oblivious",
     "worst",
     "worst-gentle",
+    "worst-balanced",
     "slow",
     "check",
     "london",
@@ -189,7 +190,7 @@ def worst(preset: str, recogniser: str, eps: int) -> str:
     """Accuracy in the worst case of those who do; at most that where not all of them have been tried."""
     if preset == NONE:  # whoever knows no preset knows all there is
         return oblivious(preset, recogniser, eps)
-    for kind in ("worst", "worst-gentle", "slow"):
+    for kind in ("worst", "worst-gentle", "worst-balanced", "slow"):
         rows = [row for row in known(kind, recogniser, preset) if row.attack.endswith(f", eps {eps}/255")]
         rows = [row for row in rows if not row.attack.startswith("oblivious")]
         if rows:

@@ -67,7 +67,7 @@ def test_one_bad_file_is_reported_last_and_stops_nothing(facesieve, photos, tmp_
     ("arguments", "message"),
     [
         (["missing.jpg"], "missing.jpg: no such file or folder"),
-        (["PHOTO", "--preset", "best"], "unknown preset 'best'; there are gentle, robust, fused"),
+        (["PHOTO", "--preset", "best"], "unknown preset 'best'; there are gentle, balanced, robust, fused"),
         (["PHOTO", "--scale", "3"], "scale 3 must be 2, 4 or 8"),
         (["PHOTO", "--eta", "2"], "eta 2.0 must be between 0 and 1"),
         (["PHOTO", "--precision", "fp8"], "precision 'fp8' is not one of auto, fp32, bf16"),
@@ -170,14 +170,14 @@ def test_the_old_name_of_choose_scale_still_works_and_says_the_new_one(facesieve
 def test_presets(facesieve):
     table = facesieve("presets")
     assert table.code == 0
-    for name in ("gentle", "robust", "fused", "paper", "stage1", "stage2"):
+    for name in ("gentle", "balanced", "robust", "fused", "paper", "stage1", "stage2"):
         assert name in table.out
     rows = {line.split()[0]: line for line in table.out.splitlines() if line.startswith("  ") and line.strip()}
     assert re.search(r"\d\.\d / \d\.\d", rows["gentle"])
     assert "not measured" in rows["paper"]
     data = json.loads(facesieve("presets", "--json").out)
     assert [sorted(preset["measured"]) for preset in data if preset["name"] == "paper"] == [[]]
-    assert [preset["name"] for preset in data] == ["gentle", "robust", "fused", "paper", "stage1", "stage2"]
+    assert [preset["name"] for preset in data] == ["gentle", "balanced", "robust", "fused", "paper", "stage1", "stage2"]
 
 
 def test_info(facesieve):

@@ -43,7 +43,7 @@ def test_the_default_needs_one_evaluation_and_no_pure_noise():
     (restoration,) = purify.preset(DEFAULT_PRESET).restorations
     assert restoration.evaluations == 1
     assert restoration.start_sigma is not None
-    assert restoration.operator == MeanPool(1)
+    assert restoration.operator == MeanPool(2)
 
 
 def test_presets_are_data():
@@ -86,7 +86,7 @@ def test_a_scale_for_a_preset_without_one_is_refused():
 
 
 def test_an_unknown_preset_is_refused():
-    with pytest.raises(SettingError, match="unknown preset 'best'; there are gentle, robust, fused, paper"):
+    with pytest.raises(SettingError, match="unknown preset 'best'; there are gentle, balanced, robust, fused, paper"):
         purify.preset("best")
 
 
