@@ -1,6 +1,6 @@
 """What batching brings on a processor: processor time a face, alone and together, on each runtime.
 
-    python benchmarks/batching.py [--preset balanced] [--rounds 5]
+    python benchmarks/batching.py [--preset gentle] [--rounds 5]
 
 Each row is a process of its own: so many threads inside the network, so many batches beside each other, of so many faces.
 Processor time, since that bounds what a service can do on so many processors, whatever else runs beside it; the least of the
@@ -59,7 +59,7 @@ def measured(preset: str, runtime: str, precision: str, lanes: int, rounds: int,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="balanced")
+    parser.add_argument("--preset", default="gentle")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quantised")
     parser.add_argument("--one", help=argparse.SUPPRESS)

@@ -3,8 +3,8 @@
 The second part of `make demo`. The attack is a few steps of PGD (Madry et al., 2018) on SFace alone,
 the oblivious attacker of docs/threat-model.md: it pulls the probe toward another person's template
 and away from the right one's, by at most EPS in any pixel, and is saved with 8 bits. Two quick presets
-are shown: `balanced`, the default, and `robust`, which holds against larger perturbations and costs more
-on clean photographs. An attack has gradients, so this needs PyTorch.
+are shown: `gentle`, the default, which costs next to nothing on clean photographs, and `robust`, which
+holds against larger perturbations. An attack has gradients, so this needs PyTorch.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def main() -> None:
     if folder.exists():
         shutil.rmtree(folder)  # the demo's own, from its last run
 
-    embedder, shields = load_sface(), {name: load_shield(name) for name in ("balanced", "robust")}
-    shield = shields["balanced"]
+    embedder, shields = load_sface(), {name: load_shield(name) for name in ("gentle", "robust")}
+    shield = shields["gentle"]
     bare = Identifier(embedder)
     gallery = create_gallery(str(folder), embedder=embedder.name, dimensions=embedder.dimensions)
     for person, files in ENROLLED.items():

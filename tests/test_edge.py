@@ -43,7 +43,7 @@ def faces(sample_paths):
 def wanted(faces):
     """The noise of two seeds, and what facesieve makes of the faces with them: purified, and embedded."""
     seeds = [3, 4]
-    purified = RUNTIMES["onnx"](preset("balanced"), prior=None, device="cpu", precision="fp32").purify(faces, seeds).crops
+    purified = RUNTIMES["onnx"](preset("gentle"), prior=None, device="cpu", precision="fp32").purify(faces, seeds).crops
     noise = seeded_draws([derive_seed(seed, 0) for seed in seeds], faces.shape[1:])().astype(np.float32)
     return noise, purified, load_sface_graph().rows(purified)
 
@@ -51,7 +51,7 @@ def wanted(faces):
 @pytest.fixture
 def folder(faces, tmp_path):
     """What the programs read. The graphs are those of the package with their weights in them, as exported ones have them."""
-    graphs = {"balanced.onnx": embedded_prior_folder("balanced-128") / "balanced.onnx"}
+    graphs = {"gentle.onnx": embedded_prior_folder("prior-128") / "gentle.onnx"}
     graphs["sface.onnx"] = shipped("sface-2021dec").with_suffix(".onnx")
     for name, graph in graphs.items():
         onnx.save(onnx.load(graph), tmp_path / name)
@@ -86,7 +86,7 @@ def test_the_python_program_gives_what_facesieve_gives(folder, wanted, monkeypat
 
 HARNESS = """
 main().then(async () => {
-  const shield = await ort.InferenceSession.create("balanced.onnx");
+  const shield = await ort.InferenceSession.create("gentle.onnx");
   const recogniser = await ort.InferenceSession.create("sface.onnx");
   for (const name of ["enrolled", "probe"]) {
     const bytes = fs.readFileSync(`${name}.noise`);

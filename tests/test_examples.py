@@ -27,7 +27,7 @@ def test_the_recogniser_is_fooled_and_the_shield_brings_the_name_back(tmp_path):
         for line in done.stdout.splitlines()
         if " is named " in line
     }
-    assert named.keys() == {"the probe", "perturbed", "by balanced", "by robust"}
+    assert named.keys() == {"the probe", "perturbed", "by gentle", "by robust"}
     assert (named["the probe"], named["perturbed"], named["by robust"]) == ("Obama", "Hopper", "Obama")
     assert read_photo(tmp_path / "demo" / "wrong-name.png").shape[1] > 5 * 256
     clean, attacked = (read_photo(tmp_path / "demo" / f"{name}.png").astype(int) for name in ("probe", "attacked"))

@@ -43,7 +43,7 @@ def test_the_default_needs_one_evaluation_and_no_pure_noise():
     (restoration,) = purify.preset(DEFAULT_PRESET).restorations
     assert restoration.evaluations == 1
     assert restoration.start_sigma is not None
-    assert restoration.operator == MeanPool(2)
+    assert restoration.operator == MeanPool(1)
 
 
 def test_presets_are_data():

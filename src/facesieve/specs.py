@@ -10,7 +10,7 @@ EMBEDDER = "sface, dlib, weights of FaceNet or ArcFace, an .onnx or .xml recogni
 RUNTIME = "auto, onnx, openvino, torch, or package.module:object"
 
 MAX_PIXELS = 50_000_000  # of a photograph, wherever one is taken: phones make 24 to 50 megapixels
-DEFAULT_PRESET = "balanced"  # of the command line, the service, the page and the library
+DEFAULT_PRESET = "gentle"  # of the command line, the service, the page and the library
 
 # Presets that went: which one to take instead, and where the weights lie that they were made for. The source
 # repository has them and, as ``experiments/profiles/NAME.toml``, the settings.

@@ -337,7 +337,7 @@ def test_a_runtime_by_the_command_line_and_the_services_settings(monkeypatch, sa
     monkeypatch.setattr("sys.argv", call)
     with pytest.raises(SystemExit) as end:
         main()
-    assert (end.value.code, "balanced on NumPy" in capsys.readouterr().out) == (0, True)
+    assert (end.value.code, "gentle on NumPy" in capsys.readouterr().out) == (0, True)
     assert shield_of(Settings(runtime="blocks:load")).card.ran_on == "NumPy"
 
 

@@ -77,7 +77,7 @@ def test_it_is_small(light, record_property):
 def test_it_purifies(light, folder):
     printed = run(light, folder, "purify", sample("collins-1"), "-o", "out", "--grid", "--seed", "1")
     assert "1 face purified" in printed
-    assert "balanced on onnx CPU fp32" in printed
+    assert "gentle on onnx CPU fp32" in printed
     assert {path.name for path in (folder / "out").iterdir()} == {"collins-1.png", "collins-1.face1.json", "grid.png"}
 
 

@@ -331,7 +331,7 @@ def without_torch(*arguments):
 def test_a_photograph_is_purified_and_named_without_pytorch(sample_paths, tmp_path):
     done = without_torch("purify", sample_paths[0], "-o", tmp_path / "out", "--seed", 1)
     assert done.returncode == 0, done.stderr
-    assert "balanced on onnx CPU fp32" in done.stdout
+    assert "gentle on onnx CPU fp32" in done.stdout
     assert list((tmp_path / "out").glob("*.png"))
     assert without_torch("enrol", "Ada", sample_paths[0], "--gallery", tmp_path / "people").returncode == 0
     done = without_torch("identify", sample_paths[0], "--gallery", tmp_path / "people", "--json")
