@@ -1,6 +1,6 @@
 """Kill a command again and again at random moments (``kill -9``), begin it anew, and count what is lost, doubled or half there.
 
-    python benchmarks/kills.py KIND [--kills 20] [--seed 1] [--results FOLDER]
+    python benchmarks/kills.py KIND [--kills 20] [--minutes M] [--seed 1] [--results FOLDER]
 
 KIND is purify, video, shards, enrol, enrol-lance, enrol-postgres, evaluate, train-prior, train-purifier or service, of
 ``kill_kinds.py``. A run is killed at a moment that is drawn evenly from the time that an undisturbed one takes, and begun again
@@ -95,8 +95,8 @@ def faults(fresh: Tree, left: Tree, kind: Kind, *, whole: bool) -> list[str]:
     return wrong + ([f"{name} is missing" for name in fresh if name not in left] if whole else [])
 
 
-def killed(kind: Kind, kills: int, seed: int, work: Path, said: Callable[[str], None]) -> dict[str, object]:
-    """Kill so many runs; how many kills, how many runs ended, and what was wrong."""
+def killed(kind: Kind, kills: int, until: float, seed: int, work: Path, said: Callable[[str], None]) -> dict[str, object]:
+    """Kill so many runs, until a time at most; how many kills, how many runs ended, and what was wrong."""
     inputs, log, chance = work / "inputs", work / "log", random.Random(seed)
     kind.make(inputs)
     begun = time.monotonic()
@@ -105,7 +105,7 @@ def killed(kind: Kind, kills: int, seed: int, work: Path, said: Callable[[str], 
     seconds, fresh = time.monotonic() - begun, in_fork(lambda: kind.left(work / "fresh"))
     wrong: list[str] = []
     count = rounds = 0
-    while count < kills:
+    while count < kills and time.monotonic() < until:
         out = work / f"out{rounds}"
         begun, child = time.monotonic(), begin(kind.words(inputs, out), log)
         code = _killed_after(child, chance.uniform(0, seconds))
@@ -116,7 +116,7 @@ def killed(kind: Kind, kills: int, seed: int, work: Path, said: Callable[[str], 
         found = faults(fresh, partial or {}, kind, whole=False)
         if code not in {0, -signal.SIGKILL} and not (code == 1 and not kind.again):
             found.append(f"a run ended with {code}: {log.read_text()[-500:]}")
-        if code != -signal.SIGKILL or count == kills:
+        if code != -signal.SIGKILL or count == kills or time.monotonic() > until:
             found += _finished(kind, inputs, out, fresh, log)
             rounds += 1
         for one in found:
@@ -143,7 +143,7 @@ def _finished(kind: Kind, inputs: Path, out: Path, fresh: Tree, log: Path) -> li
     return found + ([f"the last run ended with {code}"] if code and kind.again else [])
 
 
-def served(kills: int, seed: int, work: Path, said: Callable[[str], None]) -> dict[str, object]:
+def served(kills: int, until: float, seed: int, work: Path, said: Callable[[str], None]) -> dict[str, object]:
     """Kill a server that clients enrol people with and purify photographs by."""
     import httpx
 
@@ -168,18 +168,27 @@ def served(kills: int, seed: int, work: Path, said: Callable[[str], None]) -> di
                     wrong.append("an image is cut off")
 
     for number in range(kills):
-        with (work / "log").open("ab") as errors:
-            process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-            line = json.loads(process.stderr.readline() if process.stderr else "{}")
-            threading.Thread(target=lambda p=process, e=errors: e.write(p.stderr.read().encode()), daemon=True).start()
-            threads = [threading.Thread(target=client, args=(f"http://127.0.0.1:{line['port']}", number, n)) for n in range(2)]
-            for thread in threads:
-                thread.start()
-            time.sleep(chance.uniform(0.2, 4))
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            for thread in threads:
-                thread.join()
+        if time.monotonic() > until:
+            kills = number
+            break
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        url = f"http://127.0.0.1:{json.loads(process.stderr.readline())['port']}"
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        ready = time.monotonic() + 60
+        while time.monotonic() < ready:
+            with suppress(httpx.HTTPError):
+                if httpx.get(f"{url}/readyz", trust_env=False).status_code == 200:
+                    break
+            time.sleep(0.05)
+        threads = [threading.Thread(target=client, args=(url, number, which)) for which in range(2)]
+        for thread in threads:
+            thread.start()
+        time.sleep(chance.uniform(0.5, 8))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for thread in threads:
+            thread.join()
         there = enrolled(str(gallery))
         counts: dict[str, int] = {}
         for name in there:
@@ -214,6 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=[*kinds(), "enrol-postgres", "service"])
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=1e9, help="end after so long, with fewer kills")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--results", type=Path)
     args = parser.parse_args()
@@ -222,14 +232,15 @@ def main() -> None:
     def said(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
+    until = time.monotonic() + 60 * args.minutes
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         if args.kind == "service":
-            found = served(args.kills, args.seed, work, said)
+            found = served(args.kills, until, args.seed, work, said)
         else:
             load_libraries(torch=args.kind in {"evaluate", "train-prior", "train-purifier"})
             kind = postgres() if args.kind == "enrol-postgres" else kinds()[args.kind]
-            found = killed(kind, args.kills, args.seed, work, said)
+            found = killed(kind, args.kills, until, args.seed, work, said)
     row: dict[str, object] = {"kind": args.kind, "seed": args.seed, **found}
     print(json.dumps(row))
     if args.results is not None:

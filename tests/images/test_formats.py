@@ -4,11 +4,11 @@ import io
 import zlib
 from pathlib import Path
 
-import heic
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+import heic
 from facesieve.errors import ImageError
 from facesieve.folders import IMAGE_SUFFIXES, begins_as_image
 from facesieve.images import read_photo

@@ -6,15 +6,25 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from serving import handlers_of, pixels, service
+from serving import StandIn, handlers_of, pixels, running, service
 
+import heic
 from facesieve.images import read_photo
+from facesieve.service.proxy import create_proxy
 
 
 @pytest.fixture(scope="module")
 def url():
     with service(handlers_of(deadline_s=300)) as url:  # seconds of a busy machine
         yield url
+
+
+@pytest.fixture(scope="module")
+def gate():
+    """A gate, and the server behind it."""
+    behind = StandIn()
+    with running(behind) as address, running(create_proxy(handlers_of(upstream=address, deadline_s=300))) as url:
+        yield f"{url}/api/v1/recognition/recognize", behind
 
 
 def saved(image, format, **options):
@@ -34,11 +44,44 @@ def test_a_newer_format_is_purified(url, collins, format):
     assert raw.status_code == 200, raw.text
 
 
-def test_a_photograph_of_50_megapixels_is_purified_and_one_of_more_is_named(url, collins):
+@pytest.fixture(scope="module")
+def huge(collins):
+    """One face in 49 megapixels."""
     small = Image.fromarray(read_photo(collins)).resize((1000, 1000))
     frame = np.full((7_000, 7_000, 3), 120, np.uint8)
     frame[3_000:4_000, 3_000:4_000] = np.asarray(small)
-    data = saved(Image.fromarray(frame), "JPEG", quality=80)
+    return saved(Image.fromarray(frame), "JPEG", quality=80)
+
+
+def test_a_heic_is_read_by_service_and_gate(url, gate):
+    """It shows no face, so both say that, and nothing of it reaches the server behind."""
+    address, behind = gate
+    behind.calls.clear()
+    for answer in (
+        httpx.post(f"{url}/v1/purify", content=heic.PLAIN, headers={"Content-Type": "image/heic"}, timeout=60),
+        httpx.post(f"{url}/v1/purify", files={"file": ("photo.heic", heic.PLAIN)}, timeout=60),
+        httpx.post(address, files={"file": ("photo.heic", heic.PLAIN, "image/heic")}, timeout=60),
+    ):
+        assert (answer.status_code, "no face" in answer.text) == (422, True), answer.text
+    assert behind.calls == []
+
+
+def test_a_photograph_of_49_megapixels_goes_through_the_gate_purified(gate, huge):
+    address, behind = gate
+    behind.calls.clear()
+    answer = httpx.post(address, files={"file": ("photo.jpg", huge, "image/jpeg")}, timeout=300)
+    assert answer.status_code == 207, answer.text
+    [(_, _, _, body)] = behind.calls
+    image = body[body.index(b"\xff\xd8") : body.rindex(b"\xff\xd9") + 2]
+    after, before = read_photo(image), read_photo(huge)
+    assert after.shape == before.shape
+    change = np.abs(after.astype(np.int16) - before).max(2)
+    assert change[3_000:4_000, 3_000:4_000].max() > 60
+    assert np.median(change[:2_000]) < 4
+
+
+def test_a_photograph_of_50_megapixels_is_purified_and_one_of_more_is_named(url, huge):
+    data = huge
     answer = httpx.post(f"{url}/v1/purify?format=jpeg", files={"file": ("photo.jpg", data)}, timeout=300)
     assert (answer.status_code, answer.headers.get("x-facesieve-faces")) == (200, "1"), answer.text
     too_large = saved(Image.new("L", (7_100, 7_100)), "JPEG")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from facesieve.errors import InputError, SettingError
-from facesieve.train.loop import MovingAverage, Record, Run, Task, finish, thinned
+from facesieve.train.loop import MovingAverage, Record, Run, Task, finish, kept, thinned
 from facesieve.train.settings import Training
 
 
@@ -75,6 +75,22 @@ def test_whoever_stops_taking_records_resumes_where_the_last_one_was_written(tmp
     assert finish(resumed) == last
     assert resumed.task.weight.item() == whole.task.weight.item()
     assert finish(resumed) == last  # nothing is left to train: measured anew
+
+
+def test_what_a_killed_run_noted_after_its_checkpoint_is_not_noted_twice(tmp_path):
+    """Killed after step 5, in the middle of a row; its last checkpoint is of step 3."""
+    whole = Run(Square(), tmp_path / "whole")
+    list(kept(whole, checkpoint_minutes=0))
+    fresh = (tmp_path / "whole" / "curve.csv").read_text()
+    parts = Run(Square(), tmp_path / "parts")
+    for record in kept(parts, checkpoint_minutes=0):
+        if record.step == 3:
+            break
+    head, *rows = fresh.splitlines(keepends=True)
+    (tmp_path / "parts" / "curve.csv").write_text("".join([head, *rows[:5], rows[5][:4]]))
+    list(kept(Run(Square(), tmp_path / "parts"), checkpoint_minutes=0))
+    assert (tmp_path / "parts" / "curve.csv").read_text() == fresh
+    assert len(rows) == 6
 
 
 def test_it_stops_when_the_time_is_over_and_has_saved(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from facesieve.errors import InputError, SettingError, one_line
-from facesieve.files import draft
+from facesieve.files import draft, write_atomic
 
 
 def append_row(path: Path, row: Mapping[str, object]) -> None:
@@ -27,6 +27,28 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
             writer.writerow("" if v is None else f"{v:.6f}" if isinstance(v, float) else v for v in row.values())
     except OSError as error:
         raise InputError(f"cannot be written: {one_line(error)}", path, "make room, then resume") from error
+
+
+def cut_rows(path: Path, step: int) -> None:
+    """Leave out of a CSV file, if there is one, what a killed run added after its last checkpoint, at ``step``, and half a row.
+
+    Those steps are made again: their rows would stand there twice. Raises ``InputError`` where it cannot be written.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read: {one_line(error)}", path, "move it away, then resume") from error
+    commas = lines[0].count(",") if lines else 0
+
+    def stays(line: str) -> bool:
+        number = line.partition(",")[0]
+        return line.endswith("\n") and line.count(",") == commas and number.isdecimal() and int(number) <= step
+
+    kept = [line for place, line in enumerate(lines) if place == 0 or stays(line)]
+    if kept != lines:
+        write_atomic(path, "".join(kept).encode())
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

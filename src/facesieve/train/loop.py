@@ -22,7 +22,7 @@ from facesieve.errors import FacesieveError
 from facesieve.files import make_folder
 from facesieve.hardware import Hardware
 from facesieve.progress import Progress, Report, silent
-from facesieve.train.checkpoints import append_row, check_settings, damaged, read_checkpoint, write_checkpoint
+from facesieve.train.checkpoints import append_row, check_settings, cut_rows, damaged, read_checkpoint, write_checkpoint
 from facesieve.train.settings import Training
 
 CHECKPOINT = "checkpoint.pt"
@@ -275,6 +275,8 @@ def kept(
     curve: str = "curve.csv",
 ) -> Iterator[Record]:
     """A run's records, thinned, after their figures were added to ``curve`` and the ``held-out.csv`` next to it, and reported."""
+    for name in (curve, "held-out.csv"):
+        cut_rows(run.out / name, run.step)
     for record in thinned(run.records(checkpoint_minutes=checkpoint_minutes, stop_after_minutes=stop_after_minutes)):
         append_row(run.out / curve, {"step": record.step, **record.losses})
         report(Progress(record.step, record.total, facts=in_words(record.losses)))

@@ -26,7 +26,7 @@ from facesieve.recognition.facenet_file import read_card, read_state, save_facen
 from facesieve.rows import Rows
 from facesieve.train.batches import Batch, Batches, ClassifyingBatches, DistillingBatches, Indices
 from facesieve.train.cards import DataCard, card
-from facesieve.train.checkpoints import append_row
+from facesieve.train.checkpoints import append_row, cut_rows
 from facesieve.train.loop import CHECKPOINT_MINUTES, Run, Task, in_words, thinned, warm_up
 from facesieve.train.settings import Classifying, Distilling, RecogniserTraining
 from facesieve.train.teacher import labelled_crops, teacher_rows
@@ -167,6 +167,7 @@ class RecogniserTask(Task):
 def train(run: Run[RecogniserTask], *, report: Report = silent, checkpoint_minutes: float = CHECKPOINT_MINUTES) -> FaceNet:
     """Train, or resume, to the end; returns the network, with the weights that were best on held-out images if any."""
     task = run.task
+    cut_rows(run.out / "curve.csv", run.step)
     for record in thinned(run.records(checkpoint_minutes=checkpoint_minutes)):
         size, top1 = task.batches.size(record.step - 1), (record.held_out or {}).get(TOP1)
         append_row(run.out / "curve.csv", {"step": record.step, "size": size, **record.losses, TOP1: top1})
