@@ -193,6 +193,7 @@ def test_info(facesieve):
         "runtime",
         "prior",
         "prior",
+        "prior",
     ]
 
 
