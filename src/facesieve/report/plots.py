@@ -14,6 +14,8 @@ from facesieve.report.tables import Row, Tables
 from facesieve.report.text import step_name
 
 Titled = tuple[str, Any]  # and a figure
+Point = tuple[float, float, str]  # accuracy on clean and on attacked images, in percent, and a name
+NEAR = 6.0  # percent of accuracy within which two labels would cover each other
 
 
 def plots(tables: Tables) -> list[tuple[str, str]]:
@@ -27,7 +29,7 @@ def plots(tables: Tables) -> list[tuple[str, str]]:
     return [(title, as_svg(figure)) for title, figure in made]
 
 
-def new_figure(width: float = 7.0, height: float = 4.0) -> tuple[Any, Any]:
+def new_figure(width: float = 5.6, height: float = 4.0) -> tuple[Any, Any]:
     """A figure of so many inches, and its axes."""
     from matplotlib.figure import Figure
 
@@ -63,18 +65,19 @@ def _curves(tables: Tables) -> list[Titled]:
 def _curve(rows: list[Row], eps: dict[str, float]) -> Any:
     from matplotlib import colormaps
 
-    figure, axes = new_figure(8.5, 4.5)
+    defences = list(dict.fromkeys(row.defence for row in rows))
+    figure, axes = new_figure(height=3.6 + 0.2 * len(defences))  # the names stand below, one a line
     axes.set_prop_cycle(color=colormaps["tab20"].colors)  # type: ignore[attr-defined]
-    for defence in dict.fromkeys(row.defence for row in rows):
+    for defence in defences:
         line = sorted(((eps[r.attack], r.accuracy) for r in rows if r.defence == defence), key=lambda point: point[0])
         x, found = [e for e, _ in line], [a for _, a in line]
         y, spread = [100 * a.value for a in found], np.array([(a.value - a.low, a.high - a.value) for a in found]).T
         label = "no defence" if defence == NONE else defence
-        axes.errorbar(x, y, yerr=100 * np.abs(np.nan_to_num(spread)), marker="o", capsize=2, label=label)
-    axes.set(xlabel="eps, levels of 255", ylabel="accuracy, %", xscale="log", ylim=(-2, 102))
+        axes.errorbar(x, y, yerr=100 * np.abs(np.nan_to_num(spread)), marker="o", capsize=2, label=label, clip_on=False)
+    axes.set(xlabel="eps, levels of 255", ylabel="accuracy, %", xscale="log", ylim=(0, 100))
     axes.set_xticks(sorted(set(eps.values())), [f"{e:g}" for e in sorted(set(eps.values()))])
     axes.minorticks_off()
-    figure.legend(loc="outside right upper", fontsize=7)
+    figure.legend(loc="outside lower left", fontsize=8)
     return figure
 
 
@@ -88,15 +91,30 @@ def _fronts(rows: tuple[Row, ...]) -> list[Titled]:
         if len(points) < 4:
             continue
         front = sorted(p for p in points if not any(q[0] >= p[0] and q[1] >= p[1] and q[:2] != p[:2] for q in points))
-        figure, axes = new_figure()
-        axes.scatter([p[0] for p in points], [p[1] for p in points], color="0.6")
-        axes.plot([p[0] for p in front], [p[1] for p in front], "o-", color="tab:red", label="front")
-        for x, y, name in front if len(points) > 14 else points:
-            axes.annotate(name, (x, y), fontsize=6, xytext=(3, 3), textcoords="offset points")
-        axes.set(xlabel="accuracy on clean images, %", ylabel="accuracy on attacked images, %")
-        axes.legend(fontsize=7)
+        named = sorted(front if len(points) > 14 else points, key=lambda p: (-p[1], -p[0]))
+        figure, axes = new_figure(height=3.4 + 0.17 * len(named))
+        axes.scatter([p[0] for p in points], [p[1] for p in points], color="0.6", clip_on=False)
+        axes.plot([p[0] for p in front], [p[1] for p in front], "o-", color="tab:red", clip_on=False)
+        low = max(0.0, min(p[0] for p in points) - 5)
+        axes.set(xlabel="accuracy on clean images, %", ylabel="accuracy on attacked images, %", xlim=(low, 100), ylim=(0, 100))
+        for x, y, label in _labels(named, 100 - low):
+            axes.annotate(label, (x, y), fontsize=8, xytext=(4, 4), textcoords="offset points")
+        names = "\n".join(f"{number}  {name}" for number, (_, _, name) in enumerate(named, 1))
+        figure.supxlabel(f"{names}\n(red: none is better in both)", x=0.02, ha="left", fontsize=8)
         made.append((f"Accuracy and robustness: {attack}, {quantisation}", figure))
     return made
+
+
+def _labels(named: list[Point], width: float) -> list[tuple[float, float, str]]:
+    """The points' numbers, where they stand; points that lie so near that these would cover each other share one."""
+    groups: list[tuple[float, float, list[int]]] = []
+    for number, (x, y, _) in enumerate(named, 1):
+        near = next((g for g in groups if abs(g[0] - x) < 0.08 * width and abs(g[1] - y) < NEAR), None)
+        if near is None:
+            groups.append((x, y, [number]))
+        else:
+            near[2].append(number)
+    return [(x, y, ", ".join(map(str, numbers))) for x, y, numbers in groups]
 
 
 def _heat_maps(tables: Tables) -> list[Titled]:
@@ -150,7 +168,10 @@ def _distributions(tables: Tables) -> list[Titled]:
     for along in tables.steps:
         figure, axes = new_figure()
         axes.violinplot([step.values for step in along.steps], showmedians=True)
-        axes.set_xticks(range(1, len(along.steps) + 1), [step_name(step.point) for step in along.steps], fontsize=7)
+        axes.set_xticks(range(1, len(along.steps) + 1), [step_name(step.point) for step in along.steps], fontsize=8)
+        axes.tick_params("x", rotation=20)
+        if tables.record.closed_set:
+            axes.set_ylim(0, 1)
         axes.set_ylabel("probability of the correct person" if tables.record.closed_set else "score of the correct person")
         made.append((f"Step by step: {along.defence}, {along.attack} ({along.quantisation})", figure))
     return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from facesieve.metrics.intervals import Estimate
 from facesieve.report import published
 from facesieve.report.record import NONE, AttackRecord, Record
 from facesieve.report.tables import Row, Steps, Tables
+from facesieve.report.worst import worst_name
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,13 @@ def title(record: Record) -> str:
     return f"Evaluation: {record.environment['recogniser']}; {people}, {images}"
 
 
+def names_of(record: Record, ball: tuple[str, float]) -> set[str]:
+    """The names of the rows of one size of attack, by norm and eps: those of the attacks, and of their worst cases."""
+    norm, eps = ball
+    names = {attack.attack for attack in record.attacks if (attack.norm, attack.eps) == ball}
+    return names | {worst_name(count, eps, norm) for count in range(2, len(names) + 1)}
+
+
 def percent(found: Estimate | None) -> str:
     """``69.3 [64.1, 74.0]``, in percent."""
     if found is None:
@@ -40,15 +48,16 @@ def percent(found: Estimate | None) -> str:
 
 
 def worded(tables: Tables) -> list[Table]:
-    """Clean images first, then every attack in each form that it was saved in; the steps within defences; other measures."""
+    """Clean images first, the worst cases, each attack in each form that it was saved in; steps within defences; measures."""
     record = tables.record
     attacks = {attack.attack: attack for attack in reversed(record.attacks)}  # the first of each name
     by_set: dict[tuple[str, str], list[Row]] = {}
     for row in tables.rows:
         by_set.setdefault((row.attack, row.quantisation), []).append(row)
-    found = [_table(record, name, attacks.get(name), quantisation, group) for (name, quantisation), group in by_set.items()]
+    sets = sorted(by_set.items(), key=lambda item: (item[0][0] != NONE, item[0][0] in attacks))  # worst cases are no attack's
+    found = [_table(record, name, attacks.get(name), quantisation, group) for (name, quantisation), group in sets]
     found += [_steps(record, steps) for steps in tables.steps]
-    return [*found, *(_measured(name, values) for name, values in record.measures.items())]
+    return [*found, *filter(None, (_measured(name, values) for name, values in record.measures.items()))]
 
 
 def _table(record: Record, name: str, attack: AttackRecord | None, quantisation: str, group: list[Row]) -> Table:
@@ -75,7 +84,14 @@ def _table(record: Record, name: str, attack: AttackRecord | None, quantisation:
             line += _published(row, clean=clean)
         line += ["–" if row.seconds is None else f"{1000 * row.seconds:.0f}"]
         lines.append(tuple(line))
-    return Table(_title(name, quantisation), tuple(columns), tuple(lines), _note(record, name, attack))
+    return _filled(Table(_title(name, quantisation), tuple(columns), tuple(lines), _note(record, name, attack)))
+
+
+def _filled(table: Table) -> Table:
+    """Without columns in which nothing stands."""
+    keep = [place for place in range(len(table.header)) if any(line[place] != "–" for line in table.rows)]
+    rows = tuple(tuple(line[place] for place in keep) for line in table.rows)
+    return replace(table, header=tuple(table.header[place] for place in keep), rows=rows)
 
 
 def _title(attack: str, quantisation: str) -> str:
@@ -143,8 +159,12 @@ def step_name(point: str | None) -> str:
     return "before" if point is None else point or "at the end"
 
 
-def _measured(measure: str, values: dict[str, Estimate]) -> Table:
-    rows = tuple((name, number(value), str(value.n)) for name, value in values.items())
+def _measured(measure: str, values: dict[str, Estimate]) -> Table | None:
+    """A measure's figures; of ``accuracy``, which is the tables' numbers by name, those that no table has."""
+    shown = {name: value for name, value in values.items() if measure != "accuracy" or name.startswith("margin")}
+    rows = tuple((name, number(value), str(value.n)) for name, value in shown.items())
+    if not rows:
+        return None
     return Table(f"Measured: {measure}", ("figure", "value", "n"), rows)
 
 

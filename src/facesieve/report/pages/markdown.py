@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from facesieve.report.checks import checks
 from facesieve.report.pages import PAGES
+from facesieve.report.summary import glance, summary
 from facesieve.report.tables import Tables
 from facesieve.report.templates import fill
 from facesieve.report.text import title, worded
 
 
 def markdown(tables: Tables) -> str:
-    """The warnings, then the tables, then what made them."""
-    record = tables.record
+    """Three sentences, the warnings, the tables, then what made them."""
+    record, warnings = tables.record, checks(tables)
     return fill(
-        "report.md.j2", title=title(record), warnings=checks(tables), tables=worded(tables), environment=record.environment
+        "report.md.j2",
+        title=title(record),
+        summary=summary(tables, len(warnings)),
+        warnings=warnings,
+        tables=[*filter(None, [glance(tables)]), *worded(tables)],
+        environment=record.environment,
     )
 
 

@@ -7,13 +7,20 @@ from dataclasses import asdict
 
 from facesieve.report.checks import checks
 from facesieve.report.pages import PAGES
+from facesieve.report.summary import summary
 from facesieve.report.tables import Tables
 
 
 def numbers(tables: Tables) -> str:
-    """The warnings, a list of rows, and what made them."""
+    """The summary, the warnings, a list of rows, and what made them."""
     rows = [asdict(row) for row in tables.rows]
-    content = {"warnings": checks(tables), "rows": rows, "environment": tables.record.environment}
+    warnings = checks(tables)
+    content = {
+        "summary": summary(tables, len(warnings)),
+        "warnings": warnings,
+        "rows": rows,
+        "environment": tables.record.environment,
+    }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
