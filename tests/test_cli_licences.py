@@ -9,6 +9,9 @@ from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
 from facesieve.cli.licences import licence_of, package_terms, weight_terms
 
 WEIGHTS = files("facesieve") / "weights"
@@ -92,7 +95,9 @@ def _about(fields):
 def test_a_bill_of_materials_has_versions_and_the_hash_of_each_file(facesieve, tmp_path):
     (tmp_path / "w.safetensors").write_bytes(b"weights")
     (tmp_path / "w.card.json").write_text('{"name": "W", "terms": "research only"}')
-    bill = json.loads(facesieve("licences", "--cyclonedx", tmp_path).out)
+    text = facesieve("licences", "--cyclonedx", tmp_path).out
+    assert JsonStrictValidator(SchemaVersion.V1_5).validate_str(text) is None
+    bill = json.loads(text)
     assert (bill["bomFormat"], bill["specVersion"], bill["metadata"]["component"]["name"]) == ("CycloneDX", "1.5", "facesieve")
     packages = {part["name"]: part for part in bill["components"] if part["type"] == "library"}
     assert packages["numpy"]["purl"] == f"pkg:pypi/numpy@{metadata.version('numpy')}"

@@ -51,3 +51,14 @@ def test_every_pin_is_of_something_that_is_installed():
 def test_everything_that_is_installed_is_pinned():
     pins = {plain(line.partition("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines()}
     assert not needed() - pins - OF_THE_TOOLS
+
+
+def test_the_hashed_pins_are_the_pins_and_each_has_one_hash():
+    """`python .ci/hashes.py` makes them again."""
+    hashed = [line for line in (ROOT / "constraints-hashes.txt").read_text().splitlines() if not line.startswith("#")]
+    found = [re.fullmatch(r"([a-z0-9-]+)==(\S+) --hash=sha256:[0-9a-f]{64}", line) for line in hashed]
+    assert all(found)
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith(("#", "torch=="))]
+    assert {(line[1], line[2]) for line in found} == {
+        (plain(name), version) for name, _, version in (x.partition("==") for x in lines)
+    }
