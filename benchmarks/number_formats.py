@@ -1,6 +1,6 @@
 """Number formats, runtimes and batches against each other, on many faces and on odd ones.
 
-    python benchmarks/numbers.py DATA/people [--faces 1000] [--preset gentle] [--targets]
+    python benchmarks/number_formats.py DATA/people [--faces 1000] [--preset gentle] [--targets]
 
 Each face is purified on PyTorch in fp32, alone: what the others are held against. In 8-bit steps, the largest difference of any
 pixel, the mean one, and the least cosine of SFace's rows: of PyTorch in bf16, of ONNX Runtime, and of batches of 3 and 8 on both.
@@ -94,7 +94,7 @@ def main() -> None:
                 raise SystemExit(1)
     if args.targets:
         name = "largest difference of a pixel between runtimes and batches in fp32, 8-bit steps"
-        made = origin("numbers.py", {str(args.data): "DATA/people"})
+        made = origin("number_formats.py", {str(args.data): "DATA/people"})
         keep_targets(
             RESULTS / "targets.json",
             [Target(area="service", target=name, wanted="<= 0.5", value=round(worst, 4), n=len(crops), **made)],
