@@ -1,5 +1,7 @@
 """Anybody's defence: a function of crops, named as ``package.module:factory``."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -97,3 +99,59 @@ def test_the_command_puts_it_in_the_place_of_the_experiment_s_defences():
     for name, preset, baseline in (("robust", "robust", None), ("jpeg", None, "jpeg"), ("a.b:c", None, "a.b:c")):
         [defence] = written.with_defence(name).all_defences()
         assert (defence.name, defence.preset, defence.baseline) == (name, preset, baseline)
+
+
+EXPERIMENT = """
+[data]
+minimum = 5
+people = 4
+train = 3
+test = 2
+[recogniser]
+templates = 3
+enrolled = "purified"
+[[attacks]]
+name = "oblivious"
+through = "nothing"
+objective = "margin"
+eps = 8
+relative_steps = [0.3, 0.1]
+iterations = 2
+quantisation = ["uint8"]
+[[attacks]]
+name = "EOT"
+through = "gradient"
+objective = "margin"
+eps = 8
+relative_steps = [0.3, 0.1]
+iterations = 3
+quantisation = ["uint8"]
+[[defences]]
+preset = "robust"
+[run]
+precision = "fp32"
+measures = ["accuracy", "health"]
+"""
+
+
+def test_a_row_of_the_board_in_one_command_and_another_to_draw_it(facesieve, source, tmp_path):
+    (tmp_path / "board.toml").write_text(EXPERIMENT)
+    spec, results = f"{__name__}:halved", tmp_path / "results"
+    command = ("evaluate", tmp_path / "board.toml", "--source", source, "-o", tmp_path / "run")
+    done = facesieve(*command, "--defence", spec, "--results", results)
+    assert done.code == 0, done.err
+    [none, mine] = sorted(
+        (json.loads(path.read_text()) for path in results.glob("*.json")), key=lambda one: one["settings"] == {}
+    )[::-1]
+    assert (none["defence"]["name"], mine["defence"]["name"]) == ("none", spec)
+    assert [attack["view"] for attack in mine["attackers"]] == ["", "gradient"]
+    assert set(mine["health"]) == {"EOT, eps 8/255"}
+    assert set(none["health"]) == {"oblivious, eps 8/255"}
+    assert f"--defence {spec}" in mine["command"]
+    done = facesieve("board", results)
+    assert done.code == 0, done.err
+    page = (results / "board.md").read_text()
+    assert f"| {spec} | sface-2021dec | 4, 8 |" in page
+    refused = facesieve(*command, "--defence", "jpeg")
+    assert refused.code == 2
+    assert f"defences.1.name is {spec} there, jpeg here" in refused.err

@@ -45,6 +45,13 @@ def test_the_table_says_which_templates_are_searched():
     assert "compared" not in table(shown(("as it came", None, None, None), ("purified", None, None, None)))
 
 
+def test_that_a_default_threshold_decides_is_said():
+    names = ("as it came", "Ann", 0.5, True, "raw"), ("purified", "Ann", 0.25, False, "gentle-1", 0.43)
+    said = MarkdownIt("commonmark").enable("table").render(table(shown(*names)))
+    assert "Below 0.43 a face is unknown, by default: one of your own is chosen by `facesieve gallery calibrate`." in said
+    assert "by default" not in table(shown(names[0], ("purified", "Ann", 0.25, False, "gentle-1")))
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [

@@ -31,6 +31,7 @@ from facesieve.noise import derive_seed
 from facesieve.service.keys import Keys, add_key, remove_key
 from facesieve.service.logs import JsonLines
 from facesieve.service.settings import Settings
+from facesieve.shield import load_shield
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +199,24 @@ def test_a_gallery_that_fails_does_not_say_where_it_is(tmp_path, collins, caplog
     lines = [JsonLines().format(record) for record in caplog.records if record.getMessage() == "defect"]
     assert len(lines) == (1 if scheme else 2)
     assert {json.loads(line)["error"] for line in lines} == {"GalleryFailedError"}
+
+
+def test_by_default_a_stranger_is_unknown_and_no_threshold_can_be_asked_for(obama, collins, tmp_path):
+    handlers = handlers_of(load_shield(), gallery=str(tmp_path / "gallery"))
+    with service(handlers) as url, Client(url) as client:
+        client.enrol("Obama", [obama[0]])
+        known, stranger = client.identify(obama[1])[0], client.identify(collins)[0]
+        assert (known["person"], known["threshold_from"]) == ("Obama", "default")
+        assert (stranger["person"], stranger["matches"][0]["person"]) == (None, "Obama")
+        assert client.verify(collins, "Obama")["same"] is False
+        assert client.compare(obama[0], obama[1])["same"] is True
+        nobody = client.identify(obama[1], threshold="none")[0]
+        assert (nobody["person"], nobody["threshold"], nobody["threshold_from"]) == (None, None, None)
+        assert client.verify(obama[1], "Obama", threshold=0.2)["threshold_from"] == "given"
+        for wrong in ("often", "2", "nan"):
+            answer = httpx.post(f"{url}/v1/identify?threshold={wrong}", files={"file": collins})
+            assert answer.status_code == 422
+            assert "threshold" in answer.json()["detail"]
 
 
 def test_two_photographs_are_compared(obama, collins, tmp_path):

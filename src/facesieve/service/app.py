@@ -157,4 +157,5 @@ async def _validation(request: Request, error: Exception) -> Response:
     """What was wrong with the query; without the value, which may be anything."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    return _answer(request, ProblemError(422, "input", f"{first['loc'][-1]}: {first['msg']}"))
+    name = first["loc"][:2][-1]  # after it the kinds of a union may follow, which are no names of the caller's
+    return _answer(request, ProblemError(422, "input", f"{name}: {first['msg']}"))

@@ -29,9 +29,11 @@ def health(run: Run) -> dict[str, Estimate]:
     """
     found = {}
     for attack in run.attacks:
+        if attack.surrogates:  # who has other recognisers alone
+            continue
         view = attack.view(run.settings.threat)
         pairs = run.faced_by(attack) if view in THROUGH_IT else []
-        bare: list[tuple[Defence | None, int]] = [(None, run.count(attack))] if view is None and not attack.surrogates else []
+        bare: list[tuple[Defence | None, int]] = [(None, run.count(attack))] if view is None else []
         for defence, n in [*bare, *pairs]:
             few = min(n, IMAGES)
             if len(np.unique(run.labels[:few])) > 1:
