@@ -124,6 +124,14 @@ def test_possible_faces_are_counted_in_a_header_and_named_in_json(url, sample_pa
         assert all(sorted(one) == ["box", "score"] and len(one["box"]) == 4 for one in plain["possible"])
 
 
+def test_who_is_identified_hears_of_possible_faces(sample_paths, collins, tmp_path):
+    (path,) = [path for path in sample_paths if path.name == "obama-2.jpg"]
+    with service(handlers_of(gallery=str(tmp_path / "gallery"))) as url, Client(url) as client:
+        client.enrol("Collins", [collins])
+        found = [httpx.post(f"{url}/v1/identify", files={"file": data}).json() for data in (path.read_bytes(), collins)]
+    assert [(len(one["faces"]), len(one["possible"])) for one in found] == [(1, 1), (1, 0)]
+
+
 def test_the_headers_say_what_was_done_and_json_says_where(url, collins):
     answer = httpx.post(f"{url}/v1/purify?seed=3&tamper=true", files={"file": collins})
     assert (answer.headers["facesieve-faces"], answer.headers["facesieve-preset"]) == ("1", "robust")

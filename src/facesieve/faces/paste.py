@@ -25,7 +25,7 @@ FINISHES: tuple[Finish, ...] = get_args(Finish)
 
 # In sides of the crop.
 REACH = (0.72, 0.85)  # half the axes of the ellipse, upright in the crop, beyond which nothing changes
-SEAM, COLOUR_SEAM = 0.03, 0.12  # how far from the square's border brightness and colours are blurred in ``secure``
+SEAM, COLOUR_SEAM = 0.03, 0.09  # how far from the square's border brightness and colours are blurred in ``secure``
 FADE = 0.12  # over how much of the square's border the purifier's change begins in ``detail``
 
 Canvas = NDArray[Any]  # float32; the crop's grid with a margin around it: (C, C) or (C, C, 3), in [0, 1]

@@ -199,8 +199,8 @@ class Handlers:
             raise ProblemError(404, "not-found", "this service has no gallery")
         return self._gallery
 
-    async def identify(self, data: bytes, count: int, threshold: Given, seed: int | None) -> list[Identified]:
-        """Everyone in a photograph, largest face first."""
+    async def identify(self, data: bytes, count: int, threshold: Given, seed: int | None) -> tuple[list[Identified], FaceCrops]:
+        """Everyone in a photograph, largest face first, and the faces as they were cut."""
         identifier, gallery = self.identifier, self.gallery
         before = await self.cut(data)
         after = await self.restore(before, seed)
@@ -208,7 +208,7 @@ class Handlers:
         for person in people:
             await self._tell_shortfall(person.templates)
             self.metrics.tamper(person.tamper or 0.0)
-        return people
+        return people, before
 
     async def verify(self, data: bytes, person: str, threshold: Given, seed: int | None) -> Verified:
         """Whether the one face is ``person``. Raises 404 for an unknown person."""

@@ -214,9 +214,9 @@ async def identify(
 ) -> IdentifyResponse:
     """Name everyone in a photograph, with the shield in front of the recogniser."""
     (data,) = only(await images_in(request), "file")
-    found = await in_time(request, handlers_of(request).identify(data, count, threshold, seed))
+    found, before = await in_time(request, handlers_of(request).identify(data, count, threshold, seed))
     request.state.notes["faces"] = len(found)
-    return IdentifyResponse(faces=[_person(one) for one in found])
+    return IdentifyResponse(faces=[_person(one) for one in found], possible=_possible(before))
 
 
 def _person(found: Identified) -> IdentifiedFace:

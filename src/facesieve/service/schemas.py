@@ -126,6 +126,7 @@ class IdentifyResponse(BaseModel):
     """Everyone in a photograph, largest face first."""
 
     faces: list[IdentifiedFace]
+    possible: Sequence[PossibleFace] = Field((), description="What may be further faces, which nobody was asked about")
 
 
 class VerifyResponse(BaseModel):
