@@ -1,6 +1,6 @@
 """Draw docs/pictures/page-*.png: the page after an attack, at a desktop's width and at a phone's.
 
-    python experiments/draw_page.py [--photo FILE] [--out FOLDER] [--only purify]
+    python experiments/draw_page.py [--preset NAME] [--photo FILE] [--out FOLDER] [--only purify]
 
 It needs Chromium on the PATH, and the extras ``page`` and ``dev``. Another photograph, or no attack, is for the eye.
 """
@@ -46,11 +46,12 @@ def main() -> None:
     parser.add_argument("--photo", type=Path, default=SAMPLES / "obama-3.jpg")
     parser.add_argument("--out", type=Path, default=PICTURES)
     parser.add_argument("--only", choices=["purify"], help="no attack")
+    parser.add_argument("--preset", default="robust", help="one that withstands the page's attack")
     args = parser.parse_args()
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    words = [sys.executable, "-m", "facesieve.cli", "ui", "--port", str(port), "--samples", str(SAMPLES)]
+    words = [sys.executable, "-m", "facesieve.cli", "ui", "--port", str(port), "--samples", str(SAMPLES), "--preset", args.preset]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as served:
         assert served.stdout is not None
         served.stdout.readline()  # once it can be reached

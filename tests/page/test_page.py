@@ -95,7 +95,11 @@ def started(words, url, folder):
 @pytest.fixture(scope="module")
 def served(sample_paths, tmp_path_factory):
     port, folder = free_port(), tmp_path_factory.mktemp("page")
-    server = started(["ui", "--port", str(port), "--samples", str(sample_paths[0].parent)], f"http://127.0.0.1:{port}/", folder)
+    server = started(
+        ["ui", "--port", str(port), "--samples", str(sample_paths[0].parent), "--preset", "robust"],
+        f"http://127.0.0.1:{port}/",
+        folder,
+    )
     yield server
     server.process.terminate()
     server.process.wait(20)

@@ -59,7 +59,7 @@ def test_that_a_default_threshold_decides_is_said():
         ([("Ann", None), ("Bob", None), ("Cy", None)], "The attack makes Ann into Bob; the shield does not give the name back."),
         (
             [("Ann", True), ("Ann", False), ("Ann", True)],
-            "The attack makes Ann into nobody known; the shield gives the name back.",
+            "The attack makes Ann unknown; the shield gives the name back.",
         ),
         ([("Ann", None), ("Ann", None), ("Ann", None)], "The attack did not change the name: give it more ε or more steps."),
     ],

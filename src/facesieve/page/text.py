@@ -49,7 +49,8 @@ def sentence(shown: Shown) -> str:
     before, after = _said(first), _said(last)
     if middle and _said(middle[0]) != before:
         back = "gives the name back" if after == before else "does not give the name back"
-        return f"The attack makes {before} into {_said(middle[0])}; the shield {back}."
+        made = "unknown" if middle[0].known is False else f"into {_said(middle[0])}"
+        return f"The attack makes {before} {made}; the shield {back}."
     if middle:
         return "The attack did not change the name: give it more ε or more steps."
     if len(shown.names) > 1:
@@ -124,9 +125,10 @@ def _compared(shown: Shown) -> list[str]:
         return []
     by_default = "" if last.default is None else f" Below {last.default:.2f} a face is unknown, by default: {CALIBRATE}"
     if shown.shortfall is not None:
-        return ["", plain(f"Purified faces are compared with raw templates: {shown.shortfall}. {ENROL_AGAIN}{by_default}")]
-    same = f"templates that were made behind the same shield ({last.templates})"
-    return ["", plain(f"Purified faces are compared with {same}.{by_default}")]
+        said = f"Purified faces are compared with raw templates: {shown.shortfall}. {ENROL_AGAIN}"
+    else:
+        said = f"Purified faces are compared with templates that were made behind the same shield ({last.templates})."
+    return ["", plain(said) + by_default]
 
 
 def _said(one: Named) -> str:
