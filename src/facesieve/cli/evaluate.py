@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facesieve.cli.options import Embedding
-from facesieve.cli.terminal import errors, out, progress_bar
+from facesieve.cli.terminal import counted, errors, out, progress_bar
 from facesieve.errors import many
 from facesieve.limits import number
 
@@ -104,9 +104,10 @@ def board(
     folder = output or (results[0] if results[0].is_dir() else results[0].parent)
     found, command = read_results(results), f"facesieve board {' '.join(map(str, results))}"
     command += "" if output is None else f" -o {output}"
-    for name, page in (("board.md", markdown), ("board.html", html)):
-        write_with_folder(folder / name, page(found, command).encode())
-        out.print(str(folder / name))
+    with counted((("board.md", markdown), ("board.html", html)), "drawing") as pages:
+        for name, page in pages:
+            write_with_folder(folder / name, page(found, command).encode())
+            out.print(str(folder / name))
     for entry in map(Entry, found):
         for reason in entry.refusals:
             errors.print(f"refused: {entry.result.defence.name} before {entry.result.recogniser}: {reason}")

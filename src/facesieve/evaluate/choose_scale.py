@@ -133,8 +133,7 @@ def choose_scale(
 
     Of the scales that lose at most ``most_lost`` of the clean accuracy (the published loss) and shift no part
     of the face by more than a tenth of the distance between the eyes, the one that recovers most of what the
-    attack took is recommended; if there are none, the one that loses least. Where nothing was taken, what is recommended is
-    no more than the scale that costs least: see ``check_attack``.
+    attack took is recommended; if there are none, the one that loses least. See ``check_attack``.
     """
     names = _Names(embedder, samples)
     bare = (names.accuracy(samples.clean), names.accuracy(samples.adversarial))

@@ -38,7 +38,7 @@ from facesieve.evaluate.sheets import sample_crops, sample_pictures
 from facesieve.faces import Crops
 from facesieve.files import sha256_of_json, sha256_of_pixels, write_with_folder
 from facesieve.images import to_floats
-from facesieve.progress import Report, Work, silent
+from facesieve.progress import Progress, Report, Work, silent
 from facesieve.report.record import NONE, THROUGH, AttackRecord, Cell, Record, described_defences, save_record
 
 Faced = tuple[Defence | None, dict[str, Tensor]]  # a defence or none, and the images that it faces in each form of saving
@@ -225,7 +225,11 @@ class Run:
         )
 
     def _measured(self) -> dict[str, dict[str, object]]:
-        return {name: dict(MEASURES.load(name)(self)) for name in self.settings.measures}
+        found: dict[str, dict[str, object]] = {}
+        for name in self.settings.measures:
+            self._report(Progress(0, len(self.settings.measures), f"measuring {name} ..."))
+            found[name] = dict(MEASURES.load(name)(self))
+        return found
 
     @cached_property
     def _pictures(self) -> dict[str, str]:
