@@ -20,6 +20,7 @@ from facesieve.report.result import SAVED, Result
 from facesieve.report.tables import Row, tables_of
 from facesieve.report.templates import fill
 from facesieve.report.text import Table, percent
+from facesieve.specs import RETIRED_PRESETS
 
 GAIN = 0.02  # accuracy that twice the iterations, or an attacker who knows less, must not take beyond chance
 EXACT, SUBSTITUTE, RANGE = "exact gradient", "substitute gradient", "range"
@@ -186,6 +187,8 @@ def _size(entry: Entry) -> str:
 
 def _notes(entry: Entry) -> Iterator[str]:
     name = f"{entry.result.defence.name}, {_recogniser(entry)}"
+    if entry.result.defence.preset in RETIRED_PRESETS:
+        yield f"{name}: this preset is retired; its weights do not ship."
     if not entry.result.complete:
         yield f"{name}: the run is not finished."
     if entry.lacking:
