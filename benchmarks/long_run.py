@@ -69,6 +69,8 @@ class Client:
         photo = read_photo(HERE / "samples" / "collins-1.jpg")
         self.crop = encode_photo(to_photo(FaceCrops.cut(photo, Detector().detect(photo), 128).crops[0]), "png")
         slope = np.linspace(0, 255, 640, dtype=np.uint8)
+        files = [("file", ("a.jpg", one)) for one in self.photos[:2]]
+        self.http.put(f"/v1/gallery/resident {number}", files=files).raise_for_status()  # somebody to be found
         self.blank = encode_photo(np.ascontiguousarray(np.broadcast_to(slope[None, :, None], (480, 640, 3))), "jpeg")
 
     def told(self, what: str, answer: httpx.Response) -> None:
