@@ -10,7 +10,7 @@ from facesieve.errors import ProfileError, SettingError
 from facesieve.evaluate.experiment import AttackSettings
 from facesieve.galleries.base import RAW, Calibration
 from facesieve.galleries.checks import new_name
-from facesieve.identification import Verified
+from facesieve.identification import Chosen, Verified
 from facesieve.limits import cosine, number, resolution_scale, whole_number
 from facesieve.noise import derive_seed, seeded_draws
 from facesieve.purify import chosen_preset, preset
@@ -38,7 +38,7 @@ def test_a_threshold_is_a_cosine(value):
         cosine(value)
     if value is not None:
         with pytest.raises(SettingError, match="threshold"):
-            Verified.by(0.5, value)
+            Verified.by(0.5, Chosen(value, "given"))
 
 
 def test_a_calibration_holds_no_other_number():

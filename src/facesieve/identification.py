@@ -63,8 +63,9 @@ class Verified:
 
     @classmethod
     def by(cls, score: float, chosen: Chosen, templates: str | None = None) -> Verified:
-        """The verdict at a threshold."""
-        value, origin = chosen
+        """The verdict at a threshold. Raises ``SettingError`` for one that is no cosine."""
+        value = None if chosen.value is None else cosine(chosen.value)
+        origin = chosen.origin
         return cls(score, value, None if value is None else score >= value, templates, origin)
 
 

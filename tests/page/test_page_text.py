@@ -48,7 +48,9 @@ def test_the_table_says_which_templates_are_searched():
 def test_that_a_default_threshold_decides_is_said():
     names = ("as it came", "Ann", 0.5, True, "raw"), ("purified", "Ann", 0.25, False, "gentle-1", 0.43)
     said = MarkdownIt("commonmark").enable("table").render(table(shown(*names)))
-    assert "Below 0.43 a face is unknown, by default: one of your own is chosen by `facesieve gallery calibrate`." in said
+    assert (
+        "Below 0.43 a face is unknown, by default: one of your own is chosen by <code>facesieve gallery calibrate</code>." in said
+    )
     assert "by default" not in table(shown(names[0], ("purified", "Ann", 0.25, False, "gentle-1")))
 
 

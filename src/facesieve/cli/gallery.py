@@ -25,7 +25,7 @@ from facesieve.cli.options import (
 from facesieve.cli.terminal import counted, errors, out, print_json, progress_bar
 from facesieve.errors import GalleryError, InputError, many
 from facesieve.limits import number
-from facesieve.specs import DEFAULT_PRESET, MAX_PIXELS
+from facesieve.specs import DEFAULT_PRESET, MAX_PIXELS, in_use
 
 if TYPE_CHECKING:
     from facesieve.rows import Rows
@@ -111,6 +111,7 @@ def calibrate(
     from facesieve.metrics.rates import check_count
 
     number(far, "--far", 0, 1)
+    in_use(shield)
     everyone = everyone_in(str(probes), [], folders=True)
     check_count(sum(map(len, everyone.values())), far, "photographs")
     if len(everyone) < 2:

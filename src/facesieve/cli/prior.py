@@ -54,6 +54,7 @@ def prior_show(
 MEANING = (
     "Accuracy on the recognisers SFace / dlib, percent. Lost: points, of photographs that nobody attacked.",
     "Kept: of photographs that an attacker changed by at most 2 of 255 levels, unaware of the preset or aware of it.",
+    "?: not measured with the weights of today. ≤: not by every attacker, so that what is left may be less.",
     "Milliseconds: one core of a busy machine. All figures, with intervals: docs/results.md in the source repository.",
 )
 
@@ -73,7 +74,7 @@ def presets(json_: AsJson = False) -> None:
     for preset in PRESETS.values():
         out.print(f"{preset.name}{' (default)' * (preset.name == DEFAULT_PRESET)}: {preset.summary}")
         measured = figures(preset.name)
-        table.add_row(preset.name, str(preset.evaluations), *(measured.get(key, "not measured") for key in columns))
+        table.add_row(preset.name, str(preset.evaluations), *(measured.get(key, "?") for key in columns))
     out.print(table)
     for line in MEANING:
         out.print(line)
