@@ -17,7 +17,11 @@ ENROL_AGAIN = "Remove people and enrol them again behind it: they are then recog
 
 CALIBRATE = "one of your own is chosen by `facesieve gallery calibrate`."
 
-USUAL = {"gentle": 0.03, "robust": 0.18}  # the tamper score that 99 of 100 untouched photographs keep to: benchmarks/result.py
+USUAL = {
+    "gentle": 0.03,
+    "balanced": 0.09,
+    "robust": 0.18,
+}  # the tamper score that 99 of 100 untouched photographs keep to: benchmarks/result.py
 
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+.!|<>~$&-])")
 ON_THE_SERVER = (EmbedderError, GalleryError, PriorError)  # the place that they name means nothing to a visitor
