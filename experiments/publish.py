@@ -58,6 +58,7 @@ KINDS = (
 )
 RECOGNISERS = {"sface": "SFace", "dlib": "dlib", "facenet": "FaceNet-105"}
 UNKNOWN = "?"
+QUICK = [name for name, preset in PRESETS.items() if preset.evaluations == 1]
 FEWEST = 3  # attackers of a worst case: the exact gradient, a substitute for it, and none of the prior's
 ENOUGH = 100  # images; a figure of fewer has their number beside it
 
@@ -214,10 +215,18 @@ def figures() -> bytes:
 
 
 def milliseconds(preset: str) -> str:
-    """A face, on one core."""
+    """A face, on one core. Presets of one evaluation run the same network: of theirs the least, since others' work only adds."""
     if preset == NONE:
         return "–"
-    return next((f"{1000 * row.seconds:.0f}" for row in clean(preset, "sface") if row.seconds), UNKNOWN)
+    if not (own := seconds(preset)):
+        return UNKNOWN
+    alike = [each for name in QUICK for each in seconds(name)] if preset in QUICK else []
+    return f"{1000 * min(own + alike):.0f}"
+
+
+def seconds(preset: str) -> list[float]:
+    """A face, as it was measured on clean images."""
+    return [row.seconds for row in clean(preset, "sface") if row.seconds]
 
 
 def attackers(name: str) -> int:
