@@ -79,8 +79,8 @@ PRESETS: dict[str, Preset] = {
         # The strongest of 0.02, 0.05, 0.1 and, over 2 x 2 blocks, 0.05 that loses at most half a point of clean accuracy on
         # SFace and on dlib: experiments/choosing_gentle.py, photographs that are in no test.
         Preset("gentle", "one evaluation of the prior from the slightly noised photograph", (once(MeanPool(1), 0.05),)),
-        # Halfway between the two around it, weights as well: the strongest that by the same measure loses at most a point on
-        # SFace and one and a half on dlib.
+        # Halfway between the two around it, weights as well: of eight mixtures a strong one that on the same photographs left
+        # some room below a point lost on SFace and one and a half on dlib.
         Preset(
             "balanced",
             "one evaluation from the noised block mean, by the mean of the prior and the one that `robust` has",
