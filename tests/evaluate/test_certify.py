@@ -41,12 +41,14 @@ def test_a_run_that_was_cut_off_goes_on(run, chosen, tmp_path):
     again = certify(FEW, manifest, open_source(source), tmp_path)
     assert again["rows"] == figures["rows"]
     assert json.loads((tmp_path / "certificates.json").read_text()) == again
+    kept = (tmp_path / "votes.jsonl").read_text()
     assert certify(FEW, manifest, open_source(source), tmp_path) == again
+    assert (tmp_path / "votes.jsonl").read_text() == kept  # what followed the line that was cut off is read again, too
 
 
 def test_another_run_in_the_same_folder_is_refused(run, chosen):
     source, manifest = chosen
-    with pytest.raises(SettingError, match="holds a run with other settings, data or weights"):
+    with pytest.raises(SettingError, match="holds a run with other settings, data or weights: draws is 20 there, 21 here"):
         certify(FEW.model_copy(update={"draws": 21}), manifest, open_source(source), run[0])
 
 

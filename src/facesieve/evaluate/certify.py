@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,14 +28,15 @@ from facesieve.data.manifest import Manifest, save_manifest
 from facesieve.data.sources import Source
 from facesieve.defences.masking import DoubleMasking, Masks
 from facesieve.defences.smoothing import Namer, noised_and_denoised, votes
-from facesieve.errors import SettingError
+from facesieve.errors import InputError, SettingError
+from facesieve.evaluate.claim import differences
 from facesieve.evaluate.recogniser import enrolled
 from facesieve.evaluate.run import round_robin
 from facesieve.files import write_with_folder
 from facesieve.hardware import choose_hardware
 from facesieve.images import to_floats
 from facesieve.metrics.certificates import radius
-from facesieve.metrics.intervals import bootstrap
+from facesieve.metrics.intervals import Means, of_share
 from facesieve.noise import derive_seed
 from facesieve.priors import Prior
 from facesieve.priors.embedded import embedded_prior_folder
@@ -44,6 +44,7 @@ from facesieve.priors.folder import load_prior, prior_hash
 from facesieve.progress import Report, Work, silent
 from facesieve.recognition.embedders import load_embedder
 from facesieve.recognition.templates import mean_templates
+from facesieve.weights import read_json
 
 Key = tuple[Any, ...]  # what was tried on which image
 Line = dict[str, Any]  # what was found
@@ -84,15 +85,9 @@ def certify(
     """
     run = _Run(settings, manifest, source, out)
     work = Work(report, len(run.labels) * (len(settings.sigmas) + len(settings.patches) * len(settings.embedders)))
-    for _ in chain(run.smoothed(work), run.masked(work)):
-        pass
-    about = {
-        "command": command,
-        "prior_sha256": run.prior_sha256,
-        "data_sha256": manifest.sha256,
-        **settings.model_dump(mode="json"),
-    }
-    figures = {**about, "rows": figures_of(settings, run.lines, run.labels)}
+    run.smoothed(work)
+    run.masked(work)
+    figures = {"command": command, **run.about, "rows": figures_of(settings, run.lines, run.labels)}
     write_with_folder(out / "certificates.json", (json.dumps(figures, indent=1) + "\n").encode())
     return figures
 
@@ -101,29 +96,26 @@ class _Run:
     """One run in one folder."""
 
     def __init__(self, settings: Settings, manifest: Manifest, source: Source, out: Path) -> None:
-        self.settings, self.prior_sha256 = settings, prior_hash(embedded_prior_folder())
+        self.settings = settings
+        hashes = {"prior_sha256": prior_hash(embedded_prior_folder()), "data_sha256": manifest.sha256}
+        self.about = {**hashes, **settings.model_dump(mode="json")}
         crops = aligned_crops(manifest, source, out / "cache", SIZE)
         self._enrolled = enrolled(of_role(manifest, crops, "train"), settings.templates, "templates")
         test = of_role(manifest, crops, "test")
         order = round_robin(test.labels)[: settings.probes]
         self.images, self.labels = torch.from_numpy(to_floats(test.images[order])), test.labels[order]
-        claimed = {
-            "settings": settings.model_dump(mode="json"),
-            "prior_sha256": self.prior_sha256,
-            "data_sha256": manifest.sha256,
-        }
-        self._claim(out / "certify.json", claimed)
+        self._claim(out / "certify.json")
         save_manifest(out / "manifest.json", manifest)
         self._file = out / "votes.jsonl"
         self.lines = _finished(self._file)
 
-    def _claim(self, path: Path, claimed: dict[str, Any]) -> None:
-        text = json.dumps(claimed, indent=1) + "\n"
-        if path.exists() and path.read_text() != text:
-            raise SettingError("holds a run with other settings, data or weights", path.parent, "choose another folder")
-        write_with_folder(path, text.encode())
+    def _claim(self, path: Path) -> None:
+        there = read_json(path, InputError) if path.exists() else self.about
+        if what := "; ".join(differences(there, self.about)):
+            raise SettingError(f"holds a run with other settings, data or weights: {what}", path.parent, "choose another folder")
+        write_with_folder(path, (json.dumps(self.about, indent=1) + "\n").encode())
 
-    def smoothed(self, work: Work) -> Iterator[None]:
+    def smoothed(self, work: Work) -> None:
         """Votes under noise of each strength, of all recognisers on the same draws."""
         settings = self.settings
         for sigma in settings.sigmas:
@@ -133,18 +125,16 @@ class _Run:
                     names = names or self._behind_noise(sigma)
                     seed = derive_seed(settings.seed, "certify", sigma, place)
                     found = votes(self._prior, names, crop, sigma, first=settings.first, draws=settings.draws, seed=seed)
-                    self._keep(
-                        ("sigma", sigma, place), {e: [v.top, v.count] for e, v in zip(settings.embedders, found, strict=True)}
-                    )
-                    yield
+                    counts = {e: [v.top, v.count] for e, v in zip(settings.embedders, found, strict=True)}
+                    self._keep(("sigma", sigma, place), counts)
                 work.done(1, f"noise of {sigma:g}")
 
-    def masked(self, work: Work) -> Iterator[None]:
+    def masked(self, work: Work) -> None:
         """Names and certificates of double masking, for each size of a patch."""
-        for area in self.settings.patches:
-            masks = Masks(SIZE, patch_side(area), self.settings.across)
-            for embedder in self.settings.embedders:
-                namer: Namer | None = None
+        for embedder in self.settings.embedders:
+            namer: Namer | None = None
+            for area in self.settings.patches:
+                masks = Masks(SIZE, patch_side(area), self.settings.across)
                 for place, crop in enumerate(self.images):
                     if ("patch", area, place, embedder) not in self.lines:
                         namer = namer or _nearest(embedder, torch.from_numpy(to_floats(self._enrolled.images)), self._enrolled)
@@ -153,7 +143,6 @@ class _Run:
                         certified = masking.is_certified(crop, own)
                         found = {"bare": int(namer(crop[None])[0]), "name": name, "calls": calls, "certified": certified}
                         self._keep(("patch", area, place, embedder), {**found, "all_calls": masking.calls - calls})
-                        yield
                     work.done(1, f"patch of {100 * area:g} %")
 
     @cached_property
@@ -171,7 +160,7 @@ class _Run:
     def _keep(self, key: Key, found: Line) -> None:
         self.lines[key] = found
         with self._file.open("a") as file:
-            file.write(json.dumps([key, found]) + "\n")
+            file.write("\n" + json.dumps([key, found]))  # in front: the line before may have been cut off
 
 
 def _nearest(embedder: str, crops: Tensor, of: LabelledCrops) -> Namer:
@@ -200,27 +189,28 @@ def patch_side(area: float) -> int:
 
 def figures_of(settings: Settings, lines: Mapping[Key, Line], labels: NDArray[np.int64]) -> list[Row]:
     """A row for each recogniser and strength; shares are of all images, with 95 % intervals over people."""
-    rows = [
-        _smoothed_row(settings, lines, labels, embedder, sigma) for embedder in settings.embedders for sigma in settings.sigmas
-    ]
-    return rows + [_masked_row(lines, labels, embedder, area) for embedder in settings.embedders for area in settings.patches]
+    means, each = Means(labels), settings.embedders
+    rows = [_smoothed_row(settings, lines, labels, means, embedder, sigma) for embedder in each for sigma in settings.sigmas]
+    return rows + [_masked_row(lines, labels, means, embedder, area) for embedder in each for area in settings.patches]
 
 
-def _smoothed_row(settings: Settings, lines: Mapping[Key, Line], labels: NDArray[np.int64], embedder: str, sigma: float) -> Row:
+def _smoothed_row(
+    settings: Settings, lines: Mapping[Key, Line], labels: NDArray[np.int64], means: Means, embedder: str, sigma: float
+) -> Row:
     found = [lines["sigma", sigma, place][embedder] for place in range(len(labels))]
     radii = np.array([radius(count, settings.draws, sigma, settings.alpha) for _, count in found])
     right = np.array([top for top, _ in found]) == labels
-    curve = {at: _share(right & (radii >= at) & (radii > 0), labels) for at in RADII}
+    curve = {at: _share(right & (radii >= at) & (radii > 0), means) for at in RADII}
     return {
         "recogniser": embedder, "sigma": sigma, "abstained": int((radii == 0).sum()), "n": len(labels),
         "certified": {f"{at:g}": share for at, share in curve.items()},
     }  # fmt: skip
 
 
-def _masked_row(lines: Mapping[Key, Line], labels: NDArray[np.int64], embedder: str, area: float) -> Row:
+def _masked_row(lines: Mapping[Key, Line], labels: NDArray[np.int64], means: Means, embedder: str, area: float) -> Row:
     found = [lines["patch", area, place, embedder] for place in range(len(labels))]
-    row = {what: _share(np.array([line[what] for line in found]) == labels, labels) for what in ("bare", "name")}
-    certified = _share(np.array([line["certified"] for line in found]), labels)
+    row = {what: _share(np.array([line[what] for line in found]) == labels, means) for what in ("bare", "name")}
+    certified = _share(np.array([line["certified"] for line in found]), means)
     calls = {what: float(np.mean([line[what] for line in found])) for what in ("calls", "all_calls")}
     return {
         "recogniser": embedder,
@@ -233,7 +223,7 @@ def _masked_row(lines: Mapping[Key, Line], labels: NDArray[np.int64], embedder: 
     }
 
 
-def _share(hits: NDArray[np.bool_], labels: NDArray[np.int64]) -> list[float]:
+def _share(hits: NDArray[np.bool_], means: Means) -> list[float]:
     """Its value, and both ends of its interval."""
-    share = bootstrap(lambda weights: float(np.average(hits, weights=weights)), labels)
+    share = of_share(means.estimate(means.of(hits)))
     return [round(value, 4) for value in (share.value, share.low, share.high)]

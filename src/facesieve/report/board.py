@@ -20,6 +20,7 @@ from facesieve.report.result import SAVED, Result
 from facesieve.report.tables import Row, tables_of
 from facesieve.report.templates import fill
 from facesieve.report.text import Table, percent
+from facesieve.report.worst import size_name
 from facesieve.specs import RETIRED_PRESETS
 
 GAIN = 0.02  # accuracy that twice the iterations, or an attacker who knows less, must not take beyond chance
@@ -144,7 +145,7 @@ def _is_more(gained: Estimate) -> bool:
 
 
 def _is_of(worst: str, norm: str, eps: float) -> bool:
-    return worst.endswith(f", eps {eps:g}/255" + ("" if norm == "linf" else f" ({norm})"))
+    return worst.endswith(f", eps {size_name(eps, norm)}")
 
 
 def board(results: Sequence[Result]) -> tuple[Table, Table, list[str]]:

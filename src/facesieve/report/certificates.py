@@ -9,6 +9,7 @@ from typing import Any
 
 from facesieve.files import write_with_folder
 from facesieve.report.plots import as_svg, new_figure
+from facesieve.report.templates import markdown_row
 
 SIZE = 128  # pixels of the crops that are certified
 PIXELS = math.sqrt(3 * SIZE**2)
@@ -41,7 +42,7 @@ def _smoothed(figures: Mapping[str, Any], rows: list[dict[str, Any]]) -> list[st
         for row in rows
     ]
     told = (
-        "Share of photographs, %, whose name is right and proved not to change for any change of the aligned crop within an "
+        "Share of photographs, %, whose name is right and proved to stay so under any change of the aligned crop within an "
         "L2 radius (pixels in [0, 1]; in brackets the L-infinity change of all pixels that lies within it). "
         f"{figures['first']} draws of noise choose the name, {figures['draws']} others are counted; each certificate is wrong "
         f"with a probability of at most {figures['alpha']:g} (Clopper-Pearson, one-sided). Who abstains is counted as wrong. In "
@@ -78,7 +79,7 @@ def _masked(rows: list[dict[str, Any]]) -> list[str]:
 
 def _table(head: list[str], lines: list[list[Any]]) -> str:
     rows = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+    return "\n".join(map(markdown_row, rows))
 
 
 def _percent(share: list[float]) -> str:

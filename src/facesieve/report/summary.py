@@ -9,6 +9,7 @@ from facesieve.metrics.intervals import Estimate
 from facesieve.report.record import NONE, THROUGH
 from facesieve.report.tables import Row, Tables
 from facesieve.report.text import Table, names_of, percent
+from facesieve.report.worst import size_name
 
 SHOWN = 3  # defences, or sizes of attacks, that a sentence names one by one
 Ball = tuple[str, float]  # norm and eps
@@ -54,7 +55,7 @@ def _least(rows: list[Row]) -> Row:
 
 def _size(ball: Ball) -> str:
     norm, eps = ball
-    return f"{eps:g}/255" + ("" if norm == "linf" else f" ({norm})")
+    return size_name(eps, norm)
 
 
 def _clean(tables: Tables) -> str:

@@ -29,9 +29,14 @@ def worst_cells(record: Record) -> list[Cell]:
     return found
 
 
+def size_name(eps: float, norm: str = "linf") -> str:
+    """What the size of an attack is called, ``2/255``; ``eps`` in levels of 255."""
+    return f"{eps:g}/255" + ("" if norm == "linf" else f" ({norm})")
+
+
 def worst_name(attacks: int, eps: float, norm: str = "linf") -> str:
     """What the worst case of so many attacks is called; ``eps`` in levels of 255."""
-    return f"worst case of {attacks} attacks, eps {eps:g}/255" + ("" if norm == "linf" else f" ({norm})")
+    return f"worst case of {attacks} attacks, eps {size_name(eps, norm)}"
 
 
 def _worst(name: str, cells: list[Cell], n: int) -> Cell:

@@ -25,9 +25,10 @@ def fill(template: str, *, folder: Path = Path(__file__).parent, **facts: object
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["row"] = _row
+    environment.filters["row"] = markdown_row
     return environment.get_template(template).render(facts)
 
 
-def _row(cells: Iterable[object]) -> str:
+def markdown_row(cells: Iterable[object]) -> str:
+    """A line of a table in Markdown."""
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
