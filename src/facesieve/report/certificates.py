@@ -88,13 +88,14 @@ def _percent(share: list[float]) -> str:
 
 
 def _curves(rows: list[dict[str, Any]]) -> str:
+    """Between two radii what holds at the larger one."""
     drawn, axes = new_figure()
     for row in rows:
         radii = [float(at) for at in row["certified"]]
         axes.step(
             radii,
             [100 * share[0] for share in row["certified"].values()],
-            where="post",
+            where="pre",
             label=f"{row['recogniser']}, {row['sigma']:g}",
         )
     axes.set(xlabel="L2 radius, pixels in [0, 1]", ylabel="certified, %", ylim=(0, 101), xlim=(0, None))
