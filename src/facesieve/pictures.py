@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,11 +45,20 @@ def sheet(columns: Sequence[Column], *, cell: int = 192) -> Photo:
     """All columns side by side, one row per image, enlarged to ``cell`` pixels, titled."""
     rows = len(columns[0].images)
     canvas = Image.new("RGB", (len(columns) * (cell + _GAP) + _GAP, rows * (cell + _GAP) + _HEAD + _GAP), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=15)
+    draw = ImageDraw.Draw(canvas)
     for number, column in enumerate(columns):
         left = _GAP + number * (cell + _GAP)
-        draw.text((left + cell // 2, _HEAD // 2), column.title, fill="black", font=font, anchor="mm")
+        _write_title(draw, column.title, left + cell // 2, cell)
         for row, image in enumerate(column.images):
             picture = Image.fromarray(to_photo(image)).resize((cell, cell), Image.Resampling.BICUBIC)
             canvas.paste(picture, (left, _HEAD + row * (cell + _GAP)))
     return np.asarray(canvas)
+
+
+def _write_title(draw: ImageDraw.ImageDraw, title: str, centre: int, width: int) -> None:
+    """On one line if it fits, else smaller on two."""
+    font = ImageFont.load_default(size=15)
+    if draw.textlength(title, font=font) > width:
+        font = ImageFont.load_default(size=11)
+        title = "\n".join(textwrap.wrap(title, width=width // 6, max_lines=2, placeholder="…"))
+    draw.multiline_text((centre, _HEAD // 2), title, fill="black", font=font, anchor="mm", align="center", spacing=2)

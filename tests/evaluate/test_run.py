@@ -282,14 +282,34 @@ def test_the_commands(done, source, experiment, facesieve):
     page = (out / "report.html").read_text()
     assert "Read this first" in page
     assert "<svg" in page
-    picture = page.split("data:image/jpeg;base64,")[1].split('"')[0]
-    shown = read_photo(base64.b64decode(picture))
-    assert page.count("data:image/jpeg") == 1  # of the one defence with score_steps
-    assert shown.shape[0] > 6 * 112  # six sample faces, one below the other
+    pictures = [read_photo(base64.b64decode(part.split('"')[0])) for part in page.split("data:image/jpeg;base64,")[1:]]
+    assert "Sample faces: behind robust, stage2, jpeg" in page  # each defence's name, as the run has it
+    assert "Sample faces: stage2, step by step" in page  # the one defence with score_steps
+    assert [picture.shape[1] // 112 for picture in pictures] == [4, 4]  # as they are and three; input, two steps, the difference
+    assert all(picture.shape[0] > 6 * 112 for picture in pictures)  # six sample faces, one below the other
     ran = facesieve("evaluate", out / "none.toml", "--source", source, "-o", out)
     assert ran.code == 2
     assert "Traceback" not in ran.err
     assert len(ran.err.strip().splitlines()) == 1
+
+
+def test_samples_may_be_named_by_option_and_change_no_figure(done, source, experiment, sample_paths, tmp_path, facesieve):
+    plain, folder = experiment.read_text().replace(f'samples = "{sample_paths[0].parent}"\n', ""), tmp_path / "one"
+    (tmp_path / "e.toml").write_text(plain)
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(sample_paths[0].read_bytes())
+    given = ("evaluate", tmp_path / "e.toml", "--source", source, "--cache", done[0] / "cache", "-o", tmp_path / "run")
+    assert facesieve(*given).code == 0
+    without = load_record(tmp_path / "run")
+    assert without.pictures == {}
+    ran = facesieve(*given, "--samples", folder)
+    assert ran.code == 0, ran.err
+    record = load_record(tmp_path / "run")
+    assert len(record.pictures) == 2
+    assert [cell.predicted for cell in record.cells] == [cell.predicted for cell in without.cells]
+    ran = facesieve(*given, "--samples", tmp_path / "nothing")
+    assert ran.code == 2
+    assert "no photographs; name a folder of photographs that may be shown" in " ".join(ran.err.split())
 
 
 def test_an_attack_can_be_crafted_on_another_recogniser(source, experiment, done, tmp_path):

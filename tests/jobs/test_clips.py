@@ -2,13 +2,14 @@
 
 import json
 import sys
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from facesieve.errors import ExistsError, InputError, MissingExtraError, NoFaceError
-from facesieve.faces import TEMPLATE, Detector, Face
+from facesieve.faces import TEMPLATE, Detector, Face, Found
 from facesieve.galleries.base import Match
 from facesieve.hardware import choose_hardware
 from facesieve.identification import Identified
@@ -23,6 +24,7 @@ from facesieve.specs import DEFAULT_PRESET
 from white_prior import WhitePrior
 
 av = pytest.importorskip("av")
+DETECT = Detector.detect
 RATE, TONE = 12, 16_000  # frames and samples a second
 BEIGE = np.full((320, 400, 3), (222, 205, 180), np.uint8)
 
@@ -143,6 +145,34 @@ class Certain(Detector):
 
     def detect(self, photo):
         return [] if photo.std() < 20 else super().detect(photo)[:1]
+
+
+class Unsure(Detector):
+    """Finds the face on the left, and is not sure of one on the right where there is a bright patch."""
+
+    def detect(self, photo):
+        faces = super().detect(photo)[:1]
+        bright = photo[:20, -20:].min() > 200
+        return Found(faces, [replace(faces[0], box=(photo.shape[1] - 20, 0, 20, 20)), *faces] if bright else [])
+
+
+def test_possible_faces_of_a_clip_are_named_by_stretch_everywhere(shield, moving, tmp_path, facesieve, monkeypatch):
+    bright = [photo.copy() for photo in moving[1:3]]
+    for photo in bright:
+        photo[:40, -40:] = 255
+    source = write_clip(tmp_path / "clip.mp4", [moving[0], *bright, moving[3]])
+    wide = moving[0].shape[1]
+    for again in (False, True):  # what is there already is in doubt as it was
+        summary = purify_clip(source, tmp_path / "out.mp4", Shield(shield.runtime, Unsure()), Options(seed=1))
+        assert summary.skipped == again
+        (line,) = summary.doubts  # the face that is followed is none of them
+        assert line == f"{source}, frames 2 to 3, at {1 / RATE:.2f} s: 1 possible face at {wide - 10},10, not purified"
+    assert json.loads((tmp_path / "out.mp4.json").read_text())["doubts"] == [line]
+    unsure = Unsure().detect
+    monkeypatch.setattr(Detector, "detect", lambda self, photo: unsure(photo) if type(self) is Detector else DETECT(self, photo))
+    for options, code in (((), 0), (("--strict",), 1)):
+        ran = facesieve("purify", source, "-o", tmp_path / f"by-command-{code}.mp4", *options)
+        assert (ran.code, "".join(ran.err.split())) == (code, "".join(line.split()))
 
 
 def test_a_clip_without_a_face_and_what_is_no_clip_leave_nothing(shield, moving, tmp_path):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from facesieve.cli.summaries import print_doubts
 from facesieve.cli.terminal import advised_line, errors, out, progress_bar
 from facesieve.errors import InputError, many
 
@@ -17,8 +18,13 @@ if TYPE_CHECKING:
     from facesieve.jobs.record import Options
 
 
-def purify_alone(inputs: Sequence[str], output: str, recipe: Recipe, options: Options, *, others: bool) -> None:
-    """Purify the one clip among ``inputs``; exit with code 1 if not all of it could be. ``others``: options of other inputs."""
+def purify_alone(
+    inputs: Sequence[str], output: str, recipe: Recipe, options: Options, *, others: bool, strict: bool = False
+) -> None:
+    """Purify the one clip among ``inputs``; exit with code 1 if not all of it could be.
+
+    ``others``: options of other inputs. ``strict``: possible faces that were not purified are a failure as well.
+    """
     from facesieve.jobs.clips import purify_clip
     from facesieve.jobs.video import video_library
 
@@ -35,6 +41,9 @@ def purify_alone(inputs: Sequence[str], output: str, recipe: Recipe, options: Op
     with progress_bar("purifying") as report:
         summary = purify_clip(Path(inputs[0]), Path(output), shield, options, report)
     _say(summary, output, f"{recipe.preset.name} on {shield.card.ran_on}")
+    doubted = print_doubts(summary.doubts, strict=strict)
+    if summary.failures or doubted:
+        raise typer.Exit(1)
 
 
 def _say(summary: ClipSummary, output: str, how: str) -> None:
@@ -50,7 +59,6 @@ def _say(summary: ClipSummary, output: str, how: str) -> None:
         for failure in summary.failures:
             became = "passed on as it was" if failure.kept else "left out: the frame before stays"
             errors.print(f"  {advised_line(failure.reason, failure.kind)} ({became})")
-        raise typer.Exit(1)
 
 
 def plain(one: Voted) -> dict[str, object]:

@@ -28,6 +28,10 @@ def evaluate(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; finished work in it is not repeated.")],
     manifest: Annotated[Path | None, typer.Option(help="A selection made from the data by `facesieve data select`.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of batches that several runs share.")] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(help="Photographs that may be shown: the report has them behind each defence. Else run.samples."),
+    ] = None,
     targets: Annotated[
         Path | None, typer.Option(help="A JSON list of targets, in which the figures that the experiment asks for are recorded.")
     ] = None,
@@ -54,7 +58,7 @@ def evaluate(
         settings, given = settings.with_defence(defence), f"{given} --defence {defence}"
     command = f"facesieve evaluate {experiment} --source DATA{given} -o RUN"
     with lines("evaluating") as tell:
-        record = run(settings, source, output, manifest=manifest, cache=cache, report=tell, command=command)
+        record = run(settings, source, output, manifest=manifest, cache=cache, samples=samples, report=tell, command=command)
     if targets is not None:
         keep_targets(targets, measured(record))
     _write_results(record, results)

@@ -107,7 +107,7 @@ def purify(
     of_shards = image_column is not None or on_failure is not None
     if any(is_clip(text) for text in inputs):
         others = bool(grid or tamper or image_column or shard_format or encoding.made_from or cluster or workers)
-        clips.purify_alone(inputs, output, recipe, options, others=others)
+        clips.purify_alone(inputs, output, recipe, options, others=others, strict=strict)
         return
     if workers is not None and cluster is None:
         raise InputError("--workers goes with --cluster; without it there is one worker, this process")

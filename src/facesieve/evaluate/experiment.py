@@ -137,7 +137,7 @@ class RunSettings(_Settings):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     # number format of an attack's gradients, by autocast; None: that of the run, in which everything is judged
     gradients: Literal["bf16"] | None = None
-    samples: str | None = None  # folder of photographs that may be shown: the report has pictures of the score_steps defences
+    samples: str | None = None  # folder of photographs that may be shown: the report has them behind each defence
     prior: str | None = None  # folder; None: the embedded one
     far: float = Field(default=0.01, gt=0, lt=1)  # false-accept rate that the threshold of `unknown` is chosen for
     # what the attack sees: the recogniser alone, or the recogniser behind each defence, with a set of its own for each

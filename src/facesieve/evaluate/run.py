@@ -55,6 +55,7 @@ class Run:
         *,
         manifest: Path | None = None,
         cache: Path | None = None,
+        samples: Path | None = None,
         report: Report = silent,
         command: str = "",
     ) -> None:
@@ -65,7 +66,7 @@ class Run:
         folder = out / "cache" if cache is None else cache
         self._source = open_source(source)
         self.context = RunContext.of(self.settings, BatchCache(folder))
-        shown = self.settings.samples
+        shown = samples or self.settings.samples
         self.samples = None if shown is None else sample_crops(Path(shown), self.settings.size)
         self.attacks = experiment.all_attacks()
         self.defences = [make_defence(settings, self.context) for settings in experiment.all_defences()]
@@ -235,7 +236,7 @@ class Run:
     def _pictures(self) -> dict[str, str]:
         if self.samples is None:
             return {}
-        return sample_pictures(self.samples, [d for d in self.defences if d.settings.score_steps], self.context)
+        return sample_pictures(self.samples, self.defences, self.context)
 
     @cached_property
     def _environment(self) -> dict[str, str]:
@@ -259,17 +260,18 @@ def evaluate(
     *,
     manifest: Path | None = None,
     cache: Path | None = None,
+    samples: Path | None = None,
     report: Report = silent,
     command: str = "",
 ) -> Record:
     """Run an experiment, or resume it, in the folder ``out``; returns its record.
 
     ``source`` is the labelled data; ``manifest`` a selection from it that was made before (else it
-    is made and kept in ``out``); ``cache`` a folder that several runs share; ``command`` what a person
-    types to run it, for the record. Raises ``InputError`` and its kin for data, weights or settings
-    that do not fit; what was computed is kept.
+    is made and kept in ``out``); ``cache`` a folder that several runs share; ``samples`` photographs that may be
+    shown, in place of the experiment's (they change no figure); ``command`` what a person types to run it, for the
+    record. Raises ``InputError`` and its kin for data, weights or settings that do not fit; what was computed is kept.
     """
-    return Run(experiment, source, out, manifest=manifest, cache=cache, report=report, command=command).execute()
+    return Run(experiment, source, out, manifest=manifest, cache=cache, samples=samples, report=report, command=command).execute()
 
 
 def round_robin(labels: NDArray[np.int64]) -> NDArray[np.intp]:

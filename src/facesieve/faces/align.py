@@ -55,6 +55,11 @@ class Found(list[Face]):
         super().__init__(faces)
         self.possible = tuple(possible)
 
+    @classmethod
+    def of(cls, faces: Iterable[Face]) -> Found:
+        """The same; without possible faces where they are not from a detector that names them."""
+        return faces if isinstance(faces, cls) else cls(faces)
+
 
 def alignment(landmarks: Points, size: int, *, zoom: float = 1.0) -> NDArray[np.float64]:
     """The similarity (2, 3) that brings ``landmarks`` closest to the template in a crop of ``size``.

@@ -50,7 +50,7 @@ class FaceCrops:
 
         Raises ``NoFaceError`` where there is none.
         """
-        possible = faces.possible if isinstance(faces, Found) else ()
+        possible = Found.of(faces).possible
         if not faces:
             raise NoFaceError("no face found" + (f", {places(photo, possible)}" if possible else ""))
         crops = np.stack([align(photo, face, size) for face in faces])

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from facesieve.errors import InputError, NoFaceError, many
-from facesieve.faces import Detector, Face, FaceCrops
+from facesieve.faces import Detector, Face, FaceCrops, Found
+from facesieve.faces.crops import places
 from facesieve.files import draft, make_folder, remove_drafts, sha256_of_file
 from facesieve.galleries.base import Gallery
 from facesieve.identification import CROP, Given, Identified, Identifier, Origin
 from facesieve.jobs.record import Failure, Options, Record, is_made, made_from, ran_on, read_record, write_record
-from facesieve.jobs.video import WRITTEN, Copy, Frame, Tracks, opened
+from facesieve.jobs.video import SAME, WRITTEN, Copy, Frame, Tracks, opened, overlap
 from facesieve.noise import derive_seed, fresh_seeds
 from facesieve.progress import Progress, Report, silent
 from facesieve.shield import Shield
@@ -34,6 +35,7 @@ class ClipSummary:
     people: int = 0  # tracks
     held: int = 0  # faces that were purified where they had last been seen
     failures: list[Failure] = field(default_factory=list)  # frames that could not be purified, in stretches
+    doubts: list[str] = field(default_factory=list)  # a line for each stretch with possible faces that were not purified
     skipped: bool = False  # it was there already
 
 
@@ -59,10 +61,13 @@ class _Job:
     tracks: Tracks = field(default_factory=Tracks)
     waiting: list[_Waiting] = field(default_factory=list)
     bare: list[Frame] = field(default_factory=list)  # the stretch of frames without a face that is going on
+    unsure: list[tuple[Frame, str]] = field(default_factory=list)  # that of frames with possible faces, and where those are
 
     def put(self, frame: Frame) -> None:
         """Take a frame; purify and write those that wait when there are enough."""
-        followed = self.tracks.follow(self.shield.detector.detect(frame.photo))
+        found = Found.of(self.shield.detector.detect(frame.photo))
+        followed = self.tracks.follow(found)
+        self._doubt(frame, [one for one in found.possible if all(overlap(track.face, one) < SAME for track in followed)])
         self.summary.frames += 1
         self.summary.people = self.tracks.count
         self.summary.held += sum(track.unseen > 0 for track in followed)
@@ -85,7 +90,7 @@ class _Job:
                 self._end_of_bare()
                 self.copy.write(after.paste(self.options.finish), one.frame)
                 continue
-            self.bare.append(replace(one.frame, photo=one.frame.photo[:0]))  # its pixels are not needed any more
+            self.bare.append(_emptied(one.frame))
             if self.options.on_failure == "keep":
                 self.copy.write(one.frame.photo, one.frame)
 
@@ -107,27 +112,49 @@ class _Job:
         """Write the rest. Raises ``NoFaceError`` where no frame had a face."""
         self.write()
         self._end_of_bare()
+        self._end_of_unsure()
         if not self.summary.faces:
             raise NoFaceError("no face found in any of its frames", self.source)
 
     def _end_of_bare(self) -> None:
         if not self.bare:
             return
-        first, last = self.bare[0], self.bare[-1]
-        which = f"frame {first.number}" if first is last else f"frames {first.number} to {last.number}"
-        key = f"{which}, at {first.seconds:.2f} s"
+        key = _stretch(self.bare[0], self.bare[-1])
         kept = self.options.on_failure == "keep"
         self.summary.failures.append(
             Failure.of(NoFaceError("no face found", f"{self.source}, {key}"), str(self.source), key, kept=kept)
         )
         self.bare = []
 
+    def _doubt(self, frame: Frame, possible: Sequence[Face]) -> None:
+        if possible:
+            self.unsure.append((_emptied(frame), places(frame.photo, possible)))
+        else:
+            self._end_of_unsure()
+
+    def _end_of_unsure(self) -> None:
+        if self.unsure:
+            (first, where), (last, _) = self.unsure[0], self.unsure[-1]
+            self.summary.doubts.append(f"{self.source}, {_stretch(first, last)}: {where}, not purified")
+        self.unsure = []
+
+
+def _emptied(frame: Frame) -> Frame:
+    """Without its pixels, which are not needed any more."""
+    return replace(frame, photo=frame.photo[:0])
+
+
+def _stretch(first: Frame, last: Frame) -> str:
+    which = f"frame {first.number}" if first is last else f"frames {first.number} to {last.number}"
+    return f"{which}, at {first.seconds:.2f} s"
+
 
 def purify_clip(source: Path, target: Path, shield: Shield, options: Options, report: Report = silent) -> ClipSummary:
     """Purify the clip ``source`` into the file ``target``, with a record ``target.json`` beside it.
 
     The noise of a face is that of its track, so it does not flicker. Frames without a face are failures of the summary: left
-    out, so that the frame before them stays, or with ``on_failure`` keep passed on as they were. A result that is
+    out, so that the frame before them stays, or with ``on_failure`` keep passed on as they were. Its doubts name what may be
+    faces and was not purified. A result that is
     complete is not made again. Raises ``InputError`` for a file that is no clip or is damaged, ``NoFaceError`` for one without
     a face, ``ExistsError`` where something else is in the way, ``MissingExtraError`` without the extra ``video``.
     """
@@ -141,8 +168,9 @@ def purify_clip(source: Path, target: Path, shield: Shield, options: Options, re
     with opened(source, options.max_pixels) as clip:
         sha256, sidecar = sha256_of_file(source), target.with_name(target.name + ".json")
         wanted = made_from(sha256, shield.card, options) | {"on_failure": options.on_failure}
-        if not options.overwrite and is_made(sidecar, [(target, read_record(sidecar, {"frames": int}))], wanted):
-            return ClipSummary(skipped=True)
+        before = read_record(sidecar, {"frames": int})
+        if not options.overwrite and is_made(sidecar, [(target, before)], wanted):
+            return ClipSummary(skipped=True, doubts=list(map(str, (before or {}).get("doubts", ()))))
         make_folder(target.parent)
         remove_drafts(target)
         with draft(target) as (file, part):
@@ -173,6 +201,7 @@ def _record(
         "people": summary.people,
         "held": summary.held,
         "failures": [failure.as_dict() for failure in summary.failures],
+        **({"doubts": summary.doubts} if summary.doubts else {}),
         "output": target.name,
         "output_sha256": sha256,
         "made_from": wanted,

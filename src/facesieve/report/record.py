@@ -89,7 +89,7 @@ class Record(_Part):
     defences: tuple[DefenceRecord, ...]
     attacks: tuple[AttackRecord, ...]
     cells: tuple[Cell, ...]
-    pictures: dict[str, str]  # by defence: a JPEG of the sample faces' way through it, in base64
+    pictures: dict[str, str]  # by title: a JPEG in base64, of the sample faces behind each defence or on their way through one
     complete: bool
     measures: dict[str, dict[str, Estimate]] = {}  # by measure and name: what else the run was measured by
 
