@@ -48,6 +48,7 @@ KINDS = (
     "worst",
     "worst-gentle",
     "worst-balanced",
+    "worst-congress",
     "slow",
     "check",
     "london",
