@@ -1,11 +1,12 @@
 """A mixed load on one service for long: its memory, handles, threads and latency over time, which have to be flat.
 
-    python benchmarks/long_run.py [--minutes 60] [--clients 4] [--megapixels 24 --photographs 1000] [--targets]
+    python benchmarks/long_run.py [--minutes 60] [--clients 4] [--pause 0] [--megapixels 24 --photographs 1000] [--targets]
 
 A server with its defaults and a gallery; each client does in turn what strangers do: photographs to purify as image and as JSON,
 a batch, an aligned crop, a face to identify, somebody enrolled and removed, a file that is none, a photograph without a face, a
 path that is not there, and a connection that is dropped in the middle. Once a second what the server holds is noted. Growth of
 memory is the median of the last quarter over that of the second twelfth, from five minutes of an hour on.
+With ``--pause`` each client waits up to so many seconds between two things.
 
 With ``--photographs`` each client sends large ones with nine faces instead, as JPEG, until so many were answered in all, and
 the peak of memory is what counts. ``--targets`` records the figures, with the true length or number.
@@ -158,6 +159,7 @@ def run(args: argparse.Namespace, url: str, pid: int) -> Seen:
             large(client, photo, args.photographs)
         while not args.photographs and not over.is_set():
             client.step()
+            time.sleep(client.chance.uniform(0, args.pause))
 
     threads = [threading.Thread(target=work, args=(client,)) for client in clients]
     for thread in threads:
@@ -174,6 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--megapixels", type=float, default=24)
     parser.add_argument("--photographs", type=int, default=0)
     parser.add_argument("--targets", action="store_true")
@@ -198,6 +201,7 @@ def report(args: argparse.Namespace, seen: Seen) -> list[dict[str, object]]:
         "MiB late": round(late),
     }
     row |= {"peak MiB": round(peak), "growth %": round(growth, 2)}
+    row["MiB of each twelfth"] = [round(seen.median(1, part / 12, (part + 1) / 12)) for part in range(12)]
     for name, column in (("handles", 2), ("threads", 3)):
         row[name] = [seen.median(column, 1 / 12, 1 / 6), seen.median(column, 3 / 4, 1)]
     if seen.times:

@@ -25,6 +25,7 @@ from facesieve.service.connections import connections_of
 from facesieve.service.handlers import Handlers
 from facesieve.service.keys import Keys
 from facesieve.service.logs import event, log_to_stderr
+from facesieve.service.memory import give_freed_memory_back
 from facesieve.service.metrics import Metrics
 from facesieve.service.proxy import create_proxy
 from facesieve.service.settings import Settings, has_service_link
@@ -96,6 +97,7 @@ def limits_of(settings: Settings) -> Limits:
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C; what was accepted is finished first. Raises for settings that do not fit."""
+    give_freed_memory_back()
     listener = _listen(settings.host, settings.port)
     begin_log(settings)
     try:
