@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import pickle
@@ -196,14 +195,12 @@ def cells(out: Path) -> Tree:
 
 
 def trained(out: Path) -> Tree:
-    """The finished weights, and whether a step stands twice in the curve.
-
-    A checkpoint is written before its row, so a row may be missing; its step is not.
-    """
+    """The finished weights, and each row of the curves, by its place."""
     kept = {name: data for name, data in files(out).items() if name.endswith((".safetensors", "config.json"))}
-    with suppress(FileNotFoundError), (out / "loss.csv").open(newline="") as file:
-        steps = [row["step"] for row in csv.DictReader(file)]
-        kept["loss.csv"] = f"each step once: {len(set(steps)) == len(steps)}".encode()
+    for name in ("loss.csv", "curve.csv", "held-out.csv"):
+        with suppress(FileNotFoundError):
+            rows = (out / name).read_text().splitlines()
+            kept |= {f"{name} {number}": row.encode() for number, row in enumerate(rows)}
     return kept
 
 

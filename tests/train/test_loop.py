@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from facesieve.errors import InputError, SettingError
-from facesieve.train.loop import MovingAverage, Record, Run, Task, finish, kept, thinned
+from facesieve.train.average import MovingAverage
+from facesieve.train.checkpoints import append_row
+from facesieve.train.loop import Record, Run, Task, finish, kept, thinned
 from facesieve.train.settings import Training
 
 
@@ -91,6 +93,62 @@ def test_what_a_killed_run_noted_after_its_checkpoint_is_not_noted_twice(tmp_pat
     list(kept(Run(Square(), tmp_path / "parts"), checkpoint_minutes=0))
     assert (tmp_path / "parts" / "curve.csv").read_text() == fresh
     assert len(rows) == 6
+
+
+class Killed(BaseException):
+    """Nothing that a program can catch, as far as the test is concerned."""
+
+
+@pytest.mark.parametrize("number", range(1, 13))
+def test_a_run_killed_before_or_after_any_checkpoint_has_each_row_once(tmp_path, monkeypatch, number):
+    """Six checkpoints: before the first is written, after it, before the second ... The rows are those of a whole run."""
+    list(kept(Run(Square(), tmp_path / "whole"), checkpoint_minutes=0))
+    save, calls = Run.save, []
+
+    def killed(run):
+        calls.append("before")
+        if len(calls) == number:
+            raise Killed
+        save(run)
+        calls.append("after")
+        if len(calls) == number:
+            raise Killed
+
+    monkeypatch.setattr(Run, "save", killed)
+    with pytest.raises(Killed):
+        list(kept(Run(Square(), tmp_path / "parts"), checkpoint_minutes=0))
+    monkeypatch.setattr(Run, "save", save)
+    list(kept(Run(Square(), tmp_path / "parts"), checkpoint_minutes=0))
+    for name in ("curve.csv", "held-out.csv"):
+        assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+@pytest.mark.parametrize("name", ["curve.csv", "held-out.csv"])
+def test_no_row_is_lost_where_the_curve_cannot_be_written(tmp_path, monkeypatch, name):
+    list(kept(Run(Square(), tmp_path / "whole"), checkpoint_minutes=0))
+    parts, whole = tmp_path / "parts", tmp_path / "whole"
+
+    def full(path, row):
+        if path.name == name and row["step"] == 4:
+            with path.open("a") as file:
+                file.write("4,0.")
+            raise InputError("cannot be written: no space left", path)
+        append_row(path, row)
+
+    monkeypatch.setattr("facesieve.train.loop.append_row", full)
+    with pytest.raises(InputError, match="no space left"):
+        list(kept(Run(Square(), parts), checkpoint_minutes=0))
+    monkeypatch.setattr("facesieve.train.loop.append_row", append_row)
+    list(kept(Run(Square(), parts), checkpoint_minutes=0))
+    for each in ("curve.csv", "held-out.csv"):
+        assert (parts / each).read_text() == (whole / each).read_text()
+
+
+def test_half_a_header_is_written_anew(tmp_path):
+    (tmp_path / "curve.csv").write_text("step,lo")
+    list(kept(Run(Square(Descent(steps=2)), tmp_path), checkpoint_minutes=0))
+    assert (tmp_path / "curve.csv").read_text().splitlines()[0] == "step,loss"
+    assert len((tmp_path / "curve.csv").read_text().splitlines()) == 3
 
 
 def test_it_stops_when_the_time_is_over_and_has_saved(tmp_path):

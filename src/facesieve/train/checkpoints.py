@@ -32,7 +32,7 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
 def cut_rows(path: Path, step: int) -> None:
     """Leave out of a CSV file, if there is one, what a killed run added after its last checkpoint, at ``step``, and half a row.
 
-    Those steps are made again: their rows would stand there twice. Raises ``InputError`` where it cannot be written.
+    Of half a header nothing is left. Those steps are made again: their rows would stand there twice. Raises ``InputError`` where it cannot be written.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -46,8 +46,10 @@ def cut_rows(path: Path, step: int) -> None:
         number = line.partition(",")[0]
         return line.endswith("\n") and line.count(",") == commas and number.isdecimal() and int(number) <= step
 
-    kept = [line for place, line in enumerate(lines) if place == 0 or stays(line)]
-    if kept != lines:
+    kept = [line for place, line in enumerate(lines) if stays(line) or (place == 0 and line.endswith("\n"))]
+    if not kept:
+        path.unlink()
+    elif kept != lines:
         write_atomic(path, "".join(kept).encode())
 
 

@@ -10,7 +10,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -18,49 +18,17 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from facesieve.errors import FacesieveError
+from facesieve.errors import FacesieveError, InputError
 from facesieve.files import make_folder
 from facesieve.hardware import Hardware
 from facesieve.progress import Progress, Report, silent
+from facesieve.train.average import MovingAverage
 from facesieve.train.checkpoints import append_row, check_settings, cut_rows, damaged, read_checkpoint, write_checkpoint
 from facesieve.train.settings import Training
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_MINUTES = 5.0
 MAY_CHANGE = frozenset({"minutes", "precision"})  # of a resumed run of any kind
-
-
-class MovingAverage:
-    """The mean of a network's weights over its last steps; older ones count less."""
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        from diffusers.training_utils import EMAModel  # slow to import
-
-        self._network = network
-        self._mean = EMAModel(network.parameters(), decay=decay, use_ema_warmup=True, inv_gamma=1.0, power=0.8)
-
-    def update(self) -> None:
-        """Take in the weights of the step that was made."""
-        self._mean.step(self._network.parameters())
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The network has the averaged weights for as long as the block lasts."""
-        self._mean.store(self._network.parameters())
-        self._mean.copy_to(self._network.parameters())
-        try:
-            yield
-        finally:
-            self._mean.restore(self._network.parameters())
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        state: dict[str, Any] = self._mean.state_dict()
-        return state
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """What a checkpoint kept."""
-        self._mean.load_state_dict(state)
 
 
 class DivergedError(FacesieveError, RuntimeError):
@@ -135,6 +103,7 @@ class Record:
     total: int
     losses: Mapping[str, float]
     held_out: Mapping[str, float] | None  # figures where they were due
+    saves: bool = False  # a checkpoint follows
 
 
 AnyTask = TypeVar("AnyTask", bound=Task)
@@ -147,6 +116,7 @@ class Run(Generic[AnyTask]):
         """Raises ``SettingError`` where the run in ``out`` began with settings that may not change, ``InputError`` if damaged."""
         self.task, self.out = task, make_folder(out)
         self.step, self.seconds = 0, 0.0
+        self._noted = True
         self._planned = task.total
         if self.checkpoint.exists():
             self._resume()
@@ -166,7 +136,8 @@ class Run(Generic[AnyTask]):
     ) -> Iterator[Record]:
         """A record for each step that is left, until the last or until the time is over.
 
-        A checkpoint is written at intervals and after the last step made, always before its record.
+        A checkpoint is written at intervals and after the last step made, when its record was taken: what is noted of it
+        stands before that, and is cut off where a run is killed between the two. Whoever stops at a record has it saved.
         """
         begun = saved = time.monotonic()
         ends = self.step >= self.task.total
@@ -176,10 +147,23 @@ class Run(Generic[AnyTask]):
             ends = self.step >= self.task.total or now - begun >= 60 * stop_after_minutes
             saves = ends or now - saved > 60 * checkpoint_minutes
             held_out = self.task.measure(self.step) if self.task.is_measured(self.step, saves) else None
+            try:
+                yield Record(self.step, self.task.total, losses, held_out, saves)
+            except GeneratorExit:
+                if saves and self._noted:
+                    with suppress(InputError):  # the checkpoint before stays
+                        self.save()
+                raise
             if saves:
                 self.save()
                 saved = time.monotonic()
-            yield Record(self.step, self.task.total, losses, held_out)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """What is inside notes a record. Where that fails, no checkpoint is written that it would be missing from."""
+        self._noted = False
+        yield
+        self._noted = True
 
     def advance(self) -> dict[str, float]:
         """One step of the optimiser; returns the losses. Raises ``DivergedError`` where one is not finite."""
@@ -249,12 +233,14 @@ def half_cosine(step: int, total: int) -> float:
 
 
 def thinned(records: Iterable[Record], seconds: float = 30.0) -> Iterator[Record]:
-    """Fewer records, each with the mean losses since the last: one every so many seconds, and each with held-out figures."""
+    """Fewer records, each with the mean losses since the last: one every so many seconds, each with held-out figures, and each
+    that a checkpoint follows.
+    """
     waiting: list[Record] = []
     begun = time.monotonic()
     for record in records:
         waiting.append(record)
-        if record.held_out is not None or time.monotonic() - begun > seconds:
+        if record.held_out is not None or record.saves or time.monotonic() - begun > seconds:
             yield _joined(waiting)
             waiting, begun = [], time.monotonic()
     if waiting:  # stopped before the end
@@ -278,10 +264,12 @@ def kept(
     for name in (curve, "held-out.csv"):
         cut_rows(run.out / name, run.step)
     for record in thinned(run.records(checkpoint_minutes=checkpoint_minutes, stop_after_minutes=stop_after_minutes)):
-        append_row(run.out / curve, {"step": record.step, **record.losses})
+        with run.noting():
+            append_row(run.out / curve, {"step": record.step, **record.losses})
+            if record.held_out is not None:
+                append_row(run.out / "held-out.csv", {"step": record.step, **record.held_out})
         report(Progress(record.step, record.total, facts=in_words(record.losses)))
         if record.held_out is not None:
-            append_row(run.out / "held-out.csv", {"step": record.step, **record.held_out})
             report(Progress(record.step, record.total, "held out", run.task.in_words(record.held_out)))
         yield record
 

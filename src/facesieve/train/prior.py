@@ -20,7 +20,8 @@ from facesieve.priors.schedule import Schedule
 from facesieve.progress import Progress, Report, silent
 from facesieve.train.batches import NoisedBatches, ahead, split_in_words
 from facesieve.train.cards import DataCard, card, write_sheets
-from facesieve.train.loop import CHECKPOINT_MINUTES, MovingAverage, Run, Task, kept, warm_up
+from facesieve.train.average import MovingAverage
+from facesieve.train.loop import CHECKPOINT_MINUTES, Run, Task, kept, warm_up
 from facesieve.train.settings import PriorTraining
 
 HELD_OUT_SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)

@@ -38,7 +38,8 @@ from facesieve.recognition.embedders import load_embedder
 from facesieve.train.batches import WideBatches, ahead, split_in_words
 from facesieve.train.cards import DataCard, card
 from facesieve.train.lessons import drawn
-from facesieve.train.loop import CHECKPOINT_MINUTES, MovingAverage, Run, Task, finish, half_cosine, warm_up
+from facesieve.train.average import MovingAverage
+from facesieve.train.loop import CHECKPOINT_MINUTES, Run, Task, finish, half_cosine, warm_up
 from facesieve.train.settings import PurifierTraining
 
 LEAST_SIGMA = 0.02  # the network is evaluated at no less: its schedule has no 0

@@ -170,7 +170,8 @@ def train(run: Run[RecogniserTask], *, report: Report = silent, checkpoint_minut
     cut_rows(run.out / "curve.csv", run.step)
     for record in thinned(run.records(checkpoint_minutes=checkpoint_minutes)):
         size, top1 = task.batches.size(record.step - 1), (record.held_out or {}).get(TOP1)
-        append_row(run.out / "curve.csv", {"step": record.step, "size": size, **record.losses, TOP1: top1})
+        with run.noting():
+            append_row(run.out / "curve.csv", {"step": record.step, "size": size, **record.losses, TOP1: top1})
         facts = {"size": f"{size} px", **in_words(record.losses)}
         if top1 is not None:
             facts["held-out top-1"] = f"{100 * top1:.1f} %"
