@@ -32,7 +32,8 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
 def cut_rows(path: Path, step: int) -> None:
     """Leave out of a CSV file, if there is one, what a killed run added after its last checkpoint, at ``step``, and half a row.
 
-    Of half a header nothing is left. Those steps are made again: their rows would stand there twice. Raises ``InputError`` where it cannot be written.
+    Of half a header nothing is left. Those steps are made again: their rows would stand there twice. Raises ``InputError``
+    where it cannot be written.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

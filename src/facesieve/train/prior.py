@@ -18,9 +18,9 @@ from facesieve.priors.folder import load_prior, prior_hash, read_card, save_prio
 from facesieve.priors.network import NetworkPrior
 from facesieve.priors.schedule import Schedule
 from facesieve.progress import Progress, Report, silent
+from facesieve.train.average import MovingAverage
 from facesieve.train.batches import NoisedBatches, ahead, split_in_words
 from facesieve.train.cards import DataCard, card, write_sheets
-from facesieve.train.average import MovingAverage
 from facesieve.train.loop import CHECKPOINT_MINUTES, Run, Task, kept, warm_up
 from facesieve.train.settings import PriorTraining
 

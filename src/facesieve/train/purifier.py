@@ -35,10 +35,10 @@ from facesieve.progress import Progress, Report, silent
 from facesieve.recognition import TorchEmbedder
 from facesieve.recognition.embedder import differentiable
 from facesieve.recognition.embedders import load_embedder
+from facesieve.train.average import MovingAverage
 from facesieve.train.batches import WideBatches, ahead, split_in_words
 from facesieve.train.cards import DataCard, card
 from facesieve.train.lessons import drawn
-from facesieve.train.average import MovingAverage
 from facesieve.train.loop import CHECKPOINT_MINUTES, Run, Task, finish, half_cosine, warm_up
 from facesieve.train.settings import PurifierTraining
 
