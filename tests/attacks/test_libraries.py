@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facesieve.attacks import libraries
+from facesieve.attacks import libraries, toolbox
 from facesieve.errors import SettingError
 
 SHAPE, CLASSES = (3, 8, 8), 5
@@ -44,11 +44,16 @@ def smallest(model, images, norm):
 
 
 ATTACKS = {
-    "mi-fgsm": ("linf", lambda s, x, y, eps, _: libraries.mi_fgsm(s, x, y, eps=eps, step=eps / 4, iterations=10)),
+    "mi-fgsm": ("linf", lambda s, x, y, eps, _: toolbox.mi_fgsm(s, x, y, eps=eps, step=eps / 4, iterations=10)),
     "carlini-wagner-l2": (
         "l2",
-        lambda s, x, y, eps, seeds: libraries.carlini_wagner_l2(s, x, y, eps=eps, iterations=20, seeds=seeds),
+        lambda s, x, y, eps, seeds: toolbox.carlini_wagner_l2(s, x, y, eps=eps, iterations=20, seeds=seeds),
     ),
+    "toolbox-pgd": (
+        "linf",
+        lambda s, x, y, eps, seeds: toolbox.toolbox_pgd(s, x, y, eps=eps, step=eps / 4, iterations=15, seeds=seeds),
+    ),
+    "apgd": ("linf", lambda s, x, y, eps, seeds: libraries.apgd(s, x, y, eps=eps, gradients=60, seeds=seeds)),
     "apgd-ce": ("linf", lambda s, x, y, eps, seeds: libraries.apgd_ce(s, x, y, eps=eps, iterations=30, seeds=seeds)),
     "apgd-ce, l2": ("l2", lambda s, x, y, eps, seeds: libraries.apgd_ce(s, x, y, eps=eps, iterations=30, seeds=seeds, norm="l2")),
     "apgd-t": ("linf", lambda s, x, y, eps, seeds: libraries.apgd_t(s, x, y, eps=eps, iterations=30, seeds=seeds)),
@@ -58,7 +63,12 @@ ATTACKS = {
     "auto-attack": ("linf", lambda s, x, y, eps, seeds: libraries.auto_attack(s, x, y, eps=eps, seeds=seeds)),
 }
 ABOVE = {"square": 5.0, "carlini-wagner-l2": 1.1}  # how far above the smallest they must succeed, if not 1.05
-TWO = {"mi-fgsm", "apgd-ce", "apgd-ce, l2"}  # of two people the cross-entropy's gradient points where the margin's does
+TWO = {
+    "mi-fgsm",
+    "toolbox-pgd",
+    "apgd-ce",
+    "apgd-ce, l2",
+}  # of two people the cross-entropy's gradient points where the margin's does
 
 
 def length(norm, change):
@@ -121,3 +131,38 @@ def test_too_few_people_for_targets_is_said(images):
 def test_seeds_are_one_an_image(model, images):
     with pytest.raises(SettingError, match="1 seeds for 2 images"):
         libraries.square(model[0], images, torch.zeros(2, dtype=torch.long), eps=0.1, seeds=[1])
+
+
+def counted(scores):
+    """The scores, and how often a gradient of them was taken."""
+    times = []
+
+    def seen(images):
+        found = scores(images)
+        if found.requires_grad:
+            found.register_hook(lambda _: times.append(len(images)))
+        return found
+
+    return seen, times
+
+
+@pytest.mark.parametrize("gradients", [40, 60])
+def test_attacks_that_are_compared_take_the_gradients_that_they_say(gradients, images):
+    scores, _ = linear(CLASSES)
+    labels, eps = scores(images).argmax(1), 0.2 * smallest(linear(CLASSES), images, "linf")[0].min().item()
+    seen, times = counted(scores)
+    libraries.apgd(seen, images, labels, eps=eps, gradients=gradients, seeds=[1, 2])
+    assert 2 * gradients - 8 <= sum(times) <= 2 * gradients  # what no whole target is left for is not taken
+    seen, times = counted(scores)
+    toolbox.toolbox_pgd(seen, images, labels, eps=eps, step=eps / 4, iterations=gradients, seeds=[1, 2])
+    assert sum(times) == 2 * gradients
+
+
+def test_an_apgd_of_few_iterations_shortens_its_steps_as_one_of_many_does():
+    tuned = libraries._of_length(libraries._ensemble(linear(CLASSES)[0], 0.1, "linf", 0).apgd, 50)
+    assert (tuned.n_iter, tuned.n_iter_2, tuned.n_iter_min, tuned.size_decr) == (50, 11, 3, 1)
+
+
+def test_too_few_gradients_for_two_searches_are_said(images):
+    with pytest.raises(SettingError, match="3 gradients are too few: it takes 4"):
+        libraries.apgd(linear(CLASSES)[0], images, torch.zeros(2, dtype=torch.long), eps=0.1, gradients=3, seeds=[1, 2])

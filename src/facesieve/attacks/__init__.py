@@ -49,7 +49,8 @@ class Attack:
 
     ``craft(goal, images, budget, seeds)`` takes images (B, 3, H, W) in [0, 1] and returns such images, inside ball
     and range; image ``i`` depends on its pixels, its label and ``seeds[i]`` alone, not on the batch. It may raise
-    ``MissingExtraError`` where its library is not installed.
+    ``MissingExtraError`` where its library is not installed. One that is ``alone`` has a goal of its own, ignores the
+    ``objective``, and is handed one image at a time where scores draw noise.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Attack:
     needs_gradient: bool  # False: sees only scores
     sees_defence: bool  # whether its scores can be those behind a defence that draws noise
     craft: Craft
+    alone: bool = False  # of a library that decides over a whole batch
 
 
 ATTACKS: Registry[Attack] = Registry("attack", "facesieve.attacks")

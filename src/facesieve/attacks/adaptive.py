@@ -24,7 +24,8 @@ class EotScores:
     """Scores behind a purifier, the mean over ``eot_samples`` draws of its noise; every call draws afresh.
 
     ``seeds``, one per image, are the attacker's: the noise that the purifier will draw is not known to
-    them. An image's scores depend on its seed and on how often it was asked, not on the batch.
+    them. An image's scores depend on its seed and on how often it was asked, not on the batch. Variants of one image,
+    more than there are seeds, each have noise of their own.
     """
 
     scores: Scores
@@ -38,8 +39,9 @@ class EotScores:
         """``images`` (B, 3, H, W) in [0, 1]; (B, C), differentiable."""
         call = next(self._calls)
         total = torch.zeros(())
+        variants = [()] if len(self.seeds) == len(images) else [(place,) for place in range(len(images) // len(self.seeds))]
         for draw in range(self.eot_samples):
-            seeds = [derive_seed(seed, "attacker", call, draw) for seed in self.seeds]
+            seeds = [derive_seed(seed, "attacker", call, draw, *of) for of in variants for seed in self.seeds]
             purified = self.purifier(images.to(self.device), seeds=seeds).to(images.device)
             total = total + self.scores(purified) / self.eot_samples
         return total

@@ -36,16 +36,17 @@ def pgd(
     objective: Objective,
     images: Tensor,
     *,
-    eps: float,
-    step: float,
+    eps: float | Tensor,
+    step: float | Tensor,
     iterations: int,
     seeds: Sequence[int] | None = None,
     mask: Tensor | None = None,
-    last_step: float | None = None,
+    last_step: float | Tensor | None = None,
 ) -> Tensor:
     """Projected gradient ascent in the L-inf ball of radius ``eps`` around ``images`` (B, 3, H, W) in [0, 1].
 
-    Steps fall evenly from ``step`` to ``last_step``, if one is given.
+    Radius and steps are one number each, or one for each image, (B, 1, 1, 1). Steps fall evenly from ``step`` to
+    ``last_step``, if one is given.
     ``seeds``, one per image, start each at a uniformly drawn place in its ball; None starts at the images. Each
     image's result is the one that it gets alone. ``mask`` (1, H, W) or (B, 1, H, W) in {0, 1} says
     where pixels may change: a patch, with ``eps`` 1. The result is inside the ball and [0, 1], exactly:
@@ -107,7 +108,7 @@ def _ascend(
     start: Tensor,
     ascent: Callable[[Tensor], Tensor],
     project: Callable[[Tensor], Tensor],
-    lengths: Sequence[float],
+    lengths: Sequence[float | Tensor],
     mask: Tensor | None,
 ) -> Tensor:
     free = torch.ones_like(images, dtype=torch.bool) if mask is None else (mask != 0).expand_as(images)
@@ -119,9 +120,9 @@ def _ascend(
     return x.detach()
 
 
-def box(images: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def box(images: Tensor, eps: float | Tensor) -> tuple[Tensor, Tensor]:
     """The corners of ball and range; rounding outwards is taken back: ``|x - image| <= eps`` as numbers are stored."""
-    radius = torch.tensor(eps, dtype=images.dtype)
+    radius = torch.as_tensor(eps, dtype=images.dtype)
     low, high = (images - eps).clamp(0, 1), (images + eps).clamp(0, 1)
     low = torch.where(images - low > radius, torch.nextafter(low, images), low)
     high = torch.where(high - images > radius, torch.nextafter(high, images), high)
@@ -140,7 +141,7 @@ def _length(images: Tensor) -> Tensor:
     return length[:, None, None, None]
 
 
-def _lengths(first: float, last: float | None, steps: int) -> list[float]:
+def _lengths(first: float | Tensor, last: float | Tensor | None, steps: int) -> list[float | Tensor]:
     """Of each step, falling evenly from the first to the last."""
     if last is None or steps == 1:
         return [first] * steps
@@ -148,9 +149,16 @@ def _lengths(first: float, last: float | None, steps: int) -> list[float]:
 
 
 def _check(
-    images: Tensor, eps: float, step: float, iterations: int, seeds: Sequence[int] | None, last_step: float | None
+    images: Tensor,
+    eps: float | Tensor,
+    step: float | Tensor,
+    iterations: int,
+    seeds: Sequence[int] | None,
+    last_step: float | Tensor | None,
 ) -> None:
-    if not (eps > 0 and step > 0 and iterations >= 1 and (last_step is None or last_step > 0)):
+    if iterations < 1 or not all(
+        bool((torch.as_tensor(size) > 0).all()) for size in (eps, step, 1.0 if last_step is None else last_step)
+    ):
         raise SettingError(f"eps {eps}, step {step} and iterations {iterations} must be above 0, and so must the last step")
     if images.dim() != 4 or (seeds is not None and len(seeds) != len(images)):
         given = "no" if seeds is None else len(seeds)

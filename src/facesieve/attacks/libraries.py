@@ -1,6 +1,6 @@
 """Attacks of maintained libraries, with the same signature as our own: ``attack(scores, images, labels, ...) -> images``.
 
-MI-FGSM and C&W from the Adversarial Robustness Toolbox, AutoAttack and its parts from pyautoattack. Both
+AutoAttack and its parts from pyautoattack; those of the Adversarial Robustness Toolbox are in ``toolbox``. Both
 draw from torch's global random state and make some decisions over a whole batch. So every image is
 attacked separately, from its own seed, and the global state is restored; the result is what the
 image gets alone. It is projected into ball and range exactly. All are untargeted, on scores (B, C) that
@@ -16,45 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from facesieve.attacks import ATTACKS, Attack, Budget, Goal, Norm
+from facesieve.attacks import ATTACKS, Attack, Budget, Craft, Goal, Norm
 from facesieve.attacks.gradient import box, project_l2
 from facesieve.attacks.objectives import Scores
 from facesieve.errors import MissingExtraError, SettingError
 
 NORMS: dict[Norm, str] = {"linf": "Linf", "l2": "L2"}  # as pyautoattack spells them
 TARGETS = 9  # classes that the targeted attacks try, as in AutoAttack
+SHORTEST = 10  # gradients of a search that says something
+FEWEST = 4  # of two searches, each of which takes one where it starts
 QUIET = {"verbose": False}
-
-
-def mi_fgsm(
-    scores: Scores, images: Tensor, labels: Tensor, *, eps: float, step: float, iterations: int, decay: float = 1.0
-) -> Tensor:
-    """Momentum iterative FGSM in L-inf: Dong et al., "Boosting Adversarial Attacks with Momentum", CVPR 2018."""
-    attacks = _toolbox()
-
-    def one(image: Tensor, label: Tensor, _: int) -> Tensor:
-        estimator = _estimator(scores, image)
-        attack = attacks.MomentumIterativeMethod(estimator, eps=eps, eps_step=step, decay=decay, max_iter=iterations, **QUIET)
-        return torch.from_numpy(attack.generate(image.numpy(), y=label.numpy()))
-
-    return _each(one, images, labels, range(len(images)), eps, "linf")
-
-
-def carlini_wagner_l2(
-    scores: Scores, images: Tensor, labels: Tensor, *, eps: float, iterations: int = 100, seeds: Sequence[int] | None = None
-) -> Tensor:
-    """Carlini and Wagner's smallest L2 perturbation, "Towards Evaluating the Robustness of Neural Networks", S&P 2017.
-
-    ``iterations`` in each of 10 searches for the constant. A perturbation longer than ``eps`` is cut to it.
-    """
-    attacks = _toolbox()
-
-    def one(image: Tensor, label: Tensor, _: int) -> Tensor:
-        estimator = _estimator(scores, image)
-        attack = attacks.CarliniL2Method(estimator, max_iter=iterations, binary_search_steps=10, learning_rate=0.01, **QUIET)
-        return torch.from_numpy(attack.generate(image.numpy(), y=label.numpy()))
-
-    return _each(one, images, labels, range(len(images)) if seeds is None else seeds, eps, "l2")
 
 
 def apgd_ce(
@@ -70,8 +41,8 @@ def apgd_ce(
     """APGD on the cross-entropy: Croce and Hein, "Reliable evaluation of adversarial robustness ...", ICML 2020."""
 
     def tune(attack: Any) -> Any:
-        attack.apgd.loss, attack.apgd.n_iter, attack.apgd.n_restarts = "ce", iterations, 1
-        return attack.apgd
+        attack.apgd.loss, attack.apgd.n_restarts = "ce", 1
+        return _of_length(attack.apgd, iterations)
 
     return _part(tune, scores, images, labels, eps, seeds, norm)
 
@@ -88,11 +59,28 @@ def apgd_t(
 ) -> Tensor:
     """APGD on the targeted DLR loss, over up to 9 targets (same paper). Raises ``SettingError`` for fewer than 4 people."""
 
-    def tune(attack: Any) -> Any:
-        attack.apgd_targeted.n_iter, attack.apgd_targeted.n_target_classes = iterations, _targets(scores, images, 4)
-        return attack.apgd_targeted
+    return _apgd_t(scores, images, labels, eps, seeds, iterations, _targets(scores, images, 4), norm)
 
-    return _part(tune, scores, images, labels, eps, seeds, norm)
+
+def apgd(scores: Scores, images: Tensor, labels: Tensor, *, eps: float, seeds: Sequence[int], gradients: int) -> Tensor:
+    """AutoAttack's two APGDs with so many ``gradients`` of an image in all: APGD-CE, then APGD-T on what is left.
+
+    Half for each; APGD-T has ten or more for each target, if there are so many. What another attack is compared with at the
+    same cost. Raises ``SettingError`` for fewer than 4 gradients, and as ``apgd_t``.
+    """
+    half = gradients // 2
+    if gradients < FEWEST:
+        raise SettingError(f"{gradients} gradients are too few: it takes {FEWEST}")
+    targets = max(1, min(_targets(scores, images, 4), (gradients - half) // SHORTEST))
+
+    found = apgd_ce(scores, images, labels, eps=eps, seeds=seeds, iterations=half - 1)  # one more where it starts
+    with torch.no_grad():
+        left = torch.cat([scores(image).argmax(1) for image in torch.split(found, 1)]) == labels
+    if left.any():
+        rest = [seed for seed, kept in zip(seeds, left.tolist(), strict=True) if kept]
+        iterations = (gradients - half) // targets - 1
+        found[left] = _apgd_t(scores, images[left], labels[left], eps, rest, iterations, targets, "linf")
+    return found
 
 
 def fab(
@@ -144,7 +132,31 @@ def auto_attack(
         found: Tensor = attack.run_standard_evaluation(image, label, batch_size=1)[0]
         return found
 
-    return _each(one, images, labels, seeds, eps, norm)
+    return each_alone(one, images, labels, seeds, eps, norm)
+
+
+def _apgd_t(
+    scores: Scores,
+    images: Tensor,
+    labels: Tensor,
+    eps: float,
+    seeds: Sequence[int],
+    iterations: int,
+    targets: int,
+    norm: Norm,
+) -> Tensor:
+    def tune(attack: Any) -> Any:
+        attack.apgd_targeted.n_target_classes = targets
+        return _of_length(attack.apgd_targeted, iterations)
+
+    return _part(tune, scores, images, labels, eps, seeds, norm)
+
+
+def _of_length(attack: Any, iterations: int) -> Any:
+    """An APGD of so many iterations, after the same parts of which it looks whether to shorten its steps (its section 3)."""
+    attack.n_iter = iterations
+    attack.n_iter_2, attack.n_iter_min, attack.size_decr = (max(int(part * iterations), 1) for part in (0.22, 0.06, 0.03))
+    return attack
 
 
 def _part(
@@ -161,10 +173,10 @@ def _part(
         found = attack.perturb(image, label)
         return found if isinstance(found, Tensor) else found[0]
 
-    return _each(one, images, labels, seeds, eps, norm)
+    return each_alone(one, images, labels, seeds, eps, norm)
 
 
-def _each(
+def each_alone(
     one: Callable[[Tensor, Tensor, int], Tensor], images: Tensor, labels: Tensor, seeds: Sequence[int], eps: float, norm: Norm
 ) -> Tensor:
     """Each image (1, 3, H, W) separately, and the results in ball and range."""
@@ -187,7 +199,7 @@ def _each(
     return torch.min(torch.max(found, low), high)
 
 
-class _Module(nn.Module):
+class ScoresModule(nn.Module):
     """Scores as the module that the libraries ask for."""
 
     def __init__(self, scores: Scores) -> None:
@@ -195,24 +207,8 @@ class _Module(nn.Module):
         self.scores = scores
 
     def forward(self, images: Tensor) -> Tensor:
+        """(B, C) of ``images`` (B, 3, H, W) in [0, 1]."""
         return self.scores(images)
-
-
-def _toolbox() -> Any:
-    try:
-        from art.attacks import evasion
-    except ImportError as error:
-        raise MissingExtraError("this attack", "evaluate") from error
-    return evasion
-
-
-def _estimator(scores: Scores, image: Tensor) -> Any:
-    from art.estimators.classification import PyTorchClassifier
-
-    with torch.no_grad():
-        classes = scores(image).shape[1]
-    shape = tuple(image.shape[1:])
-    return PyTorchClassifier(_Module(scores), nn.CrossEntropyLoss(), shape, classes, clip_values=(0, 1), device_type="cpu")
 
 
 def _ensemble(scores: Scores, eps: float, norm: Norm, seed: int) -> Any:
@@ -220,7 +216,7 @@ def _ensemble(scores: Scores, eps: float, norm: Norm, seed: int) -> Any:
         from pyautoattack import AutoAttack
     except ImportError as error:
         raise MissingExtraError("this attack", "evaluate") from error
-    attack = AutoAttack(_Module(scores), eps=eps, norm=NORMS[norm], seed=seed)
+    attack = AutoAttack(ScoresModule(scores), eps=eps, norm=NORMS[norm], seed=seed)
     attack.verbose = False
     return attack
 
@@ -236,8 +232,8 @@ def _targets(scores: Scores, images: Tensor, least: int) -> int:
 # --- by name -----------------------------------------------------------------------------------------
 
 
-def _mi_fgsm(goal: Goal, images: Tensor, budget: Budget, _: Sequence[int]) -> Tensor:
-    return mi_fgsm(goal.scores, images, goal.labels, eps=budget.eps, step=budget.step, iterations=budget.iterations)
+def _apgd(goal: Goal, images: Tensor, budget: Budget, seeds: Sequence[int]) -> Tensor:
+    return apgd(goal.scores, images, goal.labels, eps=budget.eps, gradients=budget.iterations, seeds=seeds)
 
 
 def _square(goal: Goal, images: Tensor, budget: Budget, seeds: Sequence[int]) -> Tensor:
@@ -248,20 +244,23 @@ def _auto_attack(goal: Goal, images: Tensor, budget: Budget, seeds: Sequence[int
     return auto_attack(goal.scores, images, goal.labels, eps=budget.eps, seeds=seeds)
 
 
-def _iterated(attack: Callable[..., Tensor]) -> Callable[[Goal, Tensor, Budget, Sequence[int]], Tensor]:
+def iterated(attack: Callable[..., Tensor]) -> Craft:
+    """By name, an attack that is called with ``iterations``."""
+
     def craft(goal: Goal, images: Tensor, budget: Budget, seeds: Sequence[int]) -> Tensor:
         return attack(goal.scores, images, goal.labels, eps=budget.eps, iterations=budget.iterations, seeds=seeds)
 
     return craft
 
 
-for _attack in (
-    Attack("mi-fgsm", "linf", needs_gradient=True, sees_defence=False, craft=_mi_fgsm),
-    Attack("carlini-wagner-l2", "l2", needs_gradient=True, sees_defence=False, craft=_iterated(carlini_wagner_l2)),
-    Attack("apgd-ce", "linf", needs_gradient=True, sees_defence=False, craft=_iterated(apgd_ce)),
-    Attack("apgd-t", "linf", needs_gradient=True, sees_defence=False, craft=_iterated(apgd_t)),
-    Attack("fab", "linf", needs_gradient=True, sees_defence=False, craft=_iterated(fab)),
-    Attack("square", "linf", needs_gradient=False, sees_defence=False, craft=_square),
-    Attack("auto-attack", "linf", needs_gradient=True, sees_defence=False, craft=_auto_attack),
-):
-    ATTACKS.register(_attack.name, _attack)
+def register(name: str, craft: Craft, *, norm: Norm = "linf", needs_gradient: bool = True) -> None:
+    """Add an attack of a library: one that takes an image at a time, and sees a defence through its scores."""
+    ATTACKS.register(name, Attack(name, norm, needs_gradient=needs_gradient, sees_defence=True, craft=craft, alone=True))
+
+
+register("apgd", _apgd)
+register("apgd-ce", iterated(apgd_ce))
+register("apgd-t", iterated(apgd_t))
+register("fab", iterated(fab))
+register("square", _square, needs_gradient=False)
+register("auto-attack", _auto_attack)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -94,6 +95,19 @@ class TargetedMargin:
 
 
 @dataclass(frozen=True, eq=False)
+class Acceptance:
+    """The targets' score, whatever the others': what a system compares with a threshold that is told whom to expect."""
+
+    scores: Scores
+    targets: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B,)."""
+        scores: Tensor = self.scores(images).gather(1, self.targets[:, None])[:, 0]
+        return scores
+
+
+@dataclass(frozen=True, eq=False)
 class PushAway:
     """Dodging: minus the cosine with the person's own template, ``own`` (B, D), unit rows."""
 
@@ -138,7 +152,29 @@ def _lead(scores: Tensor, labels: Tensor) -> Tensor:
     return scores[own] - scores.masked_fill(own, -torch.inf).amax(1)
 
 
-# Of an untargeted attack, made with scores and labels.
+def target_of(labels: Tensor, people: int) -> Tensor:
+    """Whom each person always impersonates: the one half of all ``people`` further, (B,)."""
+    return (labels + people // 2) % people
+
+
+@dataclass(frozen=True, eq=False)
+class _Impersonation:
+    """A targeted objective with everybody's fixed target."""
+
+    kind: Callable[[Scores, Tensor], Objective]
+    scores: Scores
+    labels: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B,)."""
+        scores = self.scores(images)
+        return self.kind(lambda _: scores, target_of(self.labels, scores.shape[1]))(images)
+
+
+# Of an attack, made with scores and labels: away from the correct person, or toward a fixed target of theirs.
 OBJECTIVES: Registry[Callable[[Scores, Tensor], Objective]] = Registry("objective")
 OBJECTIVES.register("cross-entropy", CrossEntropy)
 OBJECTIVES.register("margin", Margin)
+OBJECTIVES.register("impersonation", partial(_Impersonation, TargetedMargin))
+OBJECTIVES.register("acceptance", partial(_Impersonation, Acceptance))
+IMPERSONATING = ("impersonation", "acceptance")

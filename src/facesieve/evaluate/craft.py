@@ -97,7 +97,7 @@ def craft(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels
     Of several starts each image keeps the one for which the objective is highest.
     Raises ``MissingExtraError`` for an attack whose library is not installed.
     """
-    kind, goal, budget = ATTACKS.load(attack.method), _goal(attack, recogniser, labels), _budget(attack)
+    kind, goal, budget = ATTACKS.load(attack.method), goal_of(attack, recogniser, labels), _budget(attack)
     best = kind.craft(goal, images, budget, seeds)
     for start in range(1, attack.starts):
         other = kind.craft(goal, images, budget, [derive_seed(seed, "start", start) for seed in seeds])
@@ -107,7 +107,16 @@ def craft(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels
     return best
 
 
-def _goal(attack: AttackSettings, recogniser: Recogniser, labels: Tensor) -> Goal:
+def _crafted(attack: AttackSettings, victim: Victim, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> Tensor:
+    """A batch; one image after the other where the attack's library decides over a batch, since noise goes by place in it."""
+    if victim.defence is None or not ATTACKS.load(attack.method).alone:
+        return craft(attack, victim.seen_with(seeds), images, labels, seeds)
+    each = zip(torch.split(images, 1), torch.split(labels, 1), seeds, strict=True)
+    return torch.cat([craft(attack, victim.seen_with([seed]), image, label, [seed]) for image, label, seed in each])
+
+
+def goal_of(attack: AttackSettings, recogniser: Recogniser, labels: Tensor) -> Goal:
+    """What an attack raises over the recogniser that it sees, for images of the people ``labels`` (B,)."""
     kind, logits = OBJECTIVES.load(attack.objective), recogniser.logits
     if recogniser.parts > 1:
         return Goal(logits, labels, Together(kind, logits, labels, len(recogniser.people)))
@@ -140,7 +149,7 @@ def adversarial_set(attack: AttackSettings, victim: Victim, images: Tensor, labe
             "attack": settings, **victim.identity(), "images": sha256_of_pixels(images[part].numpy()),
             "labels": labels[part].tolist(), "seeds": seeds,
         }  # fmt: skip
-        make = partial(craft, attack, victim.seen_with(seeds), images[part], labels[part], seeds)
+        make = partial(_crafted, attack, victim, images[part], labels[part], seeds)
         kept = victim.context.cache.batch(made_from, make)
         parts.append(kept.images)
         seconds += kept.seconds
@@ -182,7 +191,7 @@ def _record(
         sees=recogniser.name,
         black_box=not kind.needs_gradient,
         left_ball=float((length > _eps(attack) / 255 + 1e-6).double().mean()),
-        still=_still(_goal(attack, recogniser, labels[:FEW]), images[:FEW]),
+        still=_still(goal_of(attack, recogniser, labels[:FEW]), images[:FEW]),
         seconds=round(seconds / len(images), 3),
         starts=attack.starts,
         draws=victim.eot_samples,
