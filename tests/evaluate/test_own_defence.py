@@ -97,7 +97,7 @@ def test_the_command_puts_it_in_the_place_of_the_experiment_s_defences():
     data = {"minimum": 2, "people": 2, "train": 1, "test": 1, "seed": 0}
     written = Experiment.model_validate({"data": data, "defences": [{"preset": "gentle"}, {"baseline": "jpeg"}]})
     for name, preset, baseline in (("robust", "robust", None), ("jpeg", None, "jpeg"), ("a.b:c", None, "a.b:c")):
-        [defence] = written.with_defence(name).all_defences()
+        [defence] = written.with_defences([name]).all_defences()
         assert (defence.name, defence.preset, defence.baseline) == (name, preset, baseline)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,10 +37,10 @@ def evaluate(
         Path | None, typer.Option(help="A JSON list of targets, in which the figures that the experiment asks for are recorded.")
     ] = None,
     defence: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="In place of the experiment's defences: a preset, a baseline, or package.module:factory, which makes a function "
-            "of crops. It is code that will run."
+            help="Alone, of the experiment's defences or in their place: one that it names, a preset, a baseline, or "
+            "package.module:factory, which makes a function of crops and is code that will run. May be given several times."
         ),
     ] = None,
     results: Results = None,
@@ -54,8 +55,8 @@ def evaluate(
     cv2.setNumThreads(1)
     settings = read_experiment(experiment, note=errors.print)
     given = "" if manifest is None else f" --manifest {manifest}"
-    if defence is not None:
-        settings, given = settings.with_defence(defence), f"{given} --defence {defence}"
+    if defence:
+        settings, given = settings.with_defences(defence), given + "".join(f" --defence {quote(name)}" for name in defence)
     command = f"facesieve evaluate {experiment} --source DATA{given} -o RUN"
     with lines("evaluating") as tell:
         record = run(settings, source, output, manifest=manifest, cache=cache, samples=samples, report=tell, command=command)

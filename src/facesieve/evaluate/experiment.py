@@ -7,7 +7,7 @@ of the weights; nothing is read from anywhere else.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -113,13 +113,18 @@ class DefenceSettings(_Settings):
     # also score what each of its steps leaves: the observation, and the stage's result
     score_steps: bool = Field(default=False, validation_alias=_either("score_steps"))
     probes: int | None = Field(default=None, ge=1)
-    attacks: tuple[str, ...] | None = None  # names of attacks, as listed by the run, that it is tried on; None: all
+    attacks: tuple[str, ...] | None = None  # names of attacks, with their eps or without, that it is tried on; None: all
+    enrolled: Literal["raw", "purified"] | None = None  # behind this one; None: as the recogniser's settings say
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if (self.preset is None) == (self.baseline is None):
             raise ValueError("give either preset or baseline")
         return self
+
+    def faces(self, attack: AttackSettings) -> bool:
+        """Whether it is tried on one of a run's attacks: it names that one, or all of its kind whatever their eps."""
+        return self.attacks is None or bool({attack.name, attack.name.rpartition(", eps ")[0]} & set(self.attacks))
 
     def each(self) -> list[DefenceSettings]:
         """One defence for each combination of the sweep, named."""
@@ -177,21 +182,19 @@ class Experiment(_Settings):
 
     @model_validator(mode="after")
     def _seen(self) -> Self:
-        able = ", ".join(sorted(name for name in ATTACKS if ATTACKS[name].sees_defence))
         for attack in self.attacks:
-            if ATTACKS.load(attack.method).sees_defence:
-                continue
-            if attack.view(self.run.threat) is not None:
+            kind, view = ATTACKS.load(attack.method), attack.view(self.run.threat)
+            if view is not None and not (kind.sees_defence and (view != "range" or not kind.alone)):
                 setting = "run.threat adaptive" if attack.through is None else f"through {attack.through}"
-                raise ValueError(f"{setting} takes {able}, no other")
-            if len(attack.surrogates) > 1:
-                raise ValueError(f"several surrogates are for {able}, no other")
+                raise ValueError(f"{setting} takes {_able(alone=view != 'range')}, no other")
+            if len(attack.surrogates) > 1 and (kind.alone or not kind.sees_defence):
+                raise ValueError(f"several surrogates are for {_able(alone=False)}, no other")
         return self
 
-    def with_defence(self, name: str) -> Experiment:
-        """The same with one defence alone: a preset, a baseline, or what ``package.module:factory`` makes."""
-        preset, baseline = (name, None) if name in PRESETS else (None, name)
-        return self.model_copy(update={"defences": (DefenceSettings(name=name, preset=preset, baseline=baseline),)})
+    def with_defences(self, names: Sequence[str]) -> Experiment:
+        """The same with these alone: its own of that name, or a preset, a baseline, what ``package.module:factory`` makes."""
+        own = {defence.name: defence for entry in self.defences for defence in entry.each()}
+        return self.model_copy(update={"defences": tuple(own.get(name) or _plain(name) for name in names)})
 
     def all_attacks(self) -> list[AttackSettings]:
         """One for each eps. Raises ``SettingError`` where two have one name."""
@@ -201,11 +204,23 @@ class Experiment(_Settings):
         """One for each combination of a sweep. Raises ``SettingError`` where two have one name."""
         found = _distinct([each for defence in self.defences for each in defence.each()], "defences")
         known = {attack.name for attack in self.all_attacks()}
+        groups = {name.rpartition(", eps ")[0] for name in known}
         for defence in found:
-            if strange := set(defence.attacks or ()) - known:
+            if strange := set(defence.attacks or ()) - known - groups:
                 known_ones = f"there are {', '.join(sorted(known))}"
                 raise SettingError(f"no attack {min(strange)!r}", f"defence {defence.name!r}", known_ones)
         return found
+
+
+def _plain(name: str) -> DefenceSettings:
+    preset, baseline = (name, None) if name in PRESETS else (None, name)
+    return DefenceSettings(name=name, preset=preset, baseline=baseline)
+
+
+def _able(*, alone: bool) -> str:
+    """The attacks that can have a defence, in words; with those of libraries, which know one goal, where ``alone``."""
+    kinds = {name: ATTACKS[name] for name in ATTACKS}
+    return ", ".join(sorted(name for name, kind in kinds.items() if kind.sees_defence and (alone or not kind.alone)))
 
 
 def _distinct(items: list[Any], what: str) -> list[Any]:

@@ -128,7 +128,8 @@ class Recognisers:
     def named(self, settings: RecogniserSettings, defence: Defence | None) -> Recogniser:
         """Who names what comes from behind a defence: of people enrolled as they are or, if so set, behind that defence."""
         enrolment = None
-        if defence is not None and settings.enrolled == "purified" and settings.scores == "templates":
+        behind = "raw" if defence is None else defence.settings.enrolled or settings.enrolled
+        if defence is not None and behind == "purified" and settings.scores == "templates":
             made_from = sha256_of_json({"stages": defence.purifier.identity()})[:8]
             name = f"{defence.name} {made_from}"
             enrolment = Enrolment(name, lambda images: defend(defence, images, self.context).images)

@@ -123,7 +123,7 @@ class Run:
         """The defences that an attack (or none) is tried on, each with how many images."""
         n = len(self.images) if attack is None else self.count(attack)
         pairs = [(defence, defence.settings) for defence in self.defences]
-        return [(d, min(n, s.probes or n)) for d, s in pairs if attack is None or s.attacks is None or attack.name in s.attacks]
+        return [(d, min(n, s.probes or n)) for d, s in pairs if attack is None or s.faces(attack)]
 
     def _steps(self, attack: AttackSettings, defence: Defence | None) -> int:
         """The work of crafting one image, in evaluations of a network."""
@@ -137,7 +137,7 @@ class Run:
         times = 1 if attack is None else len(attack.quantisation)
         total = times * sum(many * defence.purifier.evaluations for defence, many in wanted)
         if attack is not None:
-            total += self.count(attack) * self._steps(attack, None) if self._is_bare(attack) else 0
+            total += self.count(attack) * self._steps(attack, None) if self.is_bare(attack) else 0
             total += 0 if self.is_oblivious(attack) else sum(many * self._steps(attack, defence) for defence, many in wanted)
         return total
 
@@ -145,7 +145,7 @@ class Run:
         """Whether it has nothing of any defence: all face one set."""
         return attack.view(self.settings.threat) is None
 
-    def _is_bare(self, attack: AttackSettings) -> bool:
+    def is_bare(self, attack: AttackSettings) -> bool:
         """Whether it is tried without a defence, too: one that says what it has of a defence is tried behind defences alone."""
         return self.is_oblivious(attack) or attack.through is None
 
@@ -163,7 +163,7 @@ class Run:
             yield from ((defence, {"uint8": self.images[:many]}) for defence, many in self.faced_by(None))
             return
         plain: dict[str, Tensor] = {}
-        if self._is_bare(attack):
+        if self.is_bare(attack):
             plain = crafted(attack, self.count(attack), None)
             yield None, plain
         for defence, many in self.faced_by(attack):
@@ -172,13 +172,17 @@ class Run:
 
     def adversarial(self, attack: AttackSettings, n: int, defence: Defence | None = None) -> AdversarialSet:
         """The first ``n`` test images under an attack that sees the recogniser, behind a ``defence`` if one is given."""
+        named = attack if defence is None else attack.model_copy(update={"name": f"{attack.name}{THROUGH}{defence.name}"})
+        folder = self.out / "adversarial" / _slug(named.name)
+        images, labels = self.images[:n], torch.from_numpy(self.labels[:n])
+        return adversarial_set(named, self.victim(attack, defence), images, labels, folder)
+
+    def victim(self, attack: AttackSettings, defence: Defence | None) -> Victim:
+        """What an attack sees: the recogniser, or its surrogates, behind a ``defence`` if one is given."""
         seen = attack.surrogates or (self.experiment.recogniser,)
         recogniser = side_by_side([self.recognisers.named(settings, defence) for settings in seen])
-        named = attack if defence is None else attack.model_copy(update={"name": f"{attack.name}{THROUGH}{defence.name}"})
         view = attack.view(self.settings.threat) or "gradient"  # of no defence, where it sees none
-        victim = Victim(recogniser, self.manifest.sha256, self.context, defence, view, attack.eot_samples)
-        folder = self.out / "adversarial" / _slug(named.name)
-        return adversarial_set(named, victim, self.images[:n], torch.from_numpy(self.labels[:n]), folder)
+        return Victim(recogniser, self.manifest.sha256, self.context, defence, view, attack.eot_samples)
 
     def _cells(self, attack: AttackSettings | None, quantisation: str, defence: Defence | None, images: Tensor) -> list[Cell]:
         """The cell, and those of the defence's steps where they are wanted."""

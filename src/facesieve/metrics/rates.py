@@ -202,6 +202,14 @@ def mean(values: ArrayLike, weights: ArrayLike | None = None) -> float:
     return float(numbers @ counts) / total if total > 0 else math.nan
 
 
+def median(values: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """The smallest of ``values`` (N,) at or under which half of the weights lie; nan where these sum to nothing."""
+    found = _finite(values, "values")
+    order = np.argsort(found)
+    below = np.cumsum(_weights(weights, found)[order])
+    return float(found[order][np.searchsorted(below, below[-1] / 2 - 1e-9)]) if below[-1] > 0 else math.nan
+
+
 def _finite(values: ArrayLike, what: str, axes: int = 1) -> Floats:
     numbers = np.asarray(values, np.float64)
     if numbers.ndim != axes or numbers.size == 0:

@@ -74,6 +74,7 @@ class DefenceRecord(_Part):
     baseline: str | None
     swept: dict[str, bool | int | float | str]
     draws_noise: bool
+    enrolled: Literal["raw", "purified"] | None = None  # what is behind this one alone; None: as the recogniser's settings say
 
 
 class Record(_Part):
@@ -125,7 +126,10 @@ def described_defences(experiment: dict[str, Any], noisy: Collection[str]) -> tu
     """Each defence of an experiment, as plain data; ``noisy`` are the names of those that draw noise."""
     found = []
     for entry in experiment["defences"]:
-        family, kind = entry["name"] or entry["preset"] or entry["baseline"], {key: entry[key] for key in ("preset", "baseline")}
+        family, kind = (
+            entry["name"] or entry["preset"] or entry["baseline"],
+            {key: entry.get(key) for key in ("preset", "baseline", "enrolled")},
+        )
         for name, swept in combinations(family, entry["sweep"]):
             found.append(DefenceRecord(name=name, family=family, swept=swept, draws_noise=name in noisy, **kind))
     return tuple(found)

@@ -108,7 +108,7 @@ def _result(record: Record, defence: DefenceRecord) -> Result:
         defence=defence,
         settings=next(asked, {}),
         recogniser=recogniser,
-        enrolled=experiment.get("recogniser", {}).get("enrolled", "raw"),
+        enrolled=defence.enrolled or experiment.get("recogniser", {}).get("enrolled", "raw"),
         closed_set=record.closed_set,
         far=experiment["run"]["far"],
         data=Data(

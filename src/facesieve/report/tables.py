@@ -96,7 +96,8 @@ def open_set_threshold(record: Record, defence: str = NONE) -> float | None:
 
     Where people are enrolled behind each defence, each has a threshold of its own, from the clean images behind it.
     """
-    own = record.experiment.get("recogniser", {}).get("enrolled") == "purified"
+    alone = next((each.enrolled for each in record.defences if each.name == defence), None)
+    own = (alone or record.experiment.get("recogniser", {}).get("enrolled")) == "purified"
     clean = record.cell(NONE, CLEAN_KIND, defence if own else NONE)
     if record.closed_set or clean is None:
         return None
