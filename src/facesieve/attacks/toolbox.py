@@ -80,8 +80,8 @@ def _estimator(scores: Scores, image: Tensor) -> Any:
 
 
 def _toolbox_pgd(goal: Goal, images: Tensor, budget: Budget, seeds: Sequence[int]) -> Tensor:
-    given = {"eps": budget.eps, "step": budget.step, "iterations": budget.iterations}
-    return toolbox_pgd(goal.scores, images, goal.labels, **given, seeds=seeds)
+    eps, step, iterations = budget.eps, budget.step, budget.iterations
+    return toolbox_pgd(goal.scores, images, goal.labels, eps=eps, step=step, iterations=iterations, seeds=seeds)
 
 
 def _mi_fgsm(goal: Goal, images: Tensor, budget: Budget, _: Sequence[int]) -> Tensor:

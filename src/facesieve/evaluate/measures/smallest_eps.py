@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -53,9 +54,8 @@ def smallest_eps(run: Run) -> dict[str, Estimate]:
             own, people = _of_images(run, attack, defence, n), run.labels[:n]
             name = f"{NONE if defence is None else defence.name}, {attack.name}"
             most = float(attack.eps)  # type: ignore[arg-type]  # one of ``AttackSettings.each``
-            found[f"median smallest eps, {name}"] = bootstrap(lambda w, own=own: median(own, w), people)
-            stood = (own >= most).astype(np.float64)
-            found[f"not fooled, {name}"] = of_share(bootstrap(lambda w, stood=stood: mean(stood, w), people))
+            found[f"median smallest eps, {name}"] = bootstrap(partial(median, own), people)
+            found[f"not fooled, {name}"] = of_share(bootstrap(partial(mean, own >= most), people))
             if defence is None:
                 bare = own
             elif bare is not None and len(bare) >= n:
@@ -122,8 +122,8 @@ class _Batch:
         defence, asked = self.victim.defence, next(self.asked)
         if defence is not None:
             images = defend(defence, images, self.run.context, "smallest", asked, *map(str, self.seeds[:1])).images
-        table: NDArray[np.float64] = self.run.recogniser_for(defence).table(images)
-        return table.argmax(1)
+        found: NDArray[np.int64] = self.run.recogniser_for(defence).table(images).argmax(1)
+        return found
 
 
 MEASURES.register("smallest_eps", smallest_eps)
