@@ -25,6 +25,7 @@ from facesieve.priors.embedded import embedded_prior_folder
 from facesieve.priors.folder import prior_hash
 from facesieve.purify import PRESETS
 from facesieve.report.board import markdown as draw_board
+from facesieve.report.certificates import draw as draw_certificates
 from facesieve.report.pages.markdown import markdown
 from facesieve.report.record import NONE, Record, load_record
 from facesieve.report.result import read_results
@@ -79,7 +80,11 @@ DISTILLED = (
 
 
 def keep(run: Path, name: str) -> None:
-    """The record of a run."""
+    """The record of a run, or the figures of certificates."""
+    if (run / "certificates.json").exists():
+        write_atomic(RESULTS / f"{name}.json", (run / "certificates.json").read_bytes())
+        draw_certificates(read(f"{name}.json"), RESULTS)
+        return
     write_atomic(RESULTS / f"evaluation-{name}.json", (load_record(run).model_dump_json() + "\n").encode())
 
 

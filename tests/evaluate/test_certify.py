@@ -9,7 +9,8 @@ from facesieve.data.manifest import save_manifest
 from facesieve.data.sources import open_source
 from facesieve.errors import SettingError
 from facesieve.evaluate.certify import Settings, certify, figures_of, patch_side
-from facesieve.report.certificates import as_levels
+from facesieve.report.certificates import as_levels, targets
+from facesieve.report.targets import read_targets
 
 FEW = Settings(sigmas=(0.06,), first=5, draws=20, alpha=0.05, patches=(0.02,), across=2, templates=3)
 
@@ -52,6 +53,30 @@ def test_another_run_in_the_same_folder_is_refused(run, chosen):
         certify(FEW.model_copy(update={"draws": 21}), manifest, open_source(source), run[0])
 
 
+def test_a_further_strength_of_noise_is_added_and_what_is_there_stays(run, chosen, tmp_path):
+    out, figures = run
+    source, manifest = chosen
+    (tmp_path / "votes.jsonl").write_text((out / "votes.jsonl").read_text())
+    (tmp_path / "certify.json").write_text((out / "certify.json").read_text())
+    more = certify(FEW.model_copy(update={"sigmas": (0.06, 0.5), "patches": ()}), manifest, open_source(source), tmp_path)
+    assert more["rows"][0] == figures["rows"][0]
+    assert more["rows"][1]["sigma"] == 0.5
+    kept = (tmp_path / "votes.jsonl").read_text()
+    assert kept.startswith((out / "votes.jsonl").read_text())
+    assert kept.count("0.06") == (out / "votes.jsonl").read_text().count("0.06")
+
+
+def test_the_target_is_of_the_noise_that_certifies_most():
+    rows = [
+        {"recogniser": name, "sigma": sigma, "n": 40, "certified": {"0.1": [1, 1, 1], "0.25": [share, share / 2, 1]}}
+        for name, sigma, share in [("sface", 0.12, 0.25), ("sface", 0.25, 0.625), ("sface", 0.5, 0.5), ("dlib", 0.5, 0.125)]
+    ]
+    sface, dlib = targets({"rows": [*rows, {"recogniser": "sface", "patch": 0.02}], "command": "facesieve certify"})
+    assert (sface.value, sface.low, sface.high, sface.n, sface.wanted, sface.reached) == (62.5, 31.25, 100, 40, ">= 50", True)
+    assert sface.defence.startswith("noise of 0.25")
+    assert (dlib.value, dlib.reached) == (12.5, None)
+
+
 def test_figures_are_counted_from_the_votes():
     """Of four images: sure and right, sure and wrong, undecided, right by a narrow majority."""
     settings = Settings(sigmas=(0.25,), draws=1000)
@@ -80,7 +105,10 @@ def test_the_command_draws_a_page(facesieve, chosen, tmp_path):
         assert refused.code == 2
         assert message in refused.err
         assert not (tmp_path / "out" / "certificates.json").exists()
-    facesieve(*words, "--sigma", "0.06", "--alpha", "0.2", "--probes", "2", "--templates", "3")
+    listed = tmp_path / "targets.json"
+    facesieve(*words, "--sigma", "0.06", "--alpha", "0.2", "--probes", "2", "--templates", "3", "--targets", listed)
+    (target,) = read_targets(listed)
+    assert (target.target, target.n, target.value) == ("certified accuracy at L2 0.25, sface", 2, 0)  # 4 draws prove less
     page = (tmp_path / "out" / "certificates.md").read_text()
     assert "| sface | 0.06 |" in page
     assert "--alpha 0.2" in page

@@ -29,6 +29,9 @@ def certify(
     probes: Annotated[int | None, typer.Option(help="The first so many of the test images, people in turn.")] = None,
     templates: Annotated[int, typer.Option(help="Training images that each person is enrolled with.")] = 10,
     seed: Annotated[int, typer.Option(help="Makes the draws repeatable.")] = 0,
+    targets: Annotated[
+        Path | None, typer.Option(help="A JSON list of targets, in which the certified accuracy at L2 0.25 is recorded.")
+    ] = None,
 ) -> None:
     """Prove which names no attacker can change: by noise within an L2 radius, by masks for a patch."""
     from pydantic import ValidationError
@@ -40,6 +43,8 @@ def certify(
     from facesieve.evaluate.certify import certify as run
     from facesieve.files import first_problem
     from facesieve.report.certificates import draw
+    from facesieve.report.certificates import targets as wanted_of
+    from facesieve.report.targets import keep_targets
 
     given: dict[str, Any] = {"draws": draws, "alpha": alpha, "templates": templates, "seed": seed, "probes": probes}
     given |= {"embedders": embedder, "sigmas": sigma if smoothing else (), "patches": patch and [part / 100 for part in patch]}
@@ -56,5 +61,7 @@ def certify(
     command = f"facesieve certify --source DATA --manifest {manifest} -o RUN {' '.join(words)}"
     with lines("certifying") as tell:
         figures = run(settings, load_manifest(manifest), open_source(source), output, report=tell, command=command)
+    if targets is not None:
+        keep_targets(targets, wanted_of(figures))
     for path in draw(figures, output):
         out.print(str(path))

@@ -1,7 +1,7 @@
 """Certificates on labelled photographs: how many names no attacker of a given strength can change, whatever he knows.
 
 run/
-    certify.json        the settings; a run resumes with the same ones alone
+    certify.json        the settings; a run resumes with the same ones alone, or with further strengths and sizes
     manifest.json       every image, its hash and its role
     votes.jsonl         what was found of each image, as it was found
     certificates.json   the figures, with certificates.md and certificates.svg
@@ -49,6 +49,7 @@ from facesieve.weights import read_json
 Key = tuple[Any, ...]  # what was tried on which image
 Line = dict[str, Any]  # what was found
 Row = dict[str, Any]
+ADDED = {"sigmas", "patches"}  # settings that a run in the same folder may have others of: each is found apart
 SIZE = 128  # pixels of a crop
 RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5)  # L2, of pixels in [0, 1]
 
@@ -93,7 +94,7 @@ def certify(
 
 
 class _Run:
-    """One run in one folder."""
+    """One run in one folder, to which further strengths of noise and sizes of patches may be added."""
 
     def __init__(self, settings: Settings, manifest: Manifest, source: Source, out: Path) -> None:
         self.settings = settings
@@ -111,7 +112,8 @@ class _Run:
 
     def _claim(self, path: Path) -> None:
         there = read_json(path, InputError) if path.exists() else self.about
-        if what := "; ".join(differences(there, self.about)):
+        held, wanted = ({key: value for key, value in each.items() if key not in ADDED} for each in (there, self.about))
+        if what := "; ".join(differences(held, wanted)):
             raise SettingError(f"holds a run with other settings, data or weights: {what}", path.parent, "choose another folder")
         write_with_folder(path, (json.dumps(self.about, indent=1) + "\n").encode())
 

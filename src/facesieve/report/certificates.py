@@ -9,15 +9,36 @@ from typing import Any
 
 from facesieve.files import write_with_folder
 from facesieve.report.plots import as_svg, new_figure
+from facesieve.report.targets import Target, commit
 from facesieve.report.templates import markdown_row
 
 SIZE = 128  # pixels of the crops that are certified
+MARKED, WANTED = "0.25", {"sface": ">= 50"}  # the L2 radius and, in percent, what is wanted there
 PIXELS = math.sqrt(3 * SIZE**2)
 
 
 def as_levels(radius: float) -> float:
     """The largest L-infinity change, levels of 255, of all pixels at once that lies within an L2 radius."""
     return 255 * radius / PIXELS
+
+
+def targets(figures: Mapping[str, Any]) -> list[Target]:
+    """Of each recogniser what is certified at L2 0.25, in percent, by the strength of noise that certifies most."""
+    best: dict[str, dict[str, Any]] = {}
+    for row in figures["rows"]:
+        if "sigma" in row:
+            best[row["recogniser"]] = max(best.get(row["recogniser"], row), row, key=lambda each: each["certified"][MARKED][0])
+    found = []
+    for recogniser, row in best.items():
+        value, low, high = (float(f"{100 * each:.4g}") for each in row["certified"][MARKED])
+        found.append(
+            Target(
+                area="worst case", target=f"certified accuracy at L2 {MARKED}, {recogniser}",
+                wanted=WANTED.get(recogniser, "none set"), value=value, low=low, high=high, n=row["n"],
+                command=figures["command"], commit=commit(), defence=f"noise of {row['sigma']:g}, one step of the prior",
+            )
+        )  # fmt: skip
+    return found
 
 
 def draw(figures: Mapping[str, Any], out: Path) -> list[Path]:
