@@ -2,8 +2,8 @@
 
     python benchmarks/full_disk.py [KIND ...] [--steps 12] [--results FOLDER]
 
-KIND is one of those of ``kills.py``, but the service and PostgreSQL. Results go to a file system in memory (Linux, as root), of a
-size between nothing and what an undisturbed run leaves, in ``--steps`` equal steps. Wanted: no traceback, an exit code other than
+KIND is one of those of ``kills.py``, but the service and PostgreSQL, or of ``disk_kinds.py``. Results go to a file system in memory (Linux, as root), of a
+size between nothing and what an undisturbed run leaves, in ``--steps`` equal steps; the first has no room at all. Wanted: no traceback, an exit code other than
 0 and a line of why where something could not be written, and nothing there but whole results and drafts whose names begin with
 a dot; after the file system has grown, the same command ends with all of it. ``--results`` adds a row for each kind to
 ``full-disk.json`` there, and their sums to ``targets.json``.
@@ -20,19 +20,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from disk_kinds import more_kinds
 from kill_kinds import Kind, Tree, in_fork, kinds
 from kills import begin, ended, faults, load_libraries
 from results import origin, write
 
 ROOM = 2**28  # bytes, enough for anything
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager
 def mounted(place: Path, size: int) -> Iterator[None]:
-    """A file system of so many bytes."""
+    """A file system with so many bytes to spare."""
     place.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", place], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size + PAGE}", "none", place], check=True)
     try:
+        (place / ".filler").write_bytes(bytes(PAGE))  # a file system of no bytes would be one without a limit
         yield
     finally:
         subprocess.run(["umount", place], check=True)
@@ -69,9 +72,9 @@ def tried(kind: Kind, steps: int, work: Path) -> tuple[int, list[str]]:
             raise SystemExit(log.read_text()[-3000:])
         fresh = in_fork(lambda: kind.left(out))
         state = os.statvfs(place)
-        used = (state.f_blocks - state.f_bfree) * state.f_frsize
+        used = (state.f_blocks - state.f_bfree) * state.f_frsize - PAGE
     wrong: list[str] = []
-    sizes = [max(4096, used * step // steps) for step in range(steps)]
+    sizes = sorted({PAGE * (used * step // steps // PAGE) for step in range(steps)})
     for size in sizes:
         with mounted(place, size):
             found = trouble(kind, words, log, fresh, out)
@@ -87,11 +90,11 @@ def tried(kind: Kind, steps: int, work: Path) -> tuple[int, list[str]]:
     return len(sizes) + 1, wrong
 
 
-def keep(folder: Path, rows: list[dict[str, object]], made: dict[str, str]) -> None:
-    """The rows, and the sum of all that are there."""
+def keep(folder: Path, row: dict[str, object], made: dict[str, str]) -> None:
+    """The row, and the sum of all that are there."""
     from facesieve.report.targets import Target, keep_targets
 
-    write(folder / "full-disk.json", [row | made for row in rows], ("kind",))
+    write(folder / "full-disk.json", [row | made], ("kind",))
     every = json.loads((folder / "full-disk.json").read_text())
     runs, wrong = sum(row["runs"] for row in every), sum(len(row["wrong"]) for row in every)
     figure = Target(
@@ -113,15 +116,16 @@ def main() -> None:
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     load_libraries()
-    rows = []
-    for name in args.kinds or kinds():
+    every, failed = kinds() | more_kinds(), False
+    for name in args.kinds or every:
         with tempfile.TemporaryDirectory() as folder:
-            runs, wrong = tried(kinds()[name], args.steps, Path(folder))
-        rows.append({"kind": name, "runs": runs, "wrong": wrong})
-        print(json.dumps(rows[-1]), flush=True)
-    if args.results is not None:
-        keep(args.results, rows, origin("full_disk.py", {str(args.results): "FOLDER"}))
-    if any(row["wrong"] for row in rows):
+            runs, wrong = tried(every[name], args.steps, Path(folder))
+        row = {"kind": name, "runs": runs, "wrong": wrong}
+        print(json.dumps(row), flush=True)
+        failed |= bool(wrong)
+        if args.results is not None:
+            keep(args.results, row, origin("full_disk.py", {str(args.results): "FOLDER"}))
+    if failed:
         raise SystemExit(1)
 
 
