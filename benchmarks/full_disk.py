@@ -2,11 +2,11 @@
 
     python benchmarks/full_disk.py [KIND ...] [--steps 12] [--results FOLDER]
 
-KIND is one of those of ``kills.py``, but the service and PostgreSQL, or of ``disk_kinds.py``. Results go to a file system in memory (Linux, as root), of a
-size between nothing and what an undisturbed run leaves, in ``--steps`` equal steps; the first has no room at all. Wanted: no traceback, an exit code other than
-0 and a line of why where something could not be written, and nothing there but whole results and drafts whose names begin with
-a dot; after the file system has grown, the same command ends with all of it. ``--results`` adds a row for each kind to
-``full-disk.json`` there, and their sums to ``targets.json``.
+KIND is one of those of ``kills.py``, but the service and PostgreSQL, or of ``disk_kinds.py``. Results go to a file system in
+memory (Linux, as root), of a size between nothing and what an undisturbed run leaves, in ``--steps`` equal steps; the first has
+no room at all. Wanted: no traceback, an exit code other than 0 and a line of why where something could not be written, and
+nothing there but whole results and drafts whose names begin with a dot; after the file system has grown, the same command ends
+with all of it. ``--results`` adds a row for each kind to ``full-disk.json`` there, and their sums to ``targets.json``.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ ClientError            the service refused, or could not be reached
 ├── NotFoundError      404: an unknown person, or no gallery
 ├── ConflictError      409: the gallery cannot do this, such as enrolling somebody twice
 ├── UnusableError      413, 415, 422: an image or a setting that cannot be used
-└── BusyError          503: try again after ``retry_after`` seconds
+└── BusyError          503: try again after ``retry_after`` seconds; 0 where the gallery fails
 """
 
 from __future__ import annotations
@@ -65,7 +65,10 @@ class UnusableError(ClientError):
 
 
 class BusyError(ClientError):
-    """The service is full, and was each time; try again after ``retry_after`` seconds."""
+    """The service is full, and was each time; try again after ``retry_after`` seconds.
+
+    Or its gallery fails (``kind`` is ``gallery``, ``retry_after`` 0): what was to be written may have been.
+    """
 
 
 _ERRORS: dict[int, type[ClientError]] = {

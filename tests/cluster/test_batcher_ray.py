@@ -65,6 +65,16 @@ def test_a_face_whose_replica_dies_goes_to_another_but_not_for_ever():
         run(Replicas(*(Died() for _ in range(TRIES))), lambda batcher: batcher.purify(crops(1), [5]))
 
 
+def test_without_a_replica_the_caller_is_told_when_to_ask_again():
+    from ray.serve._private.common import DeploymentID
+    from ray.serve.exceptions import DeploymentUnavailableError
+
+    replicas = Replicas(DeploymentUnavailableError(DeploymentID(name="model")))
+    with pytest.raises(BusyError, match="no replica of the model") as caught:
+        run(replicas, lambda batcher: batcher.purify(crops(1), [5]))
+    assert caught.value.retry_after == 10
+
+
 def test_a_full_queue_refuses_and_one_that_leaves_frees_its_places():
     replicas = Replicas(opened=False)
 

@@ -15,6 +15,7 @@ from PIL import Image
 from serving import handlers_of, pixels, png, problem, quick_shield, service, two_faces
 
 from facesieve.client import (
+    BusyError,
     Client,
     ConflictError,
     NotAllowedError,
@@ -191,10 +192,11 @@ def test_a_gallery_that_fails_does_not_say_where_it_is(tmp_path, collins, caplog
     with service(handlers_of(gallery=f"{scheme}{folder}")) as url, Client(url) as client:
         client.enrol("Collins", [collins])
         shutil.rmtree(folder)
-        with pytest.raises(ConflictError, match="does not work now") as caught:
+        with pytest.raises(BusyError, match="does not work now") as caught:
             client.identify(collins, threshold=0.5)
+        assert (caught.value.status, caught.value.kind, caught.value.retry_after) == (503, "gallery", 0)
         assert "hidden" not in str(caught.value)
-        with pytest.raises(ConflictError, match=without_threshold):
+        with pytest.raises(ConflictError if scheme else BusyError, match=without_threshold):
             client.identify(collins)  # its threshold is looked for first
     lines = [JsonLines().format(record) for record in caplog.records if record.getMessage() == "defect"]
     assert len(lines) == (1 if scheme else 2)

@@ -12,6 +12,7 @@ from facesieve.service.batcher import Admission, BusyError, Limits
 from facesieve.service.metrics import Metrics
 
 TRIES = 3  # of a face whose replica dies
+WITHOUT_MODEL = 10  # seconds after which to ask again where no replica can be started
 
 
 class RayBatcher:
@@ -59,7 +60,7 @@ class RayBatcher:
 
     async def _face(self, crop: Crops, seed: int) -> Trace:
         from ray.exceptions import RayActorError
-        from ray.serve.exceptions import BackPressureError
+        from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
         for left in reversed(range(TRIES)):
             try:
@@ -67,6 +68,8 @@ class RayBatcher:
                 return trace
             except BackPressureError as error:
                 raise BusyError("the replicas of the model have no room") from error
+            except DeploymentUnavailableError as error:  # none can be started, such as where its file is gone
+                raise BusyError("there is no replica of the model now", WITHOUT_MODEL) from error
             except RayActorError:  # the same seed gives the same result, whoever computes it
                 if not left:
                     raise

@@ -48,6 +48,7 @@ TITLES = {
 KINDS: dict[type[FacesieveError], tuple[int, str]] = {
     BusyError: (503, "busy"),
     OutOfMemoryError: (503, "busy"),
+    GalleryFailedError: (503, "gallery"),
     GalleryError: (409, "gallery"),
     ImageError: (422, "unreadable-image"),
     NoFaceError: (422, "no-face"),

@@ -13,7 +13,7 @@ from facesieve.service.schemas import PeopleResponse, PersonResponse, RemovedRes
 
 router = APIRouter(prefix="/v1/gallery", dependencies=[Depends(allowed("gallery"))])
 
-_LOOKING = problem_responses(401, 403, 404, 409, 422)
+_LOOKING = problem_responses(401, 403, 404, 409, 422, 503)
 _ENROLLING = problem_responses(401, 403, 404, 408, 409, 413, 415, 422, 503)
 _PHOTOGRAPHS = image_body({"file": "Photographs of this person, one face each"}, many=True)
 Kind = Annotated[Literal["raw", "purified", "both"], Query(description="What the templates are made from.")]

@@ -178,7 +178,7 @@ _MEANINGS = {
     413: "The body is too large",
     415: "Unknown content type",
     422: "Unreadable image, no face, too many faces, or a setting out of range",
-    503: "The queue is full: try again after Retry-After seconds",
+    503: "The queue is full: try again after Retry-After seconds; or the gallery fails",
 }
 
 
