@@ -29,9 +29,10 @@ from facesieve import load_shield, read_photo
 from facesieve.errors import FacesieveError
 from facesieve.faces import FINISHES, Face, FaceCrops, alignment
 from facesieve.faces.align import resampled
-from facesieve.identification import CROP, tamper_scores
+from facesieve.identification import CROP
 from facesieve.images import Photo
 from facesieve.recognition.sface import load_sface
+from facesieve.recognition.tampering import tamper_scores
 from facesieve.report.targets import Target, keep_targets
 from facesieve.shield import Shield
 from facesieve.specs import DEFAULT_PRESET

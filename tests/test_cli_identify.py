@@ -235,3 +235,37 @@ def test_mistakes_are_one_line(facesieve, gallery, people, probe, tmp_path, samp
     assert "Nobody" in one_line(facesieve("verify", probe, "--person", "Nobody", "--gallery", gallery, "--shield", "none"))
     assert "missing.jpg" in facesieve("identify", "missing.jpg", "--gallery", gallery, "--shield", "none").err
     assert "--folders expects" in one_line(facesieve("enrol", people / "obama", "--folders", "--gallery", gallery))
+
+
+def test_a_face_that_looks_tampered_with_is_flagged_or_refused(facesieve, gallery, probe):
+    """A threshold that every face exceeds stands for tampering, one that none does for its absence."""
+    command = ("identify", probe, "--gallery", gallery, "--seed", 1, "--threshold", 0.3)
+    flagged = facesieve(*command, "--on-tamper", "flag", "--tamper-threshold", "0.000001")
+    assert (flagged.code, "obama" in flagged.out, ", tampered" in flagged.out) == (0, True, True)
+    assert f"{probe}, face 1: the face looks tampered with: tamper score " in flagged.err
+    clean = facesieve(*command, "--on-tamper", "refuse", "--tamper-threshold", 2)
+    assert (clean.code, "obama" in clean.out, "tampered" in clean.out + clean.err) == (0, True, False)
+    refused = facesieve(*command, "--on-tamper", "refuse", "--tamper-threshold", "0.000001")
+    assert (refused.code, "refused" in refused.out) == (1, True)
+    assert f"{probe}, face 1: refused: the face looks tampered with" in refused.err
+    as_json = facesieve(*command, "--on-tamper", "refuse", "--tamper-threshold", "0.000001", "--json")
+    ((face,),) = json.loads(as_json.out).values()
+    assert as_json.code == 1
+    assert (face["person"], face["matches"], face["unshielded"], face["tampered"]) == (None, [], None, True)
+    assert "looks tampered with" in face["refused"]
+    for done in (refused, as_json):
+        names = done.out.replace(str(probe), "")
+        assert not any(person in names for person in ("obama", "biden", "hopper", "collins"))
+    verified = facesieve("verify", probe, "--person", "obama", *command[2:], "--on-tamper", "refuse", "--tamper-threshold", 1e-6)
+    assert f"{probe}: the face looks tampered with" in one_line(verified)
+    assert verified.out == ""
+
+
+def test_a_policy_that_cannot_be_kept_is_one_line(facesieve, gallery, probe):
+    command = ("identify", probe, "--gallery", gallery)
+    assert "choose purify, flag or refuse" in one_line(facesieve(*command, "--on-tamper", "ignore"))
+    assert "without a shield there is no tamper score" in one_line(facesieve(*command, "--shield", "none", "--on-tamper", "flag"))
+    no_default = one_line(facesieve(*command, "--shield", "robust", "--scale", 4, "--on-tamper", "refuse"))
+    assert "no default threshold of the score change for sface-2021dec behind robust" in no_default
+    assert no_default.endswith("give a threshold for the tamper score")
+    assert "a threshold is a number above 0" in one_line(facesieve(*command, "--on-tamper", "flag", "--tamper-threshold", "x"))

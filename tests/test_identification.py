@@ -10,13 +10,15 @@ import torch
 from facesieve.attacks.gradient import pgd
 from facesieve.attacks.objectives import PushAway
 from facesieve.errors import GalleryError, InputError, NoFaceError, SettingError
+from facesieve.faces import one_face
 from facesieve.galleries import create_gallery
 from facesieve.galleries.base import RAW, Calibration
-from facesieve.identification import CROP, Identifier, one_face, stacked, tamper_scores
+from facesieve.identification import CROP, Identifier, stacked
 from facesieve.images import read_photo
 from facesieve.recognition import thresholds
 from facesieve.recognition.embedders import load_embedder
 from facesieve.recognition.sface import load_sface
+from facesieve.recognition.tampering import tamper_scores
 from facesieve.shield import load_shield
 from facesieve.specs import DEFAULT_PRESET
 

@@ -6,6 +6,7 @@
     │   ├── NoFaceError       a photograph without a face that can be found
     │   ├── ManyFacesError    a photograph with more faces than are taken
     │   ├── NotSquareError    an image given as an aligned crop that is not square
+    │   ├── TamperedError     a face that looks tampered with, where such faces are refused
     │   ├── AmbiguousImageError  several images where one is expected, and nothing says which
     │   ├── SettingError      a setting outside its range, or two that contradict
     │   ├── ProfileError      a profile's file that cannot be read
@@ -74,6 +75,12 @@ class ManyFacesError(InputError):
 
 class NotSquareError(InputError):
     """An image given as an aligned crop that is not square."""
+
+
+class TamperedError(InputError):
+    """A face that looks tampered with, where such faces are refused. ``score`` is its tamper score, in [0, 2]."""
+
+    score: float | None = None
 
 
 class AmbiguousImageError(InputError):

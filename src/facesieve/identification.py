@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from facesieve.errors import GalleryError, ManyFacesError, SettingError
-from facesieve.faces import Face, FaceCrops, Quality
+from facesieve.errors import GalleryError, SettingError
+from facesieve.faces import Face, FaceCrops, Quality, one_face
 from facesieve.galleries.base import RAW, Gallery, Match
 from facesieve.limits import cosine
 from facesieve.recognition import Embedder
+from facesieve.recognition.tampering import PURIFY, TamperGuard, Tampering, TamperPolicy
 from facesieve.recognition.thresholds import default_threshold, has_default
 from facesieve.rows import Rows
 from facesieve.specs import retired_among
@@ -40,15 +42,25 @@ class Identified:
     """One face of a photograph: who it is said to be."""
 
     face: Face
-    matches: list[Match]  # best first, as the shielded system sees it
+    matches: list[Match]  # best first, as the shielded system sees it; none of a face that is refused
     person: str | None  # the best match, or None: unknown. Also None while there is no threshold
     threshold: float | None  # None: there is none for this recogniser and shield, or none was wanted
     templates: str  # the purifier label of those that were searched: ``raw``, or the shield's
     unshielded: Match | None  # who it would have been without the shield; None where there is none
     change: float | None  # mean absolute difference that the shield made, in [0, 1]
-    tamper: float | None  # the tamper score; None where there is no shield
+    tampering: Tampering | None  # None where there is no shield
     quality: Quality | None = None  # of the face in its photograph
     origin: Origin | None = None  # where the threshold is from: given, the gallery's own, or the recogniser's default
+
+    @property
+    def tamper(self) -> float | None:
+        """The tamper score; None where there is no shield."""
+        return None if self.tampering is None else self.tampering.change
+
+    @property
+    def refused(self) -> str | None:
+        """Why nobody is named, where the face is refused."""
+        return None if self.tampering is None else self.tampering.refused
 
 
 @dataclass(frozen=True)
@@ -60,40 +72,35 @@ class Verified:
     same: bool | None  # None while there is no threshold
     templates: str | None  # as of ``Identified``; None where two photographs were compared
     origin: Origin | None = None  # as of ``Identified``
+    tampered: bool | None = None  # whether a photograph looks tampered with; None where nobody asked
 
     @classmethod
-    def by(cls, score: float, chosen: Chosen, templates: str | None = None) -> Verified:
+    def by(cls, score: float, chosen: Chosen, templates: str | None = None, tampered: bool | None = None) -> Verified:
         """The verdict at a threshold. Raises ``SettingError`` for one that is no cosine."""
         value = None if chosen.value is None else cosine(chosen.value)
-        origin = chosen.origin
-        return cls(score, value, None if value is None else score >= value, templates, origin)
-
-
-def tamper_scores(raw: Rows, purified: Rows) -> list[float]:
-    """How far purification moved each face for the recogniser: ``1 - cosine`` of its embeddings (N, D), in [0, 2].
-
-    ``raw`` are embeddings of faces as they came, cut at ``CROP`` pixels, ``purified`` those after the shield. A
-    perturbation moves the embedding away from the person and purification brings it back, so a tampered face
-    scores higher than a clean one; a face that is hard to restore scores high as well. ``docs/results.md`` has what
-    it tells apart.
-    """
-    scores: list[float] = (1 - (raw * purified).sum(1)).tolist()
-    return scores
-
-
-def one_face(crops: FaceCrops) -> FaceCrops:
-    """The same, if it shows one face. Raises ``ManyFacesError`` for more."""
-    if len(crops) > 1:
-        raise ManyFacesError(f"{len(crops)} faces found where one is meant", advice="cut the photograph to the person")
-    return crops
+        return cls(score, value, None if value is None else score >= value, templates, chosen.origin, tampered)
 
 
 @dataclass(frozen=True, eq=False)
 class Identifier:
-    """An embedder, and the label of the shield that probes have gone through: ``raw`` where there is none."""
+    """An embedder, and the label of the shield that probes have gone through: ``raw`` where there is none.
+
+    ``policy`` says what is done about a face that looks tampered with; ``second`` is the other recogniser that a score of two
+    needs. Raises ``SettingError`` as ``TamperGuard``.
+    """
 
     embedder: Embedder
     purifier: str = RAW
+    policy: TamperPolicy = PURIFY
+    second: Embedder | None = None
+
+    def __post_init__(self) -> None:
+        self.guard.check()
+
+    @cached_property
+    def guard(self) -> TamperGuard:
+        """What judges faces by the policy."""
+        return TamperGuard(self.policy, self.embedder, self.second, None if self.purifier == RAW else self.purifier)
 
     def raw_rows(self, before: FaceCrops) -> Rows:
         """Embeddings (N, D) of faces as they came."""
@@ -104,6 +111,14 @@ class Identifier:
         if self.purifier == RAW:
             return self.raw_rows(before)
         return self.embedder.rows(_given(after).crops)
+
+    def tampering(self, before: FaceCrops, after: FaceCrops) -> list[Tampering]:
+        """How far each face looks tampered with, and what the policy says of it."""
+        return self.guard.judge(before.at(CROP).crops, after.crops)
+
+    def _tampered(self, before: FaceCrops, after: FaceCrops | None) -> bool | None:
+        """Whether the one face looks tampered with; None where nobody asked. Raises ``TamperedError`` where it is refused."""
+        return None if self.policy.on == "purify" else self.tampering(before, _given(after))[0].checked()
 
     def templates(self, before: FaceCrops, after: FaceCrops | None = None, which: Templates = "raw") -> dict[str, Rows]:
         """Templates of one face by purifier label: one of each kind that is asked for.
@@ -134,7 +149,7 @@ class Identifier:
         ``threshold`` None takes the one that the gallery was calibrated to for this shield, or else the recogniser's default
         for it; ``"none"`` leaves it open who is known, so that there are the nearest people alone.
         Raises ``GalleryError`` for a gallery of another embedder, ``SettingError`` where purified faces are missing, and for a
-        threshold that is no cosine.
+        threshold that is no cosine. A face that the policy refuses has its reason, and neither name nor matches.
         """
         self.check(gallery)
         chosen, kind = self.threshold(gallery, threshold), self.kind(gallery)
@@ -146,11 +161,12 @@ class Identifier:
         after = _given(after)
         rows = self.embedder.rows(after.crops)
         found = gallery.search(rows, kind=kind, count=count)
-        alone, changes, tampers = _unshielded(gallery, raw), after.changes(before), tamper_scores(raw, rows)
-        shielded = zip(before.faces, before.qualities, found, alone, changes, tampers, strict=True)
+        tampering = self.guard.judge(before.at(CROP).crops, after.crops, raw, rows)
+        alone, changes = _unshielded(gallery, raw), after.changes(before)
+        shielded = zip(before.faces, before.qualities, found, alone, changes, tampering, strict=True)
         return [
-            _identified(face, quality, matches, chosen, kind, unshielded, change, tamper)
-            for face, quality, matches, unshielded, change, tamper in shielded
+            _identified(face, quality, matches, chosen, kind, unshielded, change, one)
+            for face, quality, matches, unshielded, change, one in shielded
         ]
 
     def verify(
@@ -162,11 +178,15 @@ class Identifier:
         *,
         threshold: Given = None,
     ) -> Verified:
-        """Whether the one face is ``person``: by the best of their templates. Raises as ``identify``."""
+        """Whether the one face is ``person``: by the best of their templates.
+
+        Raises as ``identify``, and ``TamperedError`` for a face that the policy refuses.
+        """
         self.check(gallery)
+        tampered = self._tampered(one_face(before), after)
         row, kind = self.rows(one_face(before), after)[0], self.kind(gallery)
         score = float((gallery.templates_of(person, kind=kind) @ row).max())
-        return Verified.by(score, self._chosen(threshold, gallery, one_to_one=True), kind)
+        return Verified.by(score, self._chosen(threshold, gallery, one_to_one=True), kind, tampered)
 
     def compare(
         self,
@@ -180,11 +200,14 @@ class Identifier:
         """Whether two photographs of one face each show the same person; ``after`` holds both after the shield.
 
         ``threshold`` None takes the one that ``gallery`` was calibrated to, where there is one, or else the default.
+        Raises ``TamperedError`` where the policy refuses one of them.
         """
         purified = (None, None) if after is None else after
-        pairs = zip((first, second), purified, strict=True)
-        one, other = (self.rows(one_face(before), made)[0] for before, made in pairs)
-        return Verified.by(float(one @ other), self._chosen(threshold, gallery, one_to_one=True))
+        pairs = list(zip((first, second), purified, strict=True))
+        tampered = [self._tampered(one_face(before), made) for before, made in pairs]
+        one, other = (self.rows(before, made)[0] for before, made in pairs)
+        chosen = self._chosen(threshold, gallery, one_to_one=True)
+        return Verified.by(float(one @ other), chosen, tampered=None if None in tampered else any(tampered))
 
     def check(self, gallery: Gallery) -> None:
         """Raises ``GalleryError`` for a gallery of another embedder."""
@@ -254,12 +277,14 @@ def _identified(
     templates: str,
     unshielded: Match | None = None,
     change: float | None = None,
-    tamper: float | None = None,
+    tampering: Tampering | None = None,
 ) -> Identified:
     value, origin = chosen
+    if tampering is not None and tampering.refused is not None:
+        matches, unshielded = [], None
     known = bool(matches) and value is not None and matches[0].score >= value
     person = matches[0].person if known else None
-    return Identified(face, matches, person, value, templates, unshielded, change, tamper, quality, origin)
+    return Identified(face, matches, person, value, templates, unshielded, change, tampering, quality, origin)
 
 
 def _unshielded(gallery: Gallery, rows: Rows) -> list[Match | None]:

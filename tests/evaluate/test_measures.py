@@ -11,7 +11,7 @@ from facesieve.evaluate.experiment import Experiment
 from facesieve.evaluate.measures import MEASURES
 from facesieve.evaluate.measures.restoration import perceptual, psnr
 from facesieve.evaluate.measures.survival import EDGES, energy
-from facesieve.evaluate.measures.tamper import _quantile, _told_apart
+from facesieve.evaluate.measures.tamper import _alarms, _Faces, _named, _quantile, _refused, _told_apart
 from facesieve.evaluate.run import Run
 from facesieve.report.record import load_record
 from facesieve.report.targets import measured, read_targets
@@ -118,6 +118,40 @@ def test_the_tamper_measure_of_scores_that_are_apart_and_of_scores_that_are_not(
     same = _told_apart(clean, clean, people)
     assert same["area under the ROC curve"].value == pytest.approx((400 - 20) / 2 / 400)
     assert same["attacked images found at 5 % false alarms"].value == pytest.approx(0.05)
+
+
+def test_the_tamper_measure_agrees_with_scikit_learn_s_curve():
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    rng = np.random.default_rng(1)
+    clean, tampered = rng.normal(0.2, 0.1, 400), rng.normal(0.45, 0.15, 90)
+    found = _told_apart(clean, tampered, np.repeat(np.arange(100), 4), np.arange(90))
+    truth, scores = np.r_[np.zeros(400), np.ones(90)], np.r_[clean, tampered]
+    assert found["area under the ROC curve"].value == pytest.approx(roc_auc_score(truth, scores))
+    alarms, hits, _ = roc_curve(truth, scores, drop_intermediate=False)
+    for rate in (0.01, 0.05):
+        estimate = found[f"attacked images found at {100 * rate:g} % false alarms"]
+        assert estimate.value == pytest.approx(hits[alarms <= rate].max())
+        assert (estimate.n, found[f"threshold for {100 * rate:g} % false alarms"].n) == (90, 400)
+        assert np.mean(clean > found[f"threshold for {100 * rate:g} % false alarms"].value) <= rate
+
+
+def test_what_each_policy_gives_is_counted_by_hand():
+    """Four people, a probe each; two of the scores exceed the threshold, one of them of a face that is named rightly."""
+    table = np.array([[0.9, 0.1, 0, 0], [0.8, 0.2, 0, 0], [0, 0, 0.3, 0.1], [0, 0, 0.9, 0.2]])
+    over = np.array([True, True, False, False])
+    faces = _Faces({"change": np.array([0.5, 0.5, 0.1, 0.1])}, {"change": over}, np.arange(4), table)
+    named = _named(faces, 0.5)
+    assert {name: estimate.value for name, estimate in named.items()} == {
+        "named as somebody else, purify": 0.5,  # the second and the last
+        "named as who it shows, purify": 0.25,  # the first; the third is unknown
+        "named as somebody else, refuse by change": 0.25,
+        "named as who it shows, refuse by change": 0,
+    }
+    refused = _refused(faces, 0.5)
+    assert (refused["purify"].value, refused["refuse by change"].value) == (0.75, 1)
+    assert _alarms(faces)["change: false alarms at the default threshold"].value == 0.5
+    assert (_named(faces, None), _refused(faces, None)) == ({}, {})
 
 
 def test_a_weighted_quantile_is_that_of_repeated_values():

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from facesieve.cli.clips import plain, refusals
 from facesieve.errors import ExistsError, InputError, MissingExtraError, NoFaceError
 from facesieve.faces import TEMPLATE, Detector, Face, Found
 from facesieve.galleries.base import Match
@@ -18,6 +19,7 @@ from facesieve.jobs.clips import _Job, purify_clip, vote
 from facesieve.jobs.record import Options
 from facesieve.jobs.video import HELD, Frame, Tracks, opened, overlap
 from facesieve.purify import preset
+from facesieve.recognition.tampering import Tampering
 from facesieve.runtime.torch import TorchRuntime
 from facesieve.shield import Shield
 from facesieve.specs import DEFAULT_PRESET
@@ -255,6 +257,23 @@ def test_each_frame_has_one_vote():
     assert even.person == "Bea"
     without = vote(4, [said("Ada", 0.5, None), said("Ada", 0.1, None), said("Bea", 0.7, None)])
     assert (without.person, without.nearest, without.threshold) == (None, "Ada", None)
+
+
+def test_a_track_is_refused_where_half_of_its_frames_are_and_names_nobody():
+    def frame(name, refused):
+        found = said(name, 0.6)
+        reason = "it looks tampered with" if refused else None
+        matches = [] if refused else found.matches
+        seen = Tampering(0.5 if refused else 0.1, None, refused, reason, reason)
+        return replace(found, matches=matches, person=None if refused else name, tampering=seen)
+
+    few = vote(1, [frame("Ada", True), frame("Ada", False), frame("Ada", False)])
+    assert (few.person, few.votes, few.frames, few.tampered, few.refused) == ("Ada", 2, 3, 1, None)
+    half = vote(2, [frame("Ada", True), frame("Ada", False)])
+    assert (half.person, half.nearest, half.score, half.tampered) == (None, None, None, 1)
+    assert half.refused == "the face looks tampered with in 1 of 2 frames"
+    assert "Ada" not in str(plain(half))
+    assert refusals({"a.mp4": [few, half]}) == [f"a.mp4, face 2: refused: {half.refused}"]
 
 
 def test_on_the_command_line(facesieve, moving, sample_paths, tmp_path):

@@ -16,13 +16,14 @@ from facesieve.errors import InputError, NoFaceError
 from facesieve.faces import Detector
 from facesieve.files import sha256_of
 from facesieve.hardware import Hardware
-from facesieve.identification import Identifier, tamper_scores
+from facesieve.identification import Identifier
 from facesieve.images import read_photo, to_floats, write_photo
 from facesieve.jobs import record
 from facesieve.jobs.formats import Unit, photographs
 from facesieve.jobs.plan import plan
 from facesieve.jobs.run import Options, purify_alone, purify_units
 from facesieve.recognition.sface import load_sface
+from facesieve.recognition.tampering import tamper_scores
 from facesieve.runtime.torch import TorchRuntime
 from facesieve.shield import Shield
 

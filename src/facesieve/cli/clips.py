@@ -71,7 +71,9 @@ def plain(one: Voted) -> dict[str, object]:
         "threshold": one.threshold,
         "threshold_from": one.origin,
         "templates": one.templates,
-        "nearest": {"person": one.nearest, "score": one.score},
+        "nearest": None if one.nearest is None else {"person": one.nearest, "score": one.score},
+        "tampered_frames": one.tampered,
+        "refused": one.refused,
     }
 
 
@@ -79,6 +81,17 @@ def print_votes(results: dict[str, list[Voted]]) -> None:
     """Who is in each clip, a line a face."""
     for path, faces in results.items():
         for one in faces:
+            if one.refused is not None:
+                out.print(f"{path}, face {one.track}: refused")
+                continue
             name = f"{one.nearest}?" if one.threshold is None else one.person or "unknown"
             said = f"{one.votes} of {many(one.frames, 'frame')}; nearest {one.nearest}, mean cosine {one.score:.3f}"
-            out.print(f"{path}, face {one.track}: {name} ({said})")
+            doubt = f"; looks tampered with in {many(one.tampered, 'frame')}" if one.tampered else ""
+            out.print(f"{path}, face {one.track}: {name} ({said}{doubt})")
+
+
+def refusals(results: dict[str, list[Voted]]) -> list[str]:
+    """A line for each face that is refused."""
+    return [
+        f"{path}, face {one.track}: refused: {one.refused}" for path, faces in results.items() for one in faces if one.refused
+    ]

@@ -8,27 +8,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from facesieve.cli import clips
+from facesieve.cli import answers, clips
 from facesieve.cli.options import (
     AsJson,
+    ByScore,
     Embedding,
     Location,
     MaxPixels,
+    OnTampering,
     PriorFolder,
     RuntimeName,
     Scale,
     Seed,
     ShieldName,
+    TamperLimit,
     Threshold,
     load_identifier,
     opened,
+    policy_of,
     threshold_of,
 )
 from facesieve.cli.terminal import counted, errors, out, print_json, progress_bar
-from facesieve.errors import InputError, NoFaceError
+from facesieve.errors import InputError, NoFaceError, TamperedError
 from facesieve.limits import whole_number
 from facesieve.specs import DEFAULT_PRESET, MAX_PIXELS
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from facesieve.galleries import Gallery
     from facesieve.identification import Given, Identified, Identifier, Origin, Verified
     from facesieve.jobs.clips import Voted
+    from facesieve.recognition.tampering import TamperPolicy
     from facesieve.shield import Shield
 
 
@@ -63,12 +66,13 @@ class Front:
         runtime: str,
         prior: Path | None = None,
         max_pixels: int = MAX_PIXELS,
+        policy: TamperPolicy | None = None,
     ) -> Front:
-        """The embedder with the shield of that name in front; ``none`` for no shield."""
+        """The embedder with the shield of that name in front; ``none`` for no shield. Raises as ``load_identifier``."""
         from facesieve.faces import Detector
 
         whole_number(max_pixels, "max-pixels", 256)
-        return cls(*load_identifier(embedder, shield, scale, runtime, prior), Detector(), seed, max_pixels)
+        return cls(*load_identifier(embedder, shield, scale, runtime, prior, policy), Detector(), seed, max_pixels)
 
     def faces(self, path: Path, *, one: bool = False) -> tuple[FaceCrops, FaceCrops | None]:
         """The faces in a photograph as they are and, where there is a shield, as it leaves them. Raises as ``before``."""
@@ -83,7 +87,7 @@ class Front:
 
     def before(self, path: Path, *, one: bool = False) -> FaceCrops:
         """The faces in a photograph as they are. Raises ``InputError`` where there is none and, for ``one``, more than one."""
-        from facesieve.identification import one_face
+        from facesieve.faces import one_face
 
         try:
             return one_face(self._cut(path)) if one else self._cut(path)
@@ -119,6 +123,9 @@ def identify(
     scale: Scale = None,
     embedder: Embedding = "sface",
     threshold: Threshold = None,
+    on_tamper: OnTampering = "purify",
+    tamper_score: ByScore = "change",
+    tamper_threshold: TamperLimit = None,
     count: Annotated[int, typer.Option(min=1, help="How many of the best matches to show.")] = 3,
     seed: Seed = None,
     runtime: RuntimeName = "auto",
@@ -130,7 +137,8 @@ def identify(
     from facesieve.jobs.video import is_clip
 
     wanted = threshold_of(threshold)
-    front = Front.load(embedder, shield, scale, seed, runtime, prior, max_pixels)
+    policy = policy_of(on_tamper, tamper_score, tamper_threshold)
+    front = Front.load(embedder, shield, scale, seed, runtime, prior, max_pixels, policy)
     failures: list[str] = []
     results: dict[str, list[Identified]] = {}
     votes: dict[str, list[Voted]] = {}
@@ -147,14 +155,14 @@ def identify(
             tell_shortfall(front.identifier, store)
     if json_:
         of_clips = {path: [clips.plain(one) for one in faces] for path, faces in votes.items()}
-        print_json({path: [_plain(face) for face in faces] for path, faces in results.items()} | of_clips)
+        print_json({path: [answers.plain(face) for face in faces] for path, faces in results.items()} | of_clips)
     elif results:
-        _print_faces(results, shield)
+        answers.print_faces(results, shield)
     if not json_:
         clips.print_votes(votes)
         every = [face for faces in results.values() for face in faces] + [face for faces in votes.values() for face in faces]
         tell_threshold({(face.threshold, face.origin) for face in every}, asked=wanted == "none")
-    finish(failures)
+    finish(failures + answers.tampered_lines(results) + clips.refusals(votes))
 
 
 def tell_shortfall(identifier: Identifier, store: Gallery) -> None:
@@ -172,37 +180,6 @@ def finish(failures: Sequence[str]) -> None:
         raise typer.Exit(1)
 
 
-def _plain(face: Identified) -> dict[str, object]:
-    return {
-        "box": list(map(float, face.face.box)),
-        "quality": None if face.quality is None else face.quality.as_dict(),
-        "person": face.person,
-        "threshold": face.threshold,
-        "threshold_from": face.origin,
-        "templates": face.templates,
-        "matches": [{"person": match.person, "score": match.score} for match in face.matches],
-        "unshielded": None if face.unshielded is None else {"person": face.unshielded.person, "score": face.unshielded.score},
-        "shield_change": face.change,
-        "tamper_score": face.tamper,
-    }
-
-
-def _print_faces(results: dict[str, list[Identified]], shield: str) -> None:
-    shielded = shield != "none"
-    table = Table(
-        "photograph", "face", "name", "best matches", *(["without the shield", "changed by", "tamper score"] if shielded else [])
-    )
-    for path, faces in results.items():
-        for number, face in enumerate(faces, 1):
-            matches = "\n".join(f"{match.score:.3f} {match.person}" for match in face.matches)
-            row = [path, str(number), _name(face), matches]
-            if shielded:
-                alone = "-" if face.unshielded is None else f"{face.unshielded.score:.3f} {face.unshielded.person}"
-                row += [alone, f"{255 * (face.change or 0):.1f}/255", f"{face.tamper or 0:.2f}"]
-            table.add_row(*row)
-    Console(highlight=False, markup=False, width=None if out.is_terminal else 140).print(table)
-
-
 def tell_threshold(found: set[tuple[float | None, Origin | None]], *, asked: bool) -> None:
     """Say in a line what decided where nobody has chosen it; ``asked``: no threshold was wanted."""
     for value, origin in found:
@@ -210,12 +187,6 @@ def tell_threshold(found: set[tuple[float | None, Origin | None]], *, asked: boo
             out.print(f"no threshold, and no default for this recogniser and shield: nobody can be called unknown; {CALIBRATE}")
         elif origin == "default":
             out.print(f"threshold {value:.3f}, the default for this recogniser and shield, at FAR 1 %; {CALIBRATE}")
-
-
-def _name(face: Identified) -> str:
-    if face.threshold is None:
-        return f"{face.matches[0].person}?"
-    return face.person or "unknown"
 
 
 def verify(
@@ -227,6 +198,9 @@ def verify(
     scale: Scale = None,
     embedder: Embedding = "sface",
     threshold: Threshold = None,
+    on_tamper: OnTampering = "purify",
+    tamper_score: ByScore = "change",
+    tamper_threshold: TamperLimit = None,
     seed: Seed = None,
     runtime: RuntimeName = "auto",
     prior: PriorFolder = None,
@@ -237,10 +211,14 @@ def verify(
     if (other is None) == (person is None):
         raise InputError("give either a second photograph or --person NAME")
     wanted = threshold_of(threshold)
-    front = Front.load(embedder, shield, scale, seed, runtime, prior, max_pixels)
+    policy = policy_of(on_tamper, tamper_score, tamper_threshold)
+    front = Front.load(embedder, shield, scale, seed, runtime, prior, max_pixels, policy)
     if person is not None:
         with progress_bar("verifying"), opened(gallery, front.identifier) as store:
-            result = front.identifier.verify(store, person, *front.faces(photo, one=True), threshold=wanted)
+            try:
+                result = front.identifier.verify(store, person, *front.faces(photo, one=True), threshold=wanted)
+            except TamperedError as error:
+                raise error.at(photo)  # noqa: B904  the same error
             tell_shortfall(front.identifier, store)
     else:
         assert other is not None
@@ -258,8 +236,11 @@ def verify(
 def _say(result: Verified, json_: bool) -> None:
     if json_:
         fields = {"same": result.same, "score": result.score, "threshold": result.threshold, "threshold_from": result.origin}
-        print_json({**fields, "templates": result.templates})
-    elif result.same is None:
+        print_json({**fields, "templates": result.templates, "tampered": result.tampered})
+        return
+    if result.tampered:
+        errors.print("a face looks tampered with")
+    if result.same is None:
         out.print(f"score {result.score:.3f}; no threshold to decide by: {CALIBRATE}")
     else:
         verdict = "same person" if result.same else "not the same person"

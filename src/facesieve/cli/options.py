@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from facesieve.galleries.base import Gallery
     from facesieve.identification import Given, Identifier
     from facesieve.images import Encoding
+    from facesieve.recognition.tampering import TamperPolicy
     from facesieve.shield import Shield
 
 PRESET = "A preset (see `facesieve presets`), or a profile of `facesieve choose-scale`"
@@ -42,6 +43,26 @@ Threshold = Annotated[
         help="Cosine below which nobody is named, or none to see the nearest whatever it is; without it what the gallery was "
         "calibrated to, or the recogniser's default for this shield.",
         metavar="COSINE|none",
+    ),
+]
+
+OnTampering = Annotated[
+    str,
+    typer.Option("--on-tamper", help="A face that looks tampered with: purify (as every other), flag (and say so) or refuse."),
+]
+ByScore = Annotated[
+    str,
+    typer.Option(
+        "--tamper-score", help="By what: change, how far the shield moved it; disagreement of two recognisers; or both."
+    ),
+]
+TamperLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--tamper-threshold",
+        help="Score above which a face looks tampered with; two with a comma for both. The default for this recogniser and "
+        "preset, at 1 % of false alarms, if not given.",
+        metavar="SCORE",
     ),
 ]
 
@@ -122,20 +143,37 @@ Beyond = Annotated[
 
 
 def load_identifier(
-    embedder: str, shield: str, scale: int | None = None, runtime: str = "auto", prior: Path | None = None
+    embedder: str,
+    shield: str,
+    scale: int | None = None,
+    runtime: str = "auto",
+    prior: Path | None = None,
+    policy: TamperPolicy | None = None,
 ) -> tuple[Identifier, Shield | None]:
-    """The embedder's identifier, and the shield of that name that faces go through; ``none`` for no shield."""
+    """The embedder's identifier, and the shield of that name that faces go through; ``none`` for no shield.
+
+    Raises ``SettingError`` for a policy without a threshold, or without a shield.
+    """
     from facesieve.identification import Identifier
     from facesieve.recognition.embedders import load_embedder
+    from facesieve.recognition.tampering import PURIFY, second_of
 
-    loaded = load_embedder(embedder, gradients=False)
+    loaded, policy = load_embedder(embedder, gradients=False), policy or PURIFY
+    second = load_embedder(second_of(loaded.name), gradients=False) if policy.needs_second else None
     if shield == "none":
-        return Identifier(loaded), None
+        return Identifier(loaded, policy=policy, second=second), None
     from facesieve.purify import chosen_preset
     from facesieve.shield import load_shield
 
     front = load_shield(chosen_preset(shield).changed(scale=scale), prior=prior, runtime=runtime)
-    return Identifier(loaded, front.card.label), front
+    return Identifier(loaded, front.card.label, policy, second), front
+
+
+def policy_of(on_tamper: str, score: str, threshold: str | None) -> TamperPolicy:
+    """What ``--on-tamper`` and its like say. Raises ``SettingError`` for what they do not know."""
+    from facesieve.recognition.tampering import TamperPolicy
+
+    return TamperPolicy(on_tamper, score, threshold)  # type: ignore[arg-type]
 
 
 def threshold_of(text: str | None) -> Given:

@@ -21,6 +21,7 @@ from facesieve.noise import derive_seed
 from facesieve.priors import Prior
 from facesieve.priors.embedded import PRIOR, embedded_prior_folder
 from facesieve.purify import Purifier, chosen_preset
+from facesieve.runtime import PurifierCard
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,15 @@ class Defence:
     def name(self) -> str:
         """Its name in the record."""
         return self.settings.name
+
+    @property
+    def label(self) -> str | None:
+        """What a gallery remembers the preset by; None of a baseline."""
+        if self.settings.preset is None:
+            return None
+        preset = chosen_preset(self.settings.preset).changed(**self.settings.settings)  # type: ignore[arg-type]
+        prior = next(stage.prior for stage in self.purifier.stages if stage.needs_prior)
+        return PurifierCard(preset.as_dict(), prior.shape[-1], str(prior.sha256), "", "").label
 
 
 def make_defence(settings: DefenceSettings, context: RunContext) -> Defence:

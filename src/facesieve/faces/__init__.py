@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from facesieve.faces.align import TEMPLATE, Face, Found, Points, align, alignment, warp
-from facesieve.faces.crops import Crops, FaceCrops, check_square
+from facesieve.faces.crops import Crops, FaceCrops, check_square, one_face
 from facesieve.faces.detect import Detector
 from facesieve.faces.paste import FINISHES, Finish, check_finish, paste
 from facesieve.faces.quality import Quality, quality
@@ -23,6 +23,7 @@ __all__ = [
     "alignment",
     "check_finish",
     "check_square",
+    "one_face",
     "paste",
     "quality",
     "warp",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from facesieve.errors import InputError, NoFaceError, NotSquareError, SettingError, many
+from facesieve.errors import InputError, ManyFacesError, NoFaceError, NotSquareError, SettingError, many
 from facesieve.faces.align import Face, Found, align
 from facesieve.faces.paste import Finish, check_finish, paste
 from facesieve.faces.quality import Quality, quality
@@ -177,3 +177,10 @@ def resized(image: Floats, side: int) -> Floats:
         return image
     channels = [Image.fromarray(channel, "F").resize((side, side), Image.Resampling.BILINEAR) for channel in image]
     return np.stack([np.asarray(channel) for channel in channels])
+
+
+def one_face(crops: FaceCrops) -> FaceCrops:
+    """The same, if it shows one face. Raises ``ManyFacesError`` for more."""
+    if len(crops) > 1:
+        raise ManyFacesError(f"{len(crops)} faces found where one is meant", advice="cut the photograph to the person")
+    return crops

@@ -220,18 +220,30 @@ class Voted:
     frames: int
     votes: int  # frames that say so
     person: str | None  # None: unknown, by most frames; or there is no threshold
-    nearest: str  # whom most frames come nearest to
-    score: float  # mean cosine with ``nearest`` over the frames that say so
+    nearest: str | None  # whom most frames come nearest to; None of a face that is refused
+    score: float | None  # mean cosine with ``nearest`` over the frames that say so
     threshold: float | None
     templates: str
     face: Face  # of its first frame
     origin: Origin | None = None  # where the threshold is from
+    tampered: int | None = None  # frames in which it looks tampered with; None where nobody asked
+    refused: str | None = None  # why nobody is named, where the face is refused
 
 
 def vote(track: int, found: Sequence[Identified]) -> Voted:
-    """The verdict over a track: each frame has one vote, for a name or for unknown; of equals the larger sum of cosines wins."""
-    threshold = found[0].threshold
-    says = [(one.matches[0].person if threshold is None else one.person, one.matches[0]) for one in found]
+    """The verdict over a track: each frame has one vote, for a name or for unknown; of equals the larger sum of cosines wins.
+
+    A track is refused where half of its frames or more are; the others of it vote.
+    """
+    first, threshold = found[0], found[0].threshold
+    asked = [one.tampering.tampered for one in found if one.tampering is not None and one.tampering.tampered is not None]
+    tampered = sum(asked) if asked else None
+    kept = [one for one in found if one.refused is None]
+    if 2 * len(kept) <= len(found):
+        reason = f"the face looks tampered with in {len(found) - len(kept)} of {many(len(found), 'frame')}"
+        about = (threshold, first.templates, first.face, first.origin)
+        return Voted(track, len(found), len(found) - len(kept), None, None, None, *about, tampered, reason)
+    says = [(one.matches[0].person if threshold is None else one.person, one.matches[0]) for one in kept]
     votes = Counter(person for person, _ in says)
     sums = Counter[str | None]()
     for person, match in says:
@@ -239,9 +251,9 @@ def vote(track: int, found: Sequence[Identified]) -> Voted:
     winner = max(votes, key=lambda person: (votes[person], sums[person]))
     nearest = Counter(match.person for person, match in says if person == winner).most_common(1)[0][0]
     scores = [match.score for person, match in says if person == winner and match.person == nearest]
-    person = None if threshold is None else winner
-    mean, first = sum(scores) / len(scores), found[0]
-    return Voted(track, len(found), votes[winner], person, nearest, mean, threshold, first.templates, first.face, first.origin)
+    person, mean = None if threshold is None else winner, sum(scores) / len(scores)
+    about = (threshold, first.templates, first.face, first.origin)
+    return Voted(track, len(found), votes[winner], person, nearest, mean, *about, tampered)
 
 
 def identify_clip(

@@ -143,7 +143,8 @@ class Work:
     @cached_property
     def _tampers(self) -> list[float]:
         """Each face's tamper score, once all crops are back."""
-        from facesieve.identification import CROP, tamper_scores
+        from facesieve.identification import CROP
+        from facesieve.recognition.tampering import tamper_scores
 
         embedder = _recogniser()
         return tamper_scores(embedder.rows(self.before.at(CROP).crops), embedder.rows(self._purified))

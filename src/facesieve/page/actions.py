@@ -19,7 +19,7 @@ from facesieve.errors import GalleryError, InputError, SettingError, many
 from facesieve.faces import FaceCrops
 from facesieve.files import sha256_of_file
 from facesieve.galleries.base import RAW, Gallery
-from facesieve.identification import CROP, Identifier, tamper_scores
+from facesieve.identification import CROP, Identifier
 from facesieve.images import Photo, encode_photo, read_photo, to_photo
 from facesieve.limits import whole_number
 from facesieve.noise import fresh_seeds
@@ -29,6 +29,7 @@ from facesieve.purify import PRESETS
 from facesieve.purify import preset as preset_named
 from facesieve.recognition import Embedder
 from facesieve.recognition.embedder import differentiable
+from facesieve.recognition.tampering import tamper_scores
 from facesieve.recognition.templates import mean_template
 from facesieve.rows import Rows
 from facesieve.runtime import Trace

@@ -15,16 +15,18 @@ from typing import TypeVar
 import numpy as np
 
 from facesieve.errors import InputError, ManyFacesError
-from facesieve.faces import Crops, Detector, FaceCrops, Finish, Quality
+from facesieve.faces import Crops, Detector, FaceCrops, Finish, Quality, one_face
 from facesieve.files import sha256_of
 from facesieve.galleries import create_gallery
 from facesieve.galleries.base import Entry, Gallery
 from facesieve.galleries.checks import checked_name, new_name
-from facesieve.identification import Given, Identified, Identifier, Templates, Verified, one_face, stacked, tamper_scores
+from facesieve.identification import Identified, Identifier, Templates, Verified, stacked
 from facesieve.images import encode_photo, read_photo, to_photo
+from facesieve.recognition.tampering import OnTamper, Tampering
 from facesieve.rows import Rows
 from facesieve.runtime import PurifierCard, Trace
 from facesieve.service.batcher import Batcher
+from facesieve.service.judging import Asking, Judging
 from facesieve.service.logs import event
 from facesieve.service.metrics import Metrics
 from facesieve.service.presets import Presets
@@ -52,6 +54,7 @@ class Handlers:
         self.batcher, self.card, self.settings, self.metrics = batcher, card, settings, metrics
         self.presets = Presets(batcher, card, others or {})
         self._identifier = identifier
+        self.judging = Judging(identifier, self.presets)
         self._detector = Detector()
         self._readers = Readers(settings.readers, batcher.admission)
         self._gallery: Gallery | None = None
@@ -161,14 +164,17 @@ class Handlers:
         """The same faces, purified."""
         return before.with_crops((await self.purify(before, seed)).crops)
 
-    async def tampers(self, before: FaceCrops, after: FaceCrops) -> list[float]:
-        """Each face's tamper score; none where there is no recogniser."""
-        if (identifier := self._identifier) is None:
+    async def tampering(
+        self, before: FaceCrops, after: FaceCrops, preset: str | None = None, asked: OnTamper | None = None
+    ) -> list[Tampering]:
+        """How far each face looks tampered with; none without a recogniser. Raises ``TamperedError``, or as ``judging``."""
+        if (identifier := self.judging.of(preset, asked)) is None:
             return []
-        scores = await self._do("embed", lambda: tamper_scores(identifier.raw_rows(before), identifier.rows(before, after)))
-        for score in scores:
-            self.metrics.tamper(score)
-        return scores
+        found = await self._do("embed", lambda: identifier.tampering(before, after))
+        for one in found:
+            self.metrics.tamper(one.change)
+            one.checked()
+        return found
 
     async def encode(self, after: FaceCrops, format: Format, finish: Finish = "secure") -> bytes:
         """The photograph with its faces put back, as a file."""
@@ -188,9 +194,7 @@ class Handlers:
     @property
     def identifier(self) -> Identifier:
         """The recogniser. Raises 404 where there is none."""
-        if self._identifier is None:
-            raise ProblemError(404, "not-found", "this service does not identify")
-        return self._identifier
+        return self.judging.required()
 
     @property
     def gallery(self) -> Gallery:
@@ -199,24 +203,25 @@ class Handlers:
             raise ProblemError(404, "not-found", "this service has no gallery")
         return self._gallery
 
-    async def identify(self, data: bytes, count: int, threshold: Given, seed: int | None) -> tuple[list[Identified], FaceCrops]:
+    async def identify(self, data: bytes, count: int, asking: Asking) -> tuple[list[Identified], FaceCrops]:
         """Everyone in a photograph, largest face first, and the faces as they were cut."""
-        identifier, gallery = self.identifier, self.gallery
+        identifier, gallery = self.judging.required(asking.on_tamper), self.gallery
         before = await self.cut(data)
-        after = await self.restore(before, seed)
-        people = await self._do("search", lambda: identifier.identify(gallery, before, after, threshold=threshold, count=count))
+        after = await self.restore(before, asking.seed)
+        work = partial(identifier.identify, gallery, before, after, threshold=asking.threshold, count=count)
+        people = await self._do("search", work)
         for person in people:
             await self._tell_shortfall(person.templates)
             self.metrics.tamper(person.tamper or 0.0)
         return people, before
 
-    async def verify(self, data: bytes, person: str, threshold: Given, seed: int | None) -> Verified:
-        """Whether the one face is ``person``. Raises 404 for an unknown person."""
-        identifier, gallery = self.identifier, self.gallery
+    async def verify(self, data: bytes, person: str, asking: Asking) -> Verified:
+        """Whether the one face is ``person``. Raises 404 for an unknown person, ``TamperedError`` for a face that is refused."""
+        identifier, gallery = self.judging.required(asking.on_tamper), self.gallery
         name = (await self.person(person)).person
         before = await self._cut_one(data)
-        after = await self.restore(before, seed)
-        found = await self._do("search", lambda: identifier.verify(gallery, name, before, after, threshold=threshold))
+        after = await self.restore(before, asking.seed)
+        found = await self._do("search", lambda: identifier.verify(gallery, name, before, after, threshold=asking.threshold))
         await self._tell_shortfall(found.templates)
         return found
 
@@ -230,12 +235,12 @@ class Handlers:
         reason = f"not everybody has templates behind this shield; {gone or again}"
         event("raw-templates-searched", {"shield": self.card.label, "reason": reason}, logging.WARNING)
 
-    async def compare(self, first: bytes, second: bytes, threshold: Given, seed: int | None) -> Verified:
-        """Whether the two photographs, of one face each, show one person."""
-        identifier, gallery = self.identifier, self._gallery
+    async def compare(self, first: bytes, second: bytes, asking: Asking) -> Verified:
+        """Whether the two photographs, of one face each, show one person. Raises ``TamperedError`` where one is refused."""
+        identifier, gallery = self.judging.required(asking.on_tamper), self._gallery
         before = await self._cut_one(first), await self._cut_one(second)
-        after = await asyncio.gather(*(self.restore(one, seed) for one in before))
-        work = partial(identifier.compare, *before, after=after, threshold=threshold, gallery=gallery)
+        after = await asyncio.gather(*(self.restore(one, asking.seed) for one in before))
+        work = partial(identifier.compare, *before, after=after, threshold=asking.threshold, gallery=gallery)
         return await self._do("embed", work)
 
     # --- the gallery ------------------------------------------------------------------------------

@@ -15,11 +15,13 @@ from facesieve.errors import (
     NoFaceError,
     NotSquareError,
     OutOfMemoryError,
+    TamperedError,
 )
 from facesieve.service.batcher import BusyError
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:facesieve:problem:"
+TAMPER_HEADER = "Facesieve-Tamper"
 
 TITLES = {
     "busy": "The service is busy",
@@ -30,6 +32,7 @@ TITLES = {
     "unreadable-image": "The image cannot be read",
     "no-face": "No face was found",
     "too-many-faces": "More faces than are taken",
+    "tampered": "The photograph looks tampered with",
     "input": "The request cannot be used",
     "no-key": "A valid API key is needed",
     "host": "This is not the server of that name",
@@ -53,6 +56,7 @@ KINDS: dict[type[FacesieveError], tuple[int, str]] = {
     ImageError: (422, "unreadable-image"),
     NoFaceError: (422, "no-face"),
     ManyFacesError: (422, "too-many-faces"),
+    TamperedError: (422, "tampered"),
     InputError: (422, "input"),
 }
 
@@ -62,7 +66,7 @@ ADVICE: dict[type[FacesieveError], str] = {
 }
 
 # Errors about a photograph that was sent: they say which. Every other place, such as the gallery's, is not for callers.
-OF_PHOTOGRAPHS = (ImageError, NoFaceError, ManyFacesError, NotSquareError)
+OF_PHOTOGRAPHS = (ImageError, NoFaceError, ManyFacesError, NotSquareError, TamperedError)
 
 
 class ProblemError(FacesieveError):
@@ -94,8 +98,15 @@ def as_problem(error: FacesieveError) -> ProblemError:
     found = next((known for kind, known in KINDS.items() if isinstance(error, kind)), None)
     if found is None:
         return defect()
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, BusyError) else None
-    return ProblemError(*found, _detail(error), headers)
+    return ProblemError(*found, _detail(error), _headers(error))
+
+
+def _headers(error: FacesieveError) -> dict[str, str] | None:
+    if isinstance(error, BusyError):
+        return {"Retry-After": str(error.retry_after)}
+    if isinstance(error, TamperedError) and error.score is not None:
+        return {TAMPER_HEADER: f"{error.score:.3f};tampered"}
+    return None
 
 
 def _detail(error: FacesieveError) -> str:

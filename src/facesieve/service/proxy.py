@@ -20,6 +20,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.responses import StreamingResponse
 
 from facesieve.errors import FacesieveError, NoFaceError
+from facesieve.recognition.tampering import Tampering, said
 from facesieve.service.access import check_key, in_time, unless_gone
 from facesieve.service.app import bare_app
 from facesieve.service.gate_body import Pieces, body_without_image, check_query, filled, shielded_body, slots_of
@@ -54,7 +55,7 @@ class Done:
     outcomes: list[Outcome] = field(default_factory=list)
     faces: int = 0
     possible: int = 0  # faces that the detector was not sure of, which are as they were
-    tamper: float | None = None  # the highest tamper score of a face
+    tampering: list[Tampering] = field(default_factory=list)  # of each face
     kind: str | None = None  # the new type of a body that is itself an image
 
     def headers(self, preset: str) -> list[tuple[bytes, bytes]]:
@@ -62,8 +63,8 @@ class Done:
         if not self.outcomes:
             return []
         found = {"faces": str(self.faces), "possible-faces": str(self.possible), "preset": preset}
-        if self.tamper is not None:
-            found["tamper"] = f"{self.tamper:.3f}"
+        if self.tampering:
+            found["tamper"] = said(self.tampering)
         return [(OWN + name.encode(), value.encode()) for name, value in found.items()]
 
 
@@ -204,13 +205,12 @@ class Upstream:
             done.outcomes.append("passed")
             return data, None
         after = await self._handlers.restore(before)
-        scores = await self._handlers.tampers(before, after)
+        done.tampering += await self._handlers.tampering(before, after)
         format = _format_of(data)
         image = await self._handlers.encode(after, format)
         done.outcomes.append("purified")
         done.faces += len(before)
         done.possible += len(before.possible)
-        done.tamper = max([*scores, *([] if done.tamper is None else [done.tamper])], default=None)
         return image, f"image/{format}"
 
 

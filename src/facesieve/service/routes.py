@@ -14,21 +14,18 @@ from pydantic import Field
 import facesieve
 from facesieve.errors import FacesieveError
 from facesieve.faces import FaceCrops, Finish, Quality
-from facesieve.galleries.base import Match
-from facesieve.identification import Identified
+from facesieve.recognition.tampering import OnTamper, Tampering, said
 from facesieve.runtime import PurifierCard, Trace
+from facesieve.service import answers
 from facesieve.service.access import allowed, in_time
 from facesieve.service.handlers import Handlers
-from facesieve.service.problems import as_problem
+from facesieve.service.judging import Asking
+from facesieve.service.problems import TAMPER_HEADER, as_problem
 from facesieve.service.requests import FORMATS, finish_of, format_of, handlers_of, images_in, only, several, wanted_answer
 from facesieve.service.schemas import (
     BatchResponse,
-    FaceQuality,
-    IdentifiedFace,
     IdentifyResponse,
-    MatchedPerson,
     Photograph,
-    PossibleFace,
     Problem,
     PurifiedFace,
     PurifyResponse,
@@ -50,6 +47,12 @@ Threshold = Annotated[
     ),
 ]
 Tamper = Annotated[bool, Query(description="Also the tamper score of each face: how far the shield moved it for the recogniser.")]
+Stricter = Annotated[
+    OnTamper | None,
+    Query(
+        description="What is done about a face that looks tampered with: flag or refuse; never weaker than what the service does."
+    ),
+]
 Wanted = Annotated[
     Format | None, Query(alias="format", description="Of images, in JSON too; by default what Accept asks for, or PNG.")
 ]
@@ -72,6 +75,7 @@ class _Asked:
     aligned: bool
     stages: bool
     tamper: bool
+    on_tamper: OnTamper | None
     seed: int | None
     format: Format
     finish: Finish
@@ -90,6 +94,7 @@ async def purify(
     aligned: Annotated[bool, Query(description="The image is an aligned, square face crop.")] = False,
     stages: Annotated[bool, Query(description="In JSON: also what each stage made.")] = False,
     tamper: Tamper = False,
+    on_tamper: Stricter = None,
     format: Wanted = None,
     face: Face = None,
     preset: PresetName = None,
@@ -98,16 +103,16 @@ async def purify(
     """Purify every face. ``Accept: application/json`` gives the faces too; image/png, image/jpeg, image/webp the image."""
     as_json, chosen = wanted_answer(request, format, json_only=stages)
     handlers, (data,) = handlers_of(request), only(await images_in(request, preset), "file")
-    asked = _Asked(aligned, stages, tamper, seed, chosen, finish_of(request, face), preset)
+    asked = _Asked(aligned, stages, tamper, on_tamper, seed, chosen, finish_of(request, face), preset)
 
     async def work() -> Response | PurifyResponse:
-        before, trace, scores = await _purified(handlers, data, asked)
+        before, trace, tampering = await _purified(handlers, data, asked)
         request.state.notes["faces"] = len(before)
         if as_json:
-            shown = dict(await _shown(handlers, before, trace, scores, asked))
+            shown = dict(await _shown(handlers, before, trace, tampering, asked))
             return PurifyResponse(preset=handlers.presets.card(preset).name, **shown)
         image = await handlers.encode(before.with_crops(trace.crops), chosen, asked.finish)
-        return Response(image, media_type=f"image/{chosen}", headers=_headers(handlers.presets.card(preset), before, scores))
+        return Response(image, media_type=f"image/{chosen}", headers=_headers(handlers.presets.card(preset), before, tampering))
 
     return await in_time(request, work())
 
@@ -121,6 +126,7 @@ async def purify(
 async def purify_batch(
     request: Request,
     tamper: Tamper = False,
+    on_tamper: Stricter = None,
     format: Wanted = None,
     face: Face = None,
     preset: PresetName = None,
@@ -128,14 +134,18 @@ async def purify_batch(
 ) -> BatchResponse:
     """Purify several photographs. Each has its result or its problem, in the order in which they came."""
     chosen = format_of(request, format) or handlers_of(request).settings.image_formats[0]
-    handlers, asked = handlers_of(request), _Asked(False, False, tamper, seed, chosen, finish_of(request, face), preset)
+    handlers, asked = (
+        handlers_of(request),
+        _Asked(False, False, tamper, on_tamper, seed, chosen, finish_of(request, face), preset),
+    )
     handlers.check_seed(seed)
+    handlers.judging.wanted(on_tamper)
     photographs = several(await images_in(request, preset), handlers.settings.max_images)
 
     async def one(data: bytes) -> Photograph:
         try:
-            before, trace, scores = await _purified(handlers, data, asked)
-            return await _shown(handlers, before, trace, scores, asked)
+            before, trace, tampering = await _purified(handlers, data, asked)
+            return await _shown(handlers, before, trace, tampering, asked)
         except FacesieveError as error:
             return Photograph(image=None, problem=Problem.model_validate_json(as_problem(error).body(request.state.request_id)))
 
@@ -149,23 +159,26 @@ async def purify_batch(
     return found
 
 
-async def _purified(handlers: Handlers, data: bytes, asked: _Asked) -> tuple[FaceCrops, Trace, list[float] | None]:
+async def _purified(handlers: Handlers, data: bytes, asked: _Asked) -> tuple[FaceCrops, Trace, list[Tampering] | None]:
     handlers.check_seed(asked.seed)
+    wanted = handlers.judging.wanted(asked.on_tamper) or asked.tamper
     before = await handlers.cut(data, aligned=asked.aligned)
     trace = await handlers.purify(before, asked.seed, asked.preset)
-    return before, trace, await handlers.tampers(before, before.with_crops(trace.crops)) if asked.tamper else None
+    if not wanted:
+        return before, trace, None
+    return before, trace, await handlers.tampering(before, before.with_crops(trace.crops), asked.preset, asked.on_tamper)
 
 
-def _headers(card: PurifierCard, before: FaceCrops, scores: Sequence[float] | None) -> dict[str, str]:
+def _headers(card: PurifierCard, before: FaceCrops, tampering: Sequence[Tampering] | None) -> dict[str, str]:
     """What was done, where the answer is an image; ``X-Facesieve-Faces`` is that of older versions."""
     faces = str(len(before))
     found = {"Facesieve-Faces": faces, "X-Facesieve-Faces": faces, "Facesieve-Preset": card.name}
     found["Facesieve-Possible-Faces"] = str(len(before.possible))
-    return found if scores is None else {**found, "Facesieve-Tamper": ", ".join(f"{score:.4f}" for score in scores)}
+    return found if not tampering else {**found, TAMPER_HEADER: ", ".join(said([one], 4) for one in tampering)}
 
 
 async def _shown(
-    handlers: Handlers, before: FaceCrops, trace: Trace, scores: Sequence[float] | None, asked: _Asked
+    handlers: Handlers, before: FaceCrops, trace: Trace, tampering: Sequence[Tampering] | None, asked: _Asked
 ) -> Photograph:
     after, found = before.with_crops(trace.crops), before.faces or [None] * len(before)
     qualities: Sequence[Quality | None] = await handlers.qualities(before) or [None] * len(before)
@@ -176,24 +189,16 @@ async def _shown(
             box=None if face is None else list(map(float, face.box)),
             landmarks=None if face is None else face.landmarks.astype(float).tolist(),
             score=None if face is None else float(face.score),
-            quality=_quality(qualities[n]),
+            quality=answers.face_quality(qualities[n]),
             change=change,
-            tamper_score=None if scores is None else scores[n],
             crop=_text(crops[n]),
             stages=[StageResult(name=name, image=_text(images[n])) for name, images in made] if asked.stages else None,
+            **answers.tampering(tampering[n] if tampering else None),
         )
         for n, (face, change) in enumerate(zip(found, after.changes(before), strict=True))
     ]
     image = _text(await handlers.encode(after, asked.format, asked.finish))
-    return Photograph(image=image, faces=faces, possible=_possible(before))
-
-
-def _possible(before: FaceCrops) -> list[PossibleFace]:
-    return [PossibleFace(box=list(map(float, face.box)), score=face.score) for face in before.possible]
-
-
-def _quality(found: Quality | None) -> FaceQuality | None:
-    return None if found is None else FaceQuality(**found.as_dict())
+    return Photograph(image=image, faces=faces, possible=answers.possible(before))
 
 
 def _text(data: bytes) -> str:
@@ -210,34 +215,15 @@ async def identify(
     request: Request,
     count: Annotated[int, Query(description="How many of the best matches.", ge=1, le=100)] = 5,
     threshold: Threshold = None,
+    on_tamper: Stricter = None,
     seed: Seed = None,
 ) -> IdentifyResponse:
     """Name everyone in a photograph, with the shield in front of the recogniser."""
     (data,) = only(await images_in(request), "file")
-    found, before = await in_time(request, handlers_of(request).identify(data, count, threshold, seed))
+    asking = Asking(threshold, seed, on_tamper)
+    found, before = await in_time(request, handlers_of(request).identify(data, count, asking))
     request.state.notes["faces"] = len(found)
-    return IdentifyResponse(faces=[_person(one) for one in found], possible=_possible(before))
-
-
-def _person(found: Identified) -> IdentifiedFace:
-    return IdentifiedFace(
-        box=list(map(float, found.face.box)),
-        landmarks=found.face.landmarks.astype(float).tolist(),
-        score=float(found.face.score),
-        quality=_quality(found.quality),
-        person=found.person,
-        threshold=found.threshold,
-        threshold_from=found.origin,
-        templates=found.templates,
-        matches=[_match(match) for match in found.matches],
-        unshielded=None if found.unshielded is None else _match(found.unshielded),
-        shield_change=found.change,
-        tamper_score=found.tamper,
-    )
-
-
-def _match(match: Match) -> MatchedPerson:
-    return MatchedPerson(person=match.person, score=match.score)
+    return IdentifyResponse(faces=[answers.identified(one) for one in found], possible=answers.possible(before))
 
 
 @router.post(
@@ -250,23 +236,18 @@ async def verify(
     request: Request,
     person: Annotated[str | None, Query(description="The enrolled person that it is said to be.")] = None,
     threshold: Threshold = None,
+    on_tamper: Stricter = None,
     seed: Seed = None,
 ) -> VerifyResponse:
     """Say whether a photograph shows ``person``, or whether two photographs (``file`` and ``other``) show the same one."""
-    images = await images_in(request)
+    images, asking = await images_in(request), Asking(threshold, seed, on_tamper)
     if person is None:
         file, other = only(images, "file", "other")
-        work = handlers_of(request).compare(file, other, threshold, seed)
+        work = handlers_of(request).compare(file, other, asking)
     else:
-        work = handlers_of(request).verify(only(images, "file")[0], person, threshold, seed)
+        work = handlers_of(request).verify(only(images, "file")[0], person, asking)
     found = await in_time(request, work)
-    return VerifyResponse(
-        same=found.same,
-        score=found.score,
-        threshold=found.threshold,
-        threshold_from=found.origin,
-        templates=found.templates,
-    )
+    return answers.verified(found)
 
 
 @router.get("/info", dependencies=[Depends(allowed(None))], responses=problem_responses(401, 422))
@@ -284,6 +265,7 @@ async def info(request: Request) -> dict[str, object]:
         "path": card.ran_on,
         "embedder": handlers.embedder,
         "gallery": settings.gallery is not None,
+        "on_tamper": settings.on_tamper,
         "faces": settings.finishes,
         "formats": settings.image_formats,
         "limits": settings.model_dump(include={"max_bytes", "max_pixels", "max_faces", "max_images", "queue_faces", "max_batch"}),

@@ -17,6 +17,7 @@ from facesieve.errors import InputError, MissingExtraError, one_line
 from facesieve.galleries import open_gallery
 from facesieve.identification import Identifier
 from facesieve.recognition.embedders import load_embedder
+from facesieve.recognition.tampering import second_of
 from facesieve.runtime import PurifierCard, Runtime
 from facesieve.service.app import create_app
 from facesieve.service.batcher import Limits
@@ -63,8 +64,13 @@ def shield_of(settings: Settings) -> Shield:
 
 
 def identifier_of(settings: Settings, card: PurifierCard) -> Identifier:
-    """The recogniser behind the purifier; a proxy has it for tamper scores alone."""
-    return Identifier(load_embedder(settings.embedder, gradients=settings.page), card.label)
+    """The recogniser behind the purifier, and what is done about tampering; a proxy has it for that alone.
+
+    Raises ``SettingError`` for a policy without a threshold.
+    """
+    policy, own = settings.policy, load_embedder(settings.embedder, gradients=settings.page)
+    second = load_embedder(second_of(own.name), gradients=False) if policy.needs_second else None
+    return Identifier(own, card.label, policy, second)
 
 
 def app_of(settings: Settings, handlers: Handlers) -> FastAPI:

@@ -20,6 +20,9 @@ _LANDMARKS = "x, y in pixels of the left eye, the right eye, the nose, the left 
 _SCORE = "The detector's certainty"
 _TAMPER = "1 - cosine of the face before and behind the shield, 0 to 2"
 
+_APART = "How much further the shield moved the face than for the second recogniser; null where the score does not need one"
+_TAMPERED = "Whether it looks tampered with; null where on_tamper is purify"
+
 Seed = Annotated[int | None, Query(description="Makes results repeatable; refused unless the service has allow_seeds.", ge=0)]
 
 
@@ -48,7 +51,9 @@ class PurifiedFace(BaseModel):
     score: float | None = Field(description=f"{_SCORE}; null for an aligned crop")
     quality: FaceQuality | None = Field(description="Null for an aligned crop")
     change: float = Field(description="Mean absolute difference that the shield made, 0 to 1", examples=[0.021])
-    tamper_score: float | None = Field(None, description=f"With tamper=true: {_TAMPER}")
+    tamper_score: float | None = Field(None, description=f"With tamper=true, or a verdict: {_TAMPER}")
+    disagreement: float | None = Field(None, description=_APART)
+    tampered: bool | None = Field(None, description=_TAMPERED)
     crop: str = Field(description="The purified aligned crop: PNG, base64")
     stages: list[StageResult] | None = Field(None, description="With stages=true: each stage's result")
 
@@ -120,6 +125,9 @@ class IdentifiedFace(BaseModel):
     unshielded: MatchedPerson | None = Field(description="Who it would have been without the shield")
     shield_change: float | None = Field(description="Mean absolute difference that the shield made, 0 to 1")
     tamper_score: float | None = Field(description=_TAMPER)
+    disagreement: float | None = Field(None, description=_APART)
+    tampered: bool | None = Field(None, description=_TAMPERED)
+    refused: str | None = Field(None, description="Why nobody is named, where the face is refused")
 
 
 class IdentifyResponse(BaseModel):
@@ -139,6 +147,7 @@ class VerifyResponse(BaseModel):
     templates: str | None = Field(
         description=f"{_SEARCHED}; null for two photographs", examples=[f"{DEFAULT_PRESET}-0123456789ab"]
     )
+    tampered: bool | None = Field(None, description=_TAMPERED)
 
 
 class PersonResponse(BaseModel):
@@ -177,7 +186,7 @@ _MEANINGS = {
     409: "The gallery cannot do this, such as enrolling somebody twice",
     413: "The body is too large",
     415: "Unknown content type",
-    422: "Unreadable image, no face, too many faces, or a setting out of range",
+    422: "Unreadable image, no face, too many faces, a face that looks tampered with and is refused, or a setting out of range",
     503: "The queue is full: try again after Retry-After seconds; or the gallery fails",
 }
 

@@ -22,6 +22,7 @@ from pydantic import (
 from facesieve.errors import MissingExtraError, SettingError, printable
 from facesieve.files import first_problem, read_toml
 from facesieve.hosts import is_loopback
+from facesieve.recognition.tampering import OnTamper, TamperPolicy, TamperScore
 from facesieve.specs import DEFAULT_PRESET, EMBEDDER, MAX_PIXELS, RUNTIME, in_use
 
 
@@ -70,6 +71,15 @@ class Settings(BaseModel):
     runtime: str = Field("auto", description=f"What runs the network: {RUNTIME}.")
     gpu_share: float = Field(1, gt=0, le=1, description="On a cluster: how much of a GPU each replica of the model takes.")
     embedder: str = Field("sface", description=f"The recogniser: {EMBEDDER}.")
+    on_tamper: OnTamper = Field(
+        "purify", description="A face that looks tampered with: purify (as every other), flag (and say so) or refuse."
+    )
+    tamper_score: TamperScore = Field(
+        "change", description="By what: change, how far the shield moved it; disagreement of two recognisers; or both."
+    )
+    tamper_threshold: float | str | None = Field(
+        None, description="Score above which; two with a comma for both. The default for this recogniser and preset if not given."
+    )
     gallery: str | None = Field(
         None, description="A gallery's folder, made if there is none, or postgresql://user@host/database."
     )
@@ -122,6 +132,11 @@ class Settings(BaseModel):
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error.")
+
+    @property
+    def policy(self) -> TamperPolicy:
+        """What is done about faces that look tampered with. Raises ``SettingError`` for a threshold that is none."""
+        return TamperPolicy(self.on_tamper, self.tamper_score, self.tamper_threshold)
 
     @property
     def origins(self) -> tuple[str, ...]:
