@@ -48,7 +48,7 @@ def test_scores_are_those_worked_out_by_hand():
     first = tamper_scores(rows((0, 0)), rows((60, 10)))
     second = tamper_scores(rows((0, 0)), rows((0, 10)))
     assert first == pytest.approx([0.5, 0.015192], abs=1e-6)  # 1 - cos 60, 1 - cos 10
-    assert disagreements(first, second) == pytest.approx([0.5, 0], abs=1e-6)
+    assert disagreements(first, second) == pytest.approx([50, 0.123257], abs=1e-4)  # 0.5 / root of 0.0001; root of 0.015192
 
 
 def test_a_face_is_tampered_with_where_a_score_that_is_looked_at_exceeds_its_threshold():
@@ -57,10 +57,10 @@ def test_a_face_is_tampered_with_where_a_score_that_is_looked_at_exceeds_its_thr
 
     assert tampered(threshold=0.4) == [True, False]
     assert tampered(threshold=0.01) == [True, True]
-    assert tampered(score="disagreement", threshold=0.01) == [True, False]
+    assert tampered(score="disagreement", threshold=0.2) == [True, False]
     assert tampered(score="both", threshold="0.01,1") == [True, True]
     assert tampered(score="both", threshold="1,0.4") == [True, False]
-    assert tampered(score="both", threshold="1,1") == [False, False]
+    assert tampered(score="both", threshold="1,60") == [False, False]
 
 
 def test_purify_gives_no_verdict_flag_says_it_and_refuse_refuses():
@@ -69,8 +69,8 @@ def test_purify_gives_no_verdict_flag_says_it_and_refuse_refuses():
     assert (flagged.tampered, flagged.refused, flagged.checked()) == (True, None, True)
     assert flagged.reason == "the face looks tampered with: tamper score 0.500, threshold 0.400"
     assert (clean.tampered, clean.reason, clean.checked()) == (False, None, False)
-    refused, kept = judge(on="refuse", score="both", threshold="0.4,0.3")
-    assert "tamper score 0.500, threshold 0.400 and disagreement 0.500, threshold 0.300" in refused.refused
+    refused, kept = judge(on="refuse", score="both", threshold="0.4,20")
+    assert "tamper score 0.500, threshold 0.400 and disagreement 50.000, threshold 20.000" in refused.refused
     with pytest.raises(TamperedError, match="looks tampered with") as raised:
         refused.checked()
     assert raised.value.score == pytest.approx(0.5)
@@ -91,6 +91,8 @@ def test_purify_gives_no_verdict_flag_says_it_and_refuse_refuses():
         {"threshold": "0.1,0.2"},
         {"threshold": True, "score": "both"},
         {"score": "both", "threshold": 0.1},
+        {"score": "both", "threshold": "2.1,1"},
+        {"score": "disagreement", "threshold": 201},
         {"score": "both", "threshold": "0.1,0.2,0.3"},
     ],
 )

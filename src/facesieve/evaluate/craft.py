@@ -14,9 +14,11 @@ from torch import Tensor
 
 from facesieve.attacks import ATTACKS, Budget, Goal
 from facesieve.attacks.adaptive import EotScores
-from facesieve.attacks.objectives import OBJECTIVES, Scores, Together
+from facesieve.attacks.joint import jointly
+from facesieve.attacks.objectives import OBJECTIVES, Objective, Scores, Together
 from facesieve.evaluate.cache import Ingredients
 from facesieve.evaluate.defend import Defence, RunContext
+from facesieve.evaluate.evading import Evasion
 from facesieve.evaluate.experiment import AttackSettings
 from facesieve.evaluate.recogniser import Recogniser
 from facesieve.files import draft, sha256_of_pixels, write_with_folder
@@ -46,6 +48,7 @@ class Victim:
     defence: Defence | None = None
     view: View = "gradient"  # of the defence's stages
     wanted_samples: int | None = None  # draws of noise; None: as the run's settings say
+    evasion: Evasion | None = None  # what it keeps low beside
 
     @cached_property
     def _purifier(self) -> Purifier | None:
@@ -59,7 +62,7 @@ class Victim:
 
     def seen_with(self, seeds: Sequence[int]) -> Recogniser:
         """The recogniser as an attacker of a batch with these seeds sees it."""
-        seen = self.recogniser
+        seen = self.recogniser if self.evasion is None else replace(self.recogniser, scores=self.evasion.rows)
         if self.defence is not None and self._purifier is not None:
             scores = EotScores(seen.scores, self._purifier, seeds, self.eot_samples, self.context.hardware.device)
             seen = replace(seen, name=f"{seen.name}, behind {self.defence.name}", scores=scores)
@@ -78,6 +81,7 @@ class Victim:
             "dtype": str(self.context.hardware.dtype),
             "eot_samples": self.eot_samples,
             **({} if self.view == "gradient" else {"view": self.view}),
+            **({} if self.evasion is None else {"evades": self.evasion.identity()}),
         }
 
 
@@ -91,13 +95,29 @@ def _reduced(scores: Scores) -> Scores:
     return reduced
 
 
-def craft(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> Tensor:
+def craft(
+    attack: AttackSettings,
+    recogniser: Recogniser,
+    images: Tensor,
+    labels: Tensor,
+    seeds: Sequence[int],
+    evasion: Evasion | None = None,
+) -> Tensor:
     """Attack a batch (B, 3, S, S) in [0, 1] of the people ``labels`` (B,); image ``i`` depends only on itself and ``seeds[i]``.
 
-    Of several starts each image keeps the one for which the objective is highest.
+    Of several starts each image keeps the one for which the objective is highest. With an ``evasion``, whose rows are
+    the recogniser's scores then, it keeps the least suspicious of those that succeed.
     Raises ``MissingExtraError`` for an attack whose library is not installed.
     """
-    kind, goal, budget = ATTACKS.load(attack.method), goal_of(attack, recogniser, labels), _budget(attack)
+    kind, budget = ATTACKS.load(attack.method), _budget(attack)
+    if evasion is not None:
+        parts = evasion.parts(OBJECTIVES.load(attack.objective), recogniser.scores, labels)
+
+        def alone(objective: Objective) -> Tensor:
+            return kind.craft(Goal(recogniser.scores, labels, objective), images, budget, seeds)
+
+        return jointly(alone, parts, rounds=attack.rounds)
+    goal = goal_of(attack, recogniser, labels)
     best = kind.craft(goal, images, budget, seeds)
     for start in range(1, attack.starts):
         other = kind.craft(goal, images, budget, [derive_seed(seed, "start", start) for seed in seeds])
@@ -110,7 +130,7 @@ def craft(attack: AttackSettings, recogniser: Recogniser, images: Tensor, labels
 def _crafted(attack: AttackSettings, victim: Victim, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> Tensor:
     """A batch; one image after the other where the attack's library decides over a batch, since noise goes by place in it."""
     if victim.defence is None or not ATTACKS.load(attack.method).alone:
-        return craft(attack, victim.seen_with(seeds), images, labels, seeds)
+        return craft(attack, victim.seen_with(seeds), images, labels, seeds, victim.evasion)
     each = zip(torch.split(images, 1), torch.split(labels, 1), seeds, strict=True)
     return torch.cat([craft(attack, victim.seen_with([seed]), image, label, [seed]) for image, label, seed in each])
 
@@ -142,7 +162,8 @@ def adversarial_set(attack: AttackSettings, victim: Victim, images: Tensor, labe
     the 8-bit set is what is read back from those files.
     """
     parts, seconds = [], 0.0
-    theirs = {"name", "quantisation", "probes", "surrogate", "through", "eot_samples"}  # no part of it, or the victim's
+    theirs = {"name", "quantisation", "probes", "surrogate", "through", "eot_samples", "evades"}  # no part of it, or the victim's
+    theirs |= {"rounds"} if attack.evades is None else set()
     settings = attack.model_dump(mode="json", exclude=theirs)
     for part, seeds in victim.context.batches(images, "attack"):
         made_from = {
@@ -191,7 +212,7 @@ def _record(
         sees=recogniser.name,
         black_box=not kind.needs_gradient,
         left_ball=float((length > _eps(attack) / 255 + 1e-6).double().mean()),
-        still=_still(goal_of(attack, recogniser, labels[:FEW]), images[:FEW]),
+        still=_still(goal_of(attack, recogniser, labels[:FEW]) if victim.evasion is None else None, images[:FEW]),
         seconds=round(seconds / len(images), 3),
         starts=attack.starts,
         draws=victim.eot_samples,
@@ -199,8 +220,10 @@ def _record(
     )
 
 
-def _still(goal: Goal, images: Tensor) -> float:
-    """Share of the images at which the objective's gradient vanishes or is not finite."""
+def _still(goal: Goal | None, images: Tensor) -> float:
+    """Share of the images at which the objective's gradient vanishes or is not finite; 0 where there is none to look at."""
+    if goal is None:
+        return 0.0
     x = images.clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(goal.objective(x).sum(), x)
     steepest = slope.flatten(1).abs().amax(1)

@@ -20,6 +20,7 @@ from facesieve.errors import SettingError
 from facesieve.evaluate.measures import MEASURES
 from facesieve.files import first_problem, read_toml
 from facesieve.purify import PRESETS, View
+from facesieve.recognition.tampering import TamperScore
 from facesieve.registry import Registry
 from facesieve.report.record import RENAMED, combinations
 from facesieve.report.targets import Area
@@ -80,6 +81,10 @@ class AttackSettings(_Settings):
     surrogate: RecogniserSettings | tuple[RecogniserSettings, ...] | None = Field(
         default=None, validation_alias=_either("surrogate")
     )
+
+    # also keeps this tamper score of the face behind the defence low, by so many rounds of bisection
+    evades: TamperScore | None = None
+    rounds: int = Field(default=4, ge=1)
 
     @property
     def surrogates(self) -> tuple[RecogniserSettings, ...]:
@@ -189,6 +194,13 @@ class Experiment(_Settings):
                 raise ValueError(f"{setting} takes {_able(alone=view != 'range')}, no other")
             if len(attack.surrogates) > 1 and (kind.alone or not kind.sees_defence):
                 raise ValueError(f"several surrogates are for {_able(alone=False)}, no other")
+        return self
+
+    @model_validator(mode="after")
+    def _evading(self) -> Self:
+        for attack in self.attacks:
+            if attack.evades is not None and (attack.view(self.run.threat) != "gradient" or ATTACKS.load(attack.method).alone):
+                raise ValueError(f"evades is for attacks through gradient by {_able(alone=False)}, no other")
         return self
 
     def with_defences(self, names: Sequence[str]) -> Experiment:

@@ -36,6 +36,8 @@ class Recogniser:
     scores: Scores  # (B, 3, S, S) in [0, 1] -> (B, people): logits, or cosines with the mean templates
     closed_set: bool
     parts: int = 1  # recognisers of which this is made: their scores lie side by side
+    embedder: Embedder | None = None  # of one with templates
+    templates: Tensor | None = None  # (people, D), whose cosines are the scores
 
     def logits(self, images: Tensor) -> Tensor:
         """Scores (B, people) that suit a softmax; differentiable."""
@@ -105,7 +107,7 @@ def load_recogniser(settings: RecogniserSettings, gallery: LabelledCrops, enrolm
     if enrolment is not None:
         crops, name = enrolment.through(torch.from_numpy(crops)).numpy(), f"{name} behind {enrolment.name}"
     means = torch.from_numpy(mean_templates(embedder.rows(crops), first.labels))
-    return Recogniser(name, people, _cosines(embedder, means), closed_set=False)
+    return Recogniser(name, people, _cosines(embedder, means), closed_set=False, embedder=embedder, templates=means)
 
 
 def enrolled(gallery: LabelledCrops, wanted: int, setting: str) -> LabelledCrops:

@@ -31,6 +31,7 @@ from facesieve.evaluate import claim
 from facesieve.evaluate.cache import BatchCache
 from facesieve.evaluate.craft import AdversarialSet, Victim, adversarial_set
 from facesieve.evaluate.defend import Defence, RunContext, defend, make_defence
+from facesieve.evaluate.evading import Evasion
 from facesieve.evaluate.experiment import AttackSettings, Experiment
 from facesieve.evaluate.measures import MEASURES
 from facesieve.evaluate.recogniser import Recogniser, Recognisers, judge, side_by_side
@@ -39,6 +40,7 @@ from facesieve.faces import Crops
 from facesieve.files import sha256_of_json, sha256_of_pixels, write_with_folder
 from facesieve.images import to_floats
 from facesieve.progress import Progress, Report, Work, silent
+from facesieve.recognition.tampering import second_of
 from facesieve.report.record import NONE, THROUGH, AttackRecord, Cell, Record, described_defences, save_record
 
 Faced = tuple[Defence | None, dict[str, Tensor]]  # a defence or none, and the images that it faces in each form of saving
@@ -182,7 +184,15 @@ class Run:
         seen = attack.surrogates or (self.experiment.recogniser,)
         recogniser = side_by_side([self.recognisers.named(settings, defence) for settings in seen])
         view = attack.view(self.settings.threat) or "gradient"  # of no defence, where it sees none
-        return Victim(recogniser, self.manifest.sha256, self.context, defence, view, attack.eot_samples)
+        evasion = None if attack.evades is None or defence is None else self._evasion(attack, defence)
+        return Victim(recogniser, self.manifest.sha256, self.context, defence, view, attack.eot_samples, evasion)
+
+    def _evasion(self, attack: AttackSettings, defence: Defence) -> Evasion:
+        """What an attack that evades the tamper score keeps low: of the experiment's recogniser, and of the second beside it."""
+        own = self.experiment.recogniser
+        second = own.model_copy(update={"embedder": second_of(self.recogniser.embedder.name if self.recogniser.embedder else "")})
+        both = [self.recognisers.named(settings, defence) for settings in (own, second)]
+        return Evasion.of(attack, both, defence.label, reduced=self.settings.gradients is not None)
 
     def _cells(self, attack: AttackSettings | None, quantisation: str, defence: Defence | None, images: Tensor) -> list[Cell]:
         """The cell, and those of the defence's steps where they are wanted."""

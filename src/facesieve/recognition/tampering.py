@@ -27,6 +27,8 @@ OnTamper = Literal["purify", "flag", "refuse"]  # each is stricter than the one 
 TamperScore = Literal["change", "disagreement", "both"]
 Limit = float | str | None  # thresholds: one, two with a comma for both scores, or None for the defaults
 
+LEAST = 1e-4  # of the second recogniser's tamper score, below which it says nothing
+MOST = (2.0, 2 / math.sqrt(LEAST))  # of the two scores
 RATE = 0.01  # false alarms that the defaults are chosen for; with both scores half of it each
 
 
@@ -42,7 +44,7 @@ class Tampering:
     """How far one face looks tampered with."""
 
     change: float  # the tamper score: how far the shield moved the face for the recogniser, 1 - cosine, in [0, 2]
-    disagreement: float | None = None  # how much further than for the second recogniser; None where there is none
+    disagreement: float | None = None  # that over the root of the second recogniser's; None where there is none
     tampered: bool | None = None  # whether it exceeds a threshold; None where nobody asked for a verdict
     reason: str | None = None  # why it looks tampered with, in words
     refused: str | None = None  # the same, of a face that is refused
@@ -67,9 +69,9 @@ class TamperPolicy:
     """What is done about a face that looks tampered with, by which score, above which threshold.
 
     ``on`` "purify": nothing, it is purified as every other; "flag": it is answered all the same, and said; "refuse": nobody is
-    named and nothing passes on. ``score`` "change" is the tamper score, "disagreement" how much further the shield moved the face
-    than for a second recogniser, "both" that either exceeds its threshold. ``threshold`` None takes the defaults, for 1 %
-    of false alarms; for "both" there are two, the tamper score's first: ``"0.2,0.1"``. Raises ``SettingError`` for anything else.
+    named and nothing passes on. ``score`` "change" is the tamper score, "disagreement" that over the root of a second
+    recogniser's, "both" that either exceeds its threshold. ``threshold`` None takes the defaults, for 1 % of false alarms;
+    for "both" there are two, the tamper score's first: ``"0.2,1.5"``. Raises ``SettingError`` for anything else.
     """
 
     on: OnTamper = "purify"
@@ -122,8 +124,8 @@ class TamperPolicy:
         words = str(self.threshold).split(",")
         if len(words) != (wanted := 2 if self.score == "both" else 1):
             raise SettingError(f"{_shown(self.threshold)}: the score {self.score} takes {wanted}", "tamper_threshold")
-        values = [_number(word) for word in words]
-        return Limits(*_wanted(self.score, values[0], values[-1]))
+        change, disagreement = (_number(words[0], MOST[0 if self.score != "disagreement" else 1]), _number(words[-1], MOST[1]))
+        return Limits(*_wanted(self.score, change, disagreement))
 
 
 PURIFY = TamperPolicy()
@@ -188,11 +190,12 @@ def tamper_scores(raw: Rows, purified: Rows) -> list[float]:
 
 
 def disagreements(changes: Sequence[float], others: Sequence[float]) -> list[float]:
-    """How much further the shield moved each face for the recogniser than for the second: (N,), from their tamper scores (N,).
+    """How much further the shield moved each face for the recogniser than the second explains: (N,), of tamper scores (N,).
 
-    An attack on one recogniser moves the face for that one alone, while a face that is hard to restore moves for both.
+    The change over the root of the second's. An attack on one recogniser moves the face for that one alone, while a face
+    that is hard to restore moves for both: where the second's score doubles, the first's grows by about the root of that.
     """
-    return [change - other for change, other in zip(changes, others, strict=True)]
+    return [change / math.sqrt(max(other, LEAST)) for change, other in zip(changes, others, strict=True)]
 
 
 def second_of(embedder: str) -> str:
@@ -204,13 +207,13 @@ def _wanted(score: TamperScore, change: float, disagreement: float) -> tuple[flo
     return None if score == "disagreement" else change, None if score == "change" else disagreement
 
 
-def _number(word: str) -> float:
+def _number(word: str, most: float) -> float:
     try:
         value = float(word)
     except ValueError:
         value = math.nan
-    if not 0 < value <= 2:
-        raise SettingError(f"{_shown(word)}: a threshold is a number above 0, at most 2", "tamper_threshold")
+    if not 0 < value <= most:
+        raise SettingError(f"{_shown(word)}: a threshold is a number above 0, at most {most:g}", "tamper_threshold")
     return value
 
 

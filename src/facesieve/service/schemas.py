@@ -20,7 +20,7 @@ _LANDMARKS = "x, y in pixels of the left eye, the right eye, the nose, the left 
 _SCORE = "The detector's certainty"
 _TAMPER = "1 - cosine of the face before and behind the shield, 0 to 2"
 
-_APART = "How much further the shield moved the face than for the second recogniser; null where the score does not need one"
+_APART = "The tamper score over the root of the second recogniser's; null where the score needs no second one"
 _TAMPERED = "Whether it looks tampered with; null where on_tamper is purify"
 
 Seed = Annotated[int | None, Query(description="Makes results repeatable; refused unless the service has allow_seeds.", ge=0)]
