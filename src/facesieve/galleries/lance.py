@@ -220,7 +220,7 @@ def _make(folder: Path, embedder: str, dimensions: int) -> None:
     """An empty table, then gallery.json, with which the folder becomes a gallery."""
     with _reported(folder, "no gallery can be made here"):
         database = _connected(folder)
-        there = (folder / LANCE / "_versions").exists()
+        there = any((folder / LANCE / "_versions").glob("*.manifest"))  # the folder alone, where a full disk ended its creation
         if there and database.open_table(TABLE).count_rows():
             raise GalleryError(f"holds templates, but {ABOUT} is missing", folder, "restore it from a copy")
         # What is there and empty was left by a creation that was killed.
