@@ -242,8 +242,8 @@ def _train(kind: str, sets: str, *more: str) -> Callable[[Path, Path], list[str]
 def kinds() -> dict[str, Kind]:
     """Every kind but the service."""
     seeded = ["--seed", "1"]
-    small = "size=32 channels=16,32 attention_levels=0 images=40 batch=4 warmup_steps=1 held_out=1"
-    tiny = "batch=2 attacked=1 held_out=2 measured=1 warmup_steps=1 steps=5 precision=fp32"
+    small = "size=32 channels=16,32 attention_levels=0 images=16 batch=4 warmup_steps=1 held_out=1"
+    tiny = "batch=2 attacked=1 held_out=2 measured=1 warmup_steps=1 steps=3 precision=fp32"
 
     def run(inputs: Path, out: Path) -> list[str]:
         return ["evaluate", str(inputs / "experiment.toml"), "--source", str(inputs / "people"), "-o", str(out)]
