@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import sys
 
 import pytest
 import torch
@@ -389,6 +390,24 @@ def test_pickled_weights_that_are_no_state_dict_are_refused(content, saved):
 
 
 # --- writing whole or not at all ---------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no limit on the size of files")
+@pytest.mark.parametrize("bytes_", [100, 3000])
+def test_without_room_for_the_weights_it_is_one_line_and_nothing_is_left(network, tmp_path, bytes_):
+    """A limit on the size of a file stands for a full disk: writing fails in the middle in the same way."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_, before[1]))
+    try:
+        with pytest.raises(PriorError, match=r"cannot be written: .*; make room") as caught:
+            save_prior(prior_of(network), tmp_path / "prior", card={})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    save_prior(prior_of(network), tmp_path / "prior", card={})
 
 
 def test_a_folder_that_exists_is_left_alone(network, saved):

@@ -186,6 +186,8 @@ def save_prior(prior: NetworkPrior, folder: Path, *, card: Mapping[str, object],
     ``PriorError`` for a folder that exists, a network that is not a ``UNet2DModel``, and weights
     that are not finite or too large for ``dtype``.
     """
+    from safetensors import SafetensorError
+
     require_new(folder)
     config, scheduler = _network_config(prior), _scheduler_config(prior)
     state = state_to_write(prior.network, folder, PriorError, dtype=dtype)
@@ -193,8 +195,8 @@ def save_prior(prior: NetworkPrior, folder: Path, *, card: Mapping[str, object],
     try:
         _write(partial, config, scheduler, state, card)
         partial.rename(folder)
-    except OSError as error:
-        raise PriorError(f"cannot be written: {one_line(error)}", folder) from error
+    except (OSError, SafetensorError) as error:  # the latter where the disk is full in the middle of the weights
+        raise PriorError(f"cannot be written: {one_line(error)}", folder, "make room, or choose another folder") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
