@@ -19,6 +19,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import tamper_page
+
 from facesieve.files import write_atomic
 from facesieve.metrics.intervals import Estimate
 from facesieve.priors.embedded import embedded_prior_folder
@@ -115,7 +117,7 @@ def page() -> str:
         **{name: read(f"{name}.json") for name in ("core", "tuning", "gallery")},
         metrics=read("identification-metrics.json"),
         templates=read("identification-templates.json"),
-        tamper=tamper(),
+        tamper=tamper_page.of(RESULTS),
         targets=read_targets(RESULTS / "targets.json"),
         evaluations=[path.stem.removeprefix("evaluation-") for path in records()],
         survival={path.stem.removeprefix("survival-"): read(path.name) for path in sorted(RESULTS.glob("survival-*.json"))},
@@ -125,13 +127,6 @@ def page() -> str:
         unmeasured=unmeasured(),
         **{function.__name__: function for function in (percent, interval, reached, bands, searched, number)},
     )
-
-
-def tamper() -> dict[str, Estimate]:
-    """What the tamper score tells apart, without the names of the one defence and attack."""
-    record = load_record(RESULTS / "evaluation-tamper.json")
-    (defence,), (attack,) = record.defences, record.attacks
-    return {name.removesuffix(f", {defence.name}, {attack.name}"): value for name, value in record.measures["tamper"].items()}
 
 
 # --- the presets in use ----------------------------------------------------------------------------------

@@ -1,11 +1,14 @@
 """Whether a face looks tampered with: the policy as a type, scores against numbers worked out by hand, verdicts."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 
 from facesieve.errors import SettingError, TamperedError
+from facesieve.purify import PRESETS
+from facesieve.recognition import tampering
 from facesieve.recognition.tampering import (
     Limits,
     TamperGuard,
@@ -16,6 +19,7 @@ from facesieve.recognition.tampering import (
     second_of,
     tamper_scores,
 )
+from facesieve.shield import load_shield
 
 # Two faces before and behind the shield, as rows on a circle: degrees that the shield turned each by.
 TURNED = {"first": (60, 10), "second": (0, 10)}
@@ -61,6 +65,15 @@ def test_a_face_is_tampered_with_where_a_score_that_is_looked_at_exceeds_its_thr
     assert tampered(score="both", threshold="0.01,1") == [True, True]
     assert tampered(score="both", threshold="1,0.4") == [True, False]
     assert tampered(score="both", threshold="1,60") == [False, False]
+
+
+def test_a_score_that_is_no_number_is_no_pass():
+    class Broken(Turned):
+        def rows(self, crops):
+            return super().rows(crops) * np.float32("nan")
+
+    guard = TamperGuard(TamperPolicy("refuse", threshold=0.4), Broken("first"), None, "a-shield")
+    assert [one.refused is not None for one in guard.judge(BEFORE, AFTER)] == [True, True]
 
 
 def test_purify_gives_no_verdict_flag_says_it_and_refuse_refuses():
@@ -136,3 +149,26 @@ def test_the_header_has_the_highest_score_and_says_whether_one_looks_tampered_wi
 
 def test_the_second_recogniser_is_the_other_of_those_that_ship():
     assert (second_of("sface-2021dec"), second_of("dlib-face-resnet-v1"), second_of("facenet")) == ("dlib", "sface", "sface")
+
+
+def test_the_defaults_are_of_each_quick_preset_as_it_ships_and_say_how_they_were_made():
+    stored = json.loads(tampering.FILE.read_text())
+    assert stored["source"].startswith("experiments/tuning-105.json")
+    assert stored["command"].startswith("python experiments/tampering.py")
+    assert stored["photographs"] >= 1000  # or one in two hundred could not be told
+    # a preset of other weights has no default: choose them anew
+    labels = {load_shield(name).card.label for name, preset in PRESETS.items() if preset.evaluations == 1}
+    pair = ("sface-2021dec", "dlib-face-resnet-v1")
+    assert {(one["embedder"], one["second"], one["purifier"]) for one in stored["thresholds"]} == {
+        (*names, label) for names in (pair, pair[::-1]) for label in labels
+    }
+    for one in stored["thresholds"]:
+        assert one["both"] <= 0.01
+        for score in ("change", "disagreement"):
+            assert 0 < one[score]["0.01"] <= one[score]["0.005"]
+        key = (one["embedder"], one["second"], one["purifier"])
+        assert TamperPolicy("flag").limits(*key) == Limits(one["change"]["0.01"], None)
+        assert TamperPolicy("flag", "disagreement").limits(*key) == Limits(None, one["disagreement"]["0.01"])
+        assert TamperPolicy("flag", "both").limits(*key) == Limits(one["change"]["0.005"], one["disagreement"]["0.005"])
+        with pytest.raises(SettingError, match="no default threshold"):
+            TamperPolicy("flag", "both").limits(one["embedder"], "another", one["purifier"])

@@ -170,7 +170,7 @@ class TamperGuard:
         over = [
             f"{name} {value:.3f}, threshold {limit:.3f}"
             for name, value, limit in scores
-            if limit is not None and value is not None and value > limit
+            if limit is not None and value is not None and not value <= limit  # a score that is no number is no pass
         ]
         reason = f"the face looks tampered with: {' and '.join(over)}" if over else None
         tampered = None if self.policy.on == "purify" else bool(over)

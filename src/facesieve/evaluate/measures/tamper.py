@@ -83,7 +83,7 @@ def tamper(run: Run) -> dict[str, Estimate]:
     that are not named as who they show, attacked ones that are named as somebody else, and as who they show. Attacked
     images are those saved as 8 bit; clean ones are all that the defence faces. Scores are of the recogniser's embedder.
     """
-    embedder = load_embedder(run.experiment.recogniser.embedder)
+    embedder = load_embedder(run.experiment.recogniser.embedder, gradients=False)
     judge = _Judge(embedder, load_embedder(second_of(embedder.name), gradients=False))
     large, found = torch.from_numpy(run.test_crops(CROP)), dict[str, Estimate]()
     of_clean: dict[str, _Faces] = {}
