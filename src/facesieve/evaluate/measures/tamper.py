@@ -115,7 +115,9 @@ def tamper(run: Run) -> dict[str, Estimate]:
 def _faces(run: Run, judge: _Judge, defence: Defence, large: Tensor, images: Tensor, *own: str) -> _Faces:
     """Of images (N, 3, S, S) and their larger raw crops."""
     purified = defend(defence, images, run.context, *own).images
-    each = [tamper_scores(one.rows(large.numpy()), one.rows(purified.numpy())) for one in (judge.embedder, judge.second)]
+    rows = judge.embedder.rows(purified.numpy())
+    other = tamper_scores(judge.second.rows(large.numpy()), judge.second.rows(purified.numpy()))
+    each = tamper_scores(judge.embedder.rows(large.numpy()), rows), other
     scores: dict[str, Floats] = {"change": np.array(each[0]), "disagreement": np.array(disagreements(*each))}
     over: dict[str, Flags] = {}
     for name in SCORES:
@@ -124,7 +126,10 @@ def _faces(run: Run, judge: _Judge, defence: Defence, large: Tensor, images: Ten
             over[name] = np.max(parts, 0) > 1
             if name == "both":
                 scores["both"] = np.max(parts, 0)
-    return _Faces(scores, over, run.labels[: len(images)], run.recogniser_for(defence).table(purified))
+    recogniser = run.recogniser_for(defence)
+    known = recogniser.templates  # of the same embedder: its rows are there
+    table = recogniser.table(purified) if known is None else (rows @ known.numpy().T).astype(np.float64)
+    return _Faces(scores, over, run.labels[: len(images)], table)
 
 
 def _threshold(run: Run, clean: _Faces) -> float | None:
