@@ -86,7 +86,7 @@ def more_kinds() -> dict[str, Kind]:
         return look
 
     return {
-        "export": Kind(lambda _, out: ["export", str(out / "graph.onnx")], files, nothing, again=False),
+        "export": Kind(lambda _, out: ["export", f"{out}.onnx"], lambda out: one_file(Path(f"{out}.onnx")), nothing, again=False),
         "gallery-copy": Kind(_copy(""), there(""), gallery, again=False, close=True),
         "gallery-copy-lance": Kind(_copy("lancedb://"), there("lancedb://"), gallery, again=False, close=True),
         "report": Kind(lambda _, out: ["report", RECORDS[0], "-o", str(out)], files, nothing),

@@ -272,6 +272,7 @@ def test_what_cannot_be_exported_leaves_no_file(facesieve, tmp_path):
     for arguments, message in [
         (("paper.onnx", "--preset", "paper"), "asks its prior 200 times"),
         (("graph.bin",), "a graph is an .onnx file"),
+        (("nowhere/graph.onnx",), "there is no such folder; make it first"),  # said before the work
         (("x.onnx", "--embedder", "arcface"), "sface and dlib can"),
     ]:
         done = facesieve("export", tmp_path / arguments[0], *arguments[1:])

@@ -10,6 +10,7 @@ import typer
 from facesieve.cli.options import PresetName, PriorFolder
 from facesieve.cli.terminal import out, progress_bar
 from facesieve.errors import InputError
+from facesieve.files import check_folder
 from facesieve.specs import DEFAULT_PRESET
 
 
@@ -30,6 +31,9 @@ def export(
         raise InputError("a graph is an .onnx file", target, f"write {target.with_suffix('.onnx').name}")
     if target.exists():
         raise InputError("exists already", target, "choose another name, or move this one away")
+    if not target.parent.is_dir():
+        raise InputError("there is no such folder", target.parent, "make it first")
+    check_folder(target.parent)
     if embedder is not None:
         if quantise is not None:
             raise InputError("only presets are computed in 8 bits", advice="leave --quantise out")
