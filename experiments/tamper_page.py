@@ -18,8 +18,8 @@ Rows = list[list[str]]
 
 
 def of(results: Path) -> dict[str, Rows]:
-    """Lines of three tables: what is told apart, false alarms, what each policy gives; of the records that are there."""
-    tables: dict[str, Rows] = {"told": [], "alarms": [], "policies": []}
+    """Lines of three tables: what is told apart, false alarms, what each policy gives; and the attacks that know of the scores."""
+    tables: dict[str, Rows] = {"told": [], "alarms": [], "policies": [], "joint": []}
     for name in RECORDS:
         path = results / f"evaluation-{name}.json"
         if not path.exists():
@@ -35,6 +35,7 @@ def of(results: Path) -> dict[str, Rows]:
                 place = f"{defence}, {attack.partition(', through ')[0]}"
                 if f"change: {FOUND}, {place}" not in found:
                     continue
+                tables["joint"] += [[attack]] if name != RECORDS[0] else []
                 for score, called in SCORES.items():
                     area = found.get(f"{score}: area under the ROC curve, {place}")
                     told = [cell(found.get(f"{score}: {what}, {place}")) for what in (FOUND, ABOVE)]
