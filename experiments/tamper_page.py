@@ -18,7 +18,7 @@ Rows = list[list[str]]
 
 
 def of(results: Path) -> dict[str, Rows]:
-    """Lines of three tables: what is told apart, false alarms, what each policy gives; and the attacks that know of the scores."""
+    """Lines of three tables: what is told apart, false alarms, what each policy gives; and attacks that know of the scores."""
     tables: dict[str, Rows] = {"told": [], "alarms": [], "policies": [], "joint": []}
     for name in RECORDS:
         path = results / f"evaluation-{name}.json"
