@@ -47,6 +47,7 @@ def of(results: Path) -> dict[str, Rows]:
                     tables["policies"].append(
                         [defence, f"{place.split(', ', 1)[1]}: {what}", *policies(found, f"{what}, ", place)]
                     )
+    tables["policies"] = [row for row in tables["policies"] if any(row[2:])]
     return {name: [row for number, row in enumerate(rows) if row not in rows[:number]] for name, rows in tables.items()}
 
 
