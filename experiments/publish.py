@@ -21,16 +21,19 @@ from typing import Any
 
 import tamper_page
 
+from facesieve.errors import many
+from facesieve.evaluate.experiment import read_experiment
 from facesieve.files import write_atomic
 from facesieve.metrics.intervals import Estimate
 from facesieve.priors.embedded import embedded_prior_folder
 from facesieve.priors.folder import prior_hash
 from facesieve.purify import PRESETS
+from facesieve.report.board import NOT_RUN, Entry, attackers_of
 from facesieve.report.board import markdown as draw_board
 from facesieve.report.certificates import draw as draw_certificates
 from facesieve.report.pages.markdown import markdown
 from facesieve.report.record import NONE, Record, load_record
-from facesieve.report.result import read_results
+from facesieve.report.result import read_results, results_of
 from facesieve.report.tables import Row, tables_of
 from facesieve.report.targets import Target, read_targets
 from facesieve.report.templates import fill
@@ -52,6 +55,7 @@ KINDS = (
     "worst-gentle",
     "worst-balanced",
     "worst-congress",
+    "worst-case",
     "slow",
     "check",
     "london",
@@ -61,6 +65,7 @@ KINDS = (
     "published-slow",
 )
 RECOGNISERS = {"sface": "SFace", "dlib": "dlib", "facenet": "FaceNet-105"}
+ATTACKED = ("worst-case", "worst", "worst-gentle", "worst-balanced", "slow")  # kinds of records with attackers who know defences
 UNKNOWN = "?"
 QUICK = [name for name, preset in PRESETS.items() if preset.evaluations == 1]
 FEWEST = 3  # attackers of a worst case: the exact gradient, a substitute for it, and none of the prior's
@@ -125,7 +130,9 @@ def page() -> str:
         gallery_columns=GALLERY,
         presets=presets_at_length(),
         unmeasured=unmeasured(),
-        **{function.__name__: function for function in (percent, interval, reached, bands, searched, number)},
+        worst_cases=worst_cases(),
+        strengths=read("strengths.json"),
+        **{function.__name__: function for function in (percent, points, interval, reached, bands, searched, number)},
     )
 
 
@@ -286,6 +293,32 @@ def presets_at_length() -> list[list[str]]:
     return found
 
 
+def worst_cases() -> list[list[str]]:
+    """For every defence of `worst-case.toml`, on both recognisers at each eps: what is left, of how many attackers and images."""
+    made = read_experiment(HERE / "worst-case.toml")
+    wanted = {NONE: None, **{defence.name: defence.preset for defence in made.all_defences()}}
+    return [
+        [RECOGNISERS[recogniser], name, *(worst_case(name, preset, recogniser, eps) for eps in (0.5, 2, 8))]
+        for recogniser in ("sface", "dlib")
+        for name, preset in wanted.items()
+    ]
+
+
+def worst_case(name: str, preset: str | None, recogniser: str, eps: float) -> str:
+    """The cell of most images, then of most attackers, among the records that have it."""
+    rows = []
+    for kind in ATTACKED:
+        found = record(kind, recogniser)
+        if found is None or (preset is not None and not known(kind, recogniser, preset)):
+            continue
+        entries = [Entry(result) for result in results_of(found) if result.defence.name == name]
+        rows += [entry.balls["linf", eps] for entry in entries if entry.is_aware and ("linf", eps) in entry.balls]
+    if not rows:
+        return NOT_RUN
+    best = max(rows, key=lambda row: (min(row.accuracy.n, ENOUGH), attackers_of(row), row.accuracy.n))
+    return f"{in_percent(best.accuracy)} ({many(attackers_of(best), 'attacker')}, n = {best.accuracy.n})"
+
+
 def unmeasured() -> list[str]:
     """Experiments of the presets without a published record of today's weights."""
     named = [
@@ -305,6 +338,11 @@ def read(name: str) -> Any:
 def percent(row: dict[str, Any]) -> str:
     """A value with its interval; nothing where it was not measured."""
     return "" if not row else f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+
+
+def points(row: dict[str, float]) -> str:
+    """A share with its interval, in points."""
+    return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * row[key] for key in ("value", "low", "high")))
 
 
 def interval(target: Target) -> str:

@@ -75,6 +75,15 @@ def test_a_sound_result_has_a_row_with_the_worst_case_and_its_interval():
     assert any("not tried whether more iterations help EOT" in note for note in notes)
 
 
+def test_checks_on_few_images_stand_below_a_row_that_is_of_many():
+    scores = "Square, eps 2/255"
+    attacks = [attack("EOT", "gradient"), attack("oblivious"), attack("Square", "gradient", black_box=True)]
+    made = entry(attacks, [cell(EOT, 20), cell(BLIND, 30), cell(scores, 10, n=10)])
+    table, _, notes = board([made.result])
+    assert table.rows[0][5].startswith("50.0 [")  # of the 40 images that both were tried on
+    assert any(note.startswith("mine, net: on 10 images all 3 attackers of 2/255 leave 100.0 [") for note in notes)
+
+
 def test_of_none_that_are_left_the_interval_is_that_of_clopper_and_pearson():
     [row] = board([sound(eot=0).result])[0].rows
     assert row[5] == f"0.0 [0.0, {100 * binomtest(0, N).proportion_ci(method='exact').high:.1f}]"

@@ -27,6 +27,7 @@ GAIN = 0.02  # accuracy that twice the iterations, or an attacker who knows less
 EXACT, SUBSTITUTE, RANGE = "exact gradient", "substitute gradient", "range"
 OBLIVIOUS, TRANSFER, SCORES = "oblivious", "transfer", "scores alone"
 ATTACKERS = (OBLIVIOUS, EXACT, SUBSTITUTE, RANGE, TRANSFER, SCORES)  # that a full row has
+NOT_RUN = "not run"
 BLIND = {OBLIVIOUS, TRANSFER, SCORES}
 VIEWS = {"gradient": EXACT, "identity": SUBSTITUTE, "observation": SUBSTITUTE, "range": RANGE}
 
@@ -64,14 +65,21 @@ class Entry:
 
     @cached_property
     def balls(self) -> dict[tuple[str, float], Row]:
-        """By norm and eps: the worst case of most attackers, on most images."""
+        """By norm and eps: the worst case on as many images as an attacker who knows the defence was tried on."""
         found: dict[tuple[str, float], Row] = {}
         for norm, eps in sorted({(attack.norm, attack.eps) for attack in self.result.attackers}):
-            members = {attack.attack for attack in self.members(norm, eps)}
-            together = [r for r in self.rows if r.attack.startswith("worst case of") and _is_of(r.attack, norm, eps)]
-            alone = [row for row in self.rows if row.attack in members]
-            found[norm, eps] = max(together, key=lambda row: int(row.attack.split()[3])) if together else alone[0]
+            members = self.members(norm, eps)
+            together, alone = self.together(norm, eps), [row for row in self.rows if row.attack in {a.attack for a in members}]
+            most = max(
+                (len(cell.predicted) for attack in members if self._aware(attack) for cell in self._cells(attack)), default=0
+            )
+            fitting = [row for row in together if row.accuracy.n <= most] or together
+            found[norm, eps] = max(fitting, key=lambda row: (row.accuracy.n, attackers_of(row))) if fitting else alone[0]
         return found
+
+    def together(self, norm: str, eps: float) -> list[Row]:
+        """The worst cases of several attackers of one ball, each of those that were tried on as many images."""
+        return [row for row in self.rows if row.attack.startswith("worst case of") and _is_of(row.attack, norm, eps)]
 
     def members(self, norm: str, eps: float) -> list[AttackRecord]:
         """The attackers of one ball."""
@@ -92,6 +100,11 @@ class Entry:
 
     def _aware(self, attack: AttackRecord) -> bool:
         return self.kind(attack) in {EXACT, SUBSTITUTE}
+
+    @property
+    def is_aware(self) -> bool:
+        """Whether somebody who knows the defence attacked it."""
+        return any(map(self._aware, self.result.attackers))
 
     @cached_property
     def refusals(self) -> list[str]:
@@ -140,6 +153,11 @@ class Entry:
         return means.estimate(means.of(kept[0]) - means.of(kept[1]))
 
 
+def attackers_of(row: Row) -> int:
+    """Of how many attackers it is: several of a worst case, else one."""
+    return int(row.attack.split()[3]) if row.attack.startswith("worst case of") else 1
+
+
 def _is_more(gained: Estimate) -> bool:
     return gained.value > GAIN and gained.low > 0
 
@@ -156,7 +174,7 @@ def board(results: Sequence[Result]) -> tuple[Table, Table, list[str]]:
     header = ["defence", "recogniser", "people, images", "clean, %", "FRR, %"]
     header += [f"{eps:g}/255" + ("" if norm == "linf" else f" {norm}") + ", %" for norm, eps in balls]
     rows = [tuple(_cells(entry, balls)) for entry in shown]
-    keep = [n for n in range(len(header)) if any(row[n] != "–" for row in rows)]
+    keep = [n for n in range(len(header)) if any(row[n] not in {"–", NOT_RUN} for row in rows)]
     table = Table("Defences", tuple(header[n] for n in keep), tuple(tuple(row[n] for n in keep) for row in rows))
     refused = [(e.result.defence.name, _recogniser(e), _size(e), "; ".join(e.refusals)) for e in entries if e.refusals]
     return (
@@ -175,7 +193,7 @@ def _place(entry: Entry) -> tuple[bool, float]:
 def _cells(entry: Entry, balls: Sequence[tuple[str, float]]) -> Iterator[str]:
     yield from (entry.result.defence.name, _recogniser(entry), _size(entry), percent(entry.clean.accuracy))
     yield percent(entry.clean.frr)
-    yield from (percent(entry.balls[ball].accuracy) if ball in entry.balls else "–" for ball in balls)
+    yield from (percent(entry.balls[ball].accuracy) if ball in entry.balls else NOT_RUN for ball in balls)
 
 
 def _recogniser(entry: Entry) -> str:
@@ -196,6 +214,11 @@ def _notes(entry: Entry) -> Iterator[str]:
         yield f"{name}: no attack of the kinds {', '.join(entry.lacking)} at every eps, so what is left may be less."
     if entry.unchecked:
         yield f"{name}: it was not tried whether more iterations help {', '.join(entry.unchecked)}."
+    for ball, shown in entry.balls.items():
+        for row in entry.together(*ball):
+            if row.accuracy.n < shown.accuracy.n:
+                left = f"all {attackers_of(row)} attackers of {ball[1]:g}/255 leave {percent(row.accuracy)}"
+                yield f"{name}: on {many(row.accuracy.n, 'image')} {left}."
     small = [f"{eps:g}/255: {many(row.accuracy.n, 'image')}" for (_, eps), row in entry.balls.items()
              if row.accuracy.n < entry.clean.accuracy.n]  # fmt: skip
     if small:
