@@ -72,7 +72,7 @@ FEWEST = 3  # attackers of a worst case: the exact gradient, a substitute for it
 ENOUGH = 100  # images; a figure of fewer has their number beside it
 
 # Records with attacks: of the presets in use, and of baselines.
-ON_THE_BOARD = ("worst-sface", "oblivious-sface", "sface-adaptive")
+ON_THE_BOARD = ("worst-case-sface", "worst-case-dlib", "worst-sface", "oblivious-sface", "sface-adaptive")
 
 GALLERY = {
     "back_end": "back end", "templates": "templates", "search": "search", "recall_at_1": "recall at 1",
@@ -307,7 +307,7 @@ def worst_cases() -> list[list[str]]:
 def worst_case(name: str, preset: str | None, recogniser: str, eps: float) -> str:
     """The cell of most images, then of most attackers, among the records that have it."""
     rows = []
-    for kind in ATTACKED:
+    for kind in (*ATTACKED, *(["oblivious"] if name == NONE else [])):  # who knows no defence knows all there is
         found = record(kind, recogniser)
         if found is None or (preset is not None and not known(kind, recogniser, preset)):
             continue

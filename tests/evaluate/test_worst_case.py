@@ -86,6 +86,19 @@ def test_people_are_enrolled_behind_each_defence_as_that_one_says(run):
     assert open_set_threshold(far, "block-mean-bicubic") == open_set_threshold(far, NONE) != open_set_threshold(far, "noisy")
 
 
+def test_templates_are_made_once_for_all_runs_that_share_a_cache(run, source, tmp_path, monkeypatch):
+    def again(*_):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr("facesieve.evaluate.recogniser.mean_templates", again)
+    resumed = Run(run.experiment, source, tmp_path / "other", manifest=run.out / "manifest.json", cache=run.out / "cache")
+    for defence in (None, *resumed.defences):
+        before, after = (made.recogniser_for(defence).table(run.images) for made in (run, resumed))
+        assert np.array_equal(before, after)
+    with pytest.raises(AssertionError, match="made again"):
+        Run(run.experiment, source, tmp_path / "fresh", manifest=run.out / "manifest.json")
+
+
 def test_ours_beside_theirs_is_the_difference_of_what_they_leave(run):
     figures = run.record.measures["paired"]
     stem = "accuracy left by EOT, eps 8/255 minus"

@@ -13,9 +13,10 @@ from torch import Tensor
 from facesieve.attacks.objectives import Scores, similarities
 from facesieve.data.crops import LabelledCrops
 from facesieve.errors import EmbedderError, OtherPeopleError, SettingError, many
+from facesieve.evaluate.cache import BatchCache
 from facesieve.evaluate.defend import Defence, RunContext, defend
 from facesieve.evaluate.experiment import RecogniserSettings
-from facesieve.files import sha256_of_json
+from facesieve.files import sha256_of_json, sha256_of_pixels
 from facesieve.images import to_floats
 from facesieve.metrics.rates import correct_probability
 from facesieve.recognition import Embedder
@@ -92,10 +93,13 @@ def judge(recogniser: Recogniser, images: Tensor, labels: NDArray[np.int64]) -> 
     return Trial(table.argmax(1).tolist(), genuine, impostor, probability)
 
 
-def load_recogniser(settings: RecogniserSettings, gallery: LabelledCrops, enrolment: Enrolment | None = None) -> Recogniser:
+def load_recogniser(
+    settings: RecogniserSettings, gallery: LabelledCrops, cache: BatchCache, enrolment: Enrolment | None = None
+) -> Recogniser:
     """The recogniser that the settings name, of the people in ``gallery``, the training crops.
 
-    Mean templates are made from the first ``templates`` crops of each person, as they are or through the ``enrolment``'s defence.
+    Mean templates are made from the first ``templates`` crops of each person, as they are or through the ``enrolment``'s defence;
+    the ``cache`` has them where they were made before.
     Raises ``EmbedderError`` for weights that do not fit, ``SettingError`` where there are too few training crops.
     """
     embedder = load_embedder(settings.embedder)
@@ -107,7 +111,8 @@ def load_recogniser(settings: RecogniserSettings, gallery: LabelledCrops, enrolm
     if enrolment is not None:
         crops, name = enrolment.through(torch.from_numpy(crops)).numpy(), f"{name} behind {enrolment.name}"
     quick = load_embedder(settings.embedder, gradients=False)  # the same rows, several times as fast where it is a graph
-    means = torch.from_numpy(mean_templates(quick.rows(crops), first.labels))
+    made_from = {"mean templates": embedder.name, "crops": sha256_of_pixels(crops), "labels": first.labels.tolist()}
+    means = cache.batch(made_from, lambda: torch.from_numpy(mean_templates(quick.rows(crops), first.labels))).images
     return Recogniser(name, people, _cosines(embedder, quick, means), closed_set=False, embedder=embedder, templates=means)
 
 
@@ -138,7 +143,7 @@ class Recognisers:
             enrolment = Enrolment(name, lambda images: defend(defence, images, self.context).images)
         key = settings, "" if enrolment is None else enrolment.name
         if key not in self._loaded:
-            self._loaded[key] = load_recogniser(settings, self.gallery, enrolment)
+            self._loaded[key] = load_recogniser(settings, self.gallery, self.context.cache, enrolment)
         return self._loaded[key]
 
 
