@@ -65,7 +65,7 @@ def chosen(rows: list[dict[str, Any]]) -> float | None:
     """The last of a baseline's rows, from weak to strong, that loses no more than the rule allows before any row that does."""
     strength = None
     for row in rows:
-        if any(row[recogniser]["value"] > most + 1e-9 for recogniser, most in MOST_LOST.items()):
+        if any(recogniser not in row or row[recogniser]["value"] > most + 1e-9 for recogniser, most in MOST_LOST.items()):
             break
         strength = row["strength"]
     return strength
@@ -94,8 +94,9 @@ def tables(baselines: list[str], source: Path, work: Path) -> Iterator[tuple[str
 
 
 def row(baseline: str, strength: float, figures: dict[str, dict[str, Estimate]]) -> dict[str, Any]:
-    """One strength of a baseline."""
-    lost = {recogniser: found[f"clean accuracy lost, {named(baseline, strength)}"] for recogniser, found in figures.items()}
+    """One strength of a baseline, on the recognisers that it was tried on."""
+    figure = f"clean accuracy lost, {named(baseline, strength)}"
+    lost = {recogniser: found[figure] for recogniser, found in figures.items() if figure in found}
     numbers = {
         r: {"value": round(e.value, 5), "low": round(e.low, 5), "high": round(e.high, 5), "n": e.n} for r, e in lost.items()
     }

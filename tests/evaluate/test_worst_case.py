@@ -1,5 +1,6 @@
 """What a table of the worst case is made with: attacks of libraries behind a defence, smallest eps, verification."""
 
+import json
 import runpy
 from pathlib import Path
 
@@ -206,4 +207,13 @@ def test_the_strongest_before_the_first_that_costs_too_much_is_chosen(monkeypatc
     rows = [{"strength": strength, "sface": {"value": sface}, "dlib": {"value": dlib}} for strength, sface, dlib in costs]
     assert choosing["chosen"](rows) == 2.0
     assert choosing["chosen"](rows[2:]) is None
+    assert choosing["chosen"]([*rows[:1], {"strength": 2.0, "dlib": {"value": 0.0}}]) == 1.0  # not tried on SFace
     assert choosing["named"]("jpeg", 25) == "jpeg, quality 25"
+
+
+def test_baselines_stand_at_the_strengths_that_were_chosen():
+    found = json.loads((EXPERIMENTS.parent / "docs" / "results" / "strengths.json").read_text())
+    for name in ("worst-case", "worst-case-dlib"):
+        for defence in read_experiment(EXPERIMENTS / f"{name}.toml").all_defences():
+            if defence.name in found:
+                assert defence.settings[found[defence.name]["setting"]] == found[defence.name]["chosen"]
