@@ -105,6 +105,7 @@ def evaluation(path: Path) -> str:
 def board() -> str:
     """Our board, as the command at its end draws it."""
     places = [Path("docs/results") / f"evaluation-{name}.json" for name in ON_THE_BOARD]
+    places = [place for place in places if (HERE.parent / place).exists()]
     found = read_results([HERE.parent / place for place in places])
     return draw_board(found, f"facesieve board {' '.join(map(str, places))} -o docs")
 
