@@ -37,19 +37,24 @@ class Kind:
 # --- inputs ---------------------------------------------------------------------------------------
 
 
-def photographs(folder: Path) -> None:
-    """Five small photographs of faces."""
+def photographs(folder: Path, count: int = 5) -> None:
+    """Small photographs of faces."""
     import cv2
 
     from facesieve.images import encode_photo, read_photo
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = sorted(SAMPLES.glob("*.jpg"))
-    for number in range(5):
+    for number in range(count):
         photo = read_photo(paths[number % len(paths)])
         side = 0.3 + 0.02 * number
         small = cv2.resize(photo, None, fx=side, fy=side, interpolation=cv2.INTER_AREA)
         (folder / f"{number}.jpg").write_bytes(encode_photo(small, "jpeg"))
+
+
+def ten(folder: Path) -> None:
+    """As many as a purifier is trained on at least, and two."""
+    photographs(folder, 10)
 
 
 def clip(folder: Path) -> None:
@@ -256,7 +261,7 @@ def kinds() -> dict[str, Kind]:
         "enrol-lance": Kind(_enrol("lancedb://"), lambda out: enrolled(f"lancedb://{out}"), people, again=False, close=True),
         "evaluate": Kind(run, cells, experiment),
         "train-prior": Kind(_train("prior", small), trained, photographs, meanwhile=False),
-        "train-purifier": Kind(_train("purifier", tiny, "--recogniser", "sface"), trained, photographs, meanwhile=False),
+        "train-purifier": Kind(_train("purifier", tiny, "--recogniser", "sface"), trained, ten, meanwhile=False),
     }
 
 
