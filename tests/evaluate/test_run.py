@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from facesieve.errors import EmbedderError, InputError, PriorError, SettingError
-from facesieve.evaluate.experiment import Experiment, read_experiment
+from facesieve.evaluate import claim
+from facesieve.evaluate.experiment import Experiment, TargetSettings, read_experiment
 from facesieve.evaluate.run import Run, evaluate
 from facesieve.images import read_photo, to_floats
 from facesieve.recognition.sface import load_sface
@@ -182,6 +183,15 @@ def test_another_experiment_in_the_same_folder_is_refused(done, experiment, sour
     with pytest.raises(SettingError, match="another experiment: attacks has 1 entry there, 0 here;"):
         evaluate(changed, source, done[0])
     assert (done[0] / "report.json").read_bytes() == before
+
+
+def test_what_is_wanted_of_figures_and_what_is_shown_make_no_other_experiment(done, experiment):
+    settings = read_experiment(experiment)
+    wanted = TargetSettings(measure="accuracy", figure="clean accuracy lost, robust", wanted="<= 1")
+    claim.check(done[0], settings.model_copy(update={"targets": (wanted,)}))
+    claim.check(done[0], settings.model_copy(update={"run": settings.run.model_copy(update={"samples": None})}))
+    with pytest.raises(SettingError, match="another experiment: run.seed is 0 there, 1 here"):
+        claim.check(done[0], settings.model_copy(update={"run": settings.run.model_copy(update={"seed": 1})}))
 
 
 def test_what_differs_from_the_run_that_is_there_is_named_key_by_key(done, experiment, source):

@@ -20,6 +20,7 @@ from facesieve.files import write_with_folder
 from facesieve.progress import Progress, Report
 
 EXPERIMENT, MANIFEST = "experiment.json", "manifest.json"
+FREE: Any = {"targets": True, "run": {"samples"}}  # what no figure of a run depends on
 SHOWN = 4  # keys that differ, of which both values are said
 
 
@@ -34,8 +35,7 @@ def check(out: Path, experiment: Experiment) -> None:
         there = Experiment.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise SettingError("holds a run whose experiment cannot be read", path, "choose another folder") from error
-    if there != experiment:
-        found = list(differences(there.model_dump(mode="json"), experiment.model_dump(mode="json")))
+    if found := list(differences(*(each.model_dump(mode="json", exclude=FREE) for each in (there, experiment)))):
         more = f"; and {many(len(found) - SHOWN, 'more key')}" if len(found) > SHOWN else ""
         raise SettingError(f"holds a run of another experiment: {'; '.join(found[:SHOWN])}{more}", out, "choose another folder")
 
