@@ -35,7 +35,8 @@ def check(out: Path, experiment: Experiment) -> None:
         there = Experiment.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise SettingError("holds a run whose experiment cannot be read", path, "choose another folder") from error
-    if found := list(differences(*(each.model_dump(mode="json", exclude=FREE) for each in (there, experiment)))):
+    plain = there.model_dump(mode="json", exclude=FREE), experiment.model_dump(mode="json", exclude=FREE)
+    if found := list(differences(*plain)):
         more = f"; and {many(len(found) - SHOWN, 'more key')}" if len(found) > SHOWN else ""
         raise SettingError(f"holds a run of another experiment: {'; '.join(found[:SHOWN])}{more}", out, "choose another folder")
 
