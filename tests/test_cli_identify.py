@@ -142,6 +142,7 @@ def test_both_kinds_of_templates_are_made_and_those_of_the_shield_are_searched(f
     verify = ("verify", photo, "--person", "Obama", "--gallery", folder, "--seed", 3, "--threshold", 0.4)
     assert json.loads(facesieve(*verify, "--json").out) == {
         "same": True, "score": pytest.approx(1, abs=1e-5), "threshold": 0.4, "threshold_from": "given", "templates": label,
+        "tampered": None,
     }  # fmt: skip
     compared = facesieve("verify", photo, photo, "--shield", "none", "--threshold", 0.4, "--json")
     assert json.loads(compared.out)["templates"] is None

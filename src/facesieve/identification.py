@@ -18,10 +18,11 @@ from facesieve.faces import Face, FaceCrops, Quality, one_face
 from facesieve.galleries.base import RAW, Gallery, Match
 from facesieve.limits import cosine
 from facesieve.recognition import Embedder
-from facesieve.recognition.tampering import PURIFY, TamperGuard, Tampering, TamperPolicy
+from facesieve.recognition.tampering import TamperGuard, Tampering
 from facesieve.recognition.thresholds import default_threshold, has_default
 from facesieve.rows import Rows
 from facesieve.specs import retired_among
+from facesieve.tamper_policy import PURIFY, TamperPolicy
 
 CROP = 160  # pixels, of faces that are embedded as they are; a purified one has its prior's size
 
@@ -116,9 +117,15 @@ class Identifier:
         """How far each face looks tampered with, and what the policy says of it."""
         return self.guard.judge(before.at(CROP).crops, after.crops)
 
-    def _tampered(self, before: FaceCrops, after: FaceCrops | None) -> bool | None:
-        """Whether the one face looks tampered with; None where nobody asked. Raises ``TamperedError`` where it is refused."""
-        return None if self.policy.on == "purify" else self.tampering(before, _given(after))[0].checked()
+    def _seen(self, before: FaceCrops, after: FaceCrops | None) -> tuple[Rows, bool | None]:
+        """The one face's row (1, D) as of ``rows``, and whether it looks tampered with: None where nobody asked.
+
+        Raises ``TamperedError`` where it is refused, ``ManyFacesError`` for several, ``SettingError`` as ``rows``.
+        """
+        rows = self.rows(one_face(before), after)
+        if self.policy.on == "purify":
+            return rows, None
+        return rows, self.guard.judge(before.at(CROP).crops, _given(after).crops, purified=rows)[0].checked()
 
     def templates(self, before: FaceCrops, after: FaceCrops | None = None, which: Templates = "raw") -> dict[str, Rows]:
         """Templates of one face by purifier label: one of each kind that is asked for.
@@ -153,7 +160,8 @@ class Identifier:
         """
         self.check(gallery)
         chosen, kind = self.threshold(gallery, threshold), self.kind(gallery)
-        raw = self.raw_rows(before)
+        shown = before.at(CROP).crops
+        raw = self.embedder.rows(shown)
         if self.purifier == RAW:
             found = gallery.search(raw, count=count)
             each = zip(before.faces, before.qualities, found, strict=True)
@@ -161,7 +169,7 @@ class Identifier:
         after = _given(after)
         rows = self.embedder.rows(after.crops)
         found = gallery.search(rows, kind=kind, count=count)
-        tampering = self.guard.judge(before.at(CROP).crops, after.crops, raw, rows)
+        tampering = self.guard.judge(shown, after.crops, raw, rows)
         alone, changes = _unshielded(gallery, raw), after.changes(before)
         shielded = zip(before.faces, before.qualities, found, alone, changes, tampering, strict=True)
         return [
@@ -183,8 +191,8 @@ class Identifier:
         Raises as ``identify``, and ``TamperedError`` for a face that the policy refuses.
         """
         self.check(gallery)
-        tampered = self._tampered(one_face(before), after)
-        row, kind = self.rows(one_face(before), after)[0], self.kind(gallery)
+        (row,), tampered = self._seen(before, after)
+        kind = self.kind(gallery)
         score = float((gallery.templates_of(person, kind=kind) @ row).max())
         return Verified.by(score, self._chosen(threshold, gallery, one_to_one=True), kind, tampered)
 
@@ -203,11 +211,10 @@ class Identifier:
         Raises ``TamperedError`` where the policy refuses one of them.
         """
         purified = (None, None) if after is None else after
-        pairs = list(zip((first, second), purified, strict=True))
-        tampered = [self._tampered(one_face(before), made) for before, made in pairs]
-        one, other = (self.rows(before, made)[0] for before, made in pairs)
-        chosen = self._chosen(threshold, gallery, one_to_one=True)
-        return Verified.by(float(one @ other), chosen, tampered=None if None in tampered else any(tampered))
+        pairs = zip((first, second), purified, strict=True)
+        ((one,), tampered), ((other,), other_tampered) = (self._seen(before, made) for before, made in pairs)
+        verdict = None if tampered is None or other_tampered is None else tampered or other_tampered
+        return Verified.by(float(one @ other), self._chosen(threshold, gallery, one_to_one=True), tampered=verdict)
 
     def check(self, gallery: Gallery) -> None:
         """Raises ``GalleryError`` for a gallery of another embedder."""

@@ -13,7 +13,8 @@ from facesieve.evaluate.experiment import AttackSettings, Experiment
 from facesieve.evaluate.recogniser import Recogniser
 from facesieve.evaluate.run import Run
 from facesieve.recognition import TorchEmbedder
-from facesieve.recognition.tampering import Limits, disagreements, tamper_scores
+from facesieve.recognition.tampering import disagreements, tamper_scores
+from facesieve.tamper_policy import Limits
 
 SIDE, WIDTH = 4, 6
 

@@ -196,7 +196,8 @@ def test_a_photograph_is_identified_in_it_as_before(gallery, facesieve):
     done = facesieve("identify", "photo.jpg", "--gallery", gallery, *fast("--shield"), "--seed", 7, "--json")
     assert (done.code, done.err) == (0, "")
     (found,), (wanted,) = json.loads(done.out)["photo.jpg"], kept("identified.json")["photo.jpg"]
-    assert found.keys() == wanted.keys() | {"templates", "quality", "threshold_from"}
+    assert found.keys() == wanted.keys() | {"templates", "quality", "threshold_from", "disagreement", "tampered", "refused"}
+    assert (found["disagreement"], found["tampered"], found["refused"]) == (None, None, None)  # nobody asked
     assert (found["person"], found["threshold"], found["templates"]) == ("Obama", 0.4, LABELS["fast"])
     near({"box": found["box"]}, wanted)
     assert found["unshielded"]["person"] == wanted["unshielded"]["person"]

@@ -6,20 +6,12 @@ import math
 import numpy as np
 import pytest
 
+from facesieve import tamper_policy
 from facesieve.errors import SettingError, TamperedError
 from facesieve.purify import PRESETS
-from facesieve.recognition import tampering
-from facesieve.recognition.tampering import (
-    Limits,
-    TamperGuard,
-    Tampering,
-    TamperPolicy,
-    disagreements,
-    said,
-    second_of,
-    tamper_scores,
-)
+from facesieve.recognition.tampering import TamperGuard, Tampering, disagreements, said, tamper_scores
 from facesieve.shield import load_shield
+from facesieve.tamper_policy import Limits, TamperPolicy, second_of
 
 # Two faces before and behind the shield, as rows on a circle: degrees that the shield turned each by.
 TURNED = {"first": (60, 10), "second": (0, 10)}
@@ -152,7 +144,7 @@ def test_the_second_recogniser_is_the_other_of_those_that_ship():
 
 
 def test_the_defaults_are_of_each_quick_preset_as_it_ships_and_say_how_they_were_made():
-    stored = json.loads(tampering.FILE.read_text())
+    stored = json.loads(tamper_policy.FILE.read_text())
     assert stored["source"].startswith("experiments/tuning-105.json")
     assert stored["command"].startswith("python experiments/tampering.py")
     assert stored["photographs"] >= 1000  # or one in two hundred could not be told

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from facesieve.galleries import Gallery
     from facesieve.identification import Given, Identified, Identifier, Origin, Verified
     from facesieve.jobs.clips import Voted
-    from facesieve.recognition.tampering import TamperPolicy
     from facesieve.shield import Shield
+    from facesieve.tamper_policy import TamperPolicy
 
 
 CALIBRATE = "run `facesieve gallery calibrate FOLDER`, or give --threshold"

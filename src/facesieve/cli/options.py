@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from facesieve.galleries.base import Gallery
     from facesieve.identification import Given, Identifier
     from facesieve.images import Encoding
-    from facesieve.recognition.tampering import TamperPolicy
     from facesieve.shield import Shield
+    from facesieve.tamper_policy import TamperPolicy
 
 PRESET = "A preset (see `facesieve presets`), or a profile of `facesieve choose-scale`"
 PresetName = Annotated[str, typer.Option("--preset", "--shield", help=f"{PRESET}.")]
@@ -156,7 +156,7 @@ def load_identifier(
     """
     from facesieve.identification import Identifier
     from facesieve.recognition.embedders import load_embedder
-    from facesieve.recognition.tampering import PURIFY, second_of
+    from facesieve.tamper_policy import PURIFY, second_of
 
     loaded, policy = load_embedder(embedder, gradients=False), policy or PURIFY
     second = load_embedder(second_of(loaded.name), gradients=False) if policy.needs_second else None
@@ -171,7 +171,7 @@ def load_identifier(
 
 def policy_of(on_tamper: str, score: str, threshold: str | None) -> TamperPolicy:
     """What ``--on-tamper`` and its like say. Raises ``SettingError`` for what they do not know."""
-    from facesieve.recognition.tampering import TamperPolicy
+    from facesieve.tamper_policy import TamperPolicy
 
     return TamperPolicy(on_tamper, score, threshold)  # type: ignore[arg-type]
 

@@ -15,7 +15,7 @@ from facesieve.evaluate.cache import Ingredients
 from facesieve.evaluate.experiment import AttackSettings
 from facesieve.evaluate.recogniser import SHARPNESS, Recogniser
 from facesieve.recognition.embedder import differentiable
-from facesieve.recognition.tampering import LEAST, Limits, TamperPolicy, TamperScore
+from facesieve.tamper_policy import LEAST, Limits, TamperPolicy, TamperScore
 
 
 @dataclass(frozen=True, eq=False)

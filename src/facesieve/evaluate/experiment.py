@@ -20,10 +20,10 @@ from facesieve.errors import SettingError
 from facesieve.evaluate.measures import MEASURES
 from facesieve.files import first_problem, read_toml
 from facesieve.purify import PRESETS, View
-from facesieve.recognition.tampering import TamperScore
 from facesieve.registry import Registry
 from facesieve.report.record import RENAMED, combinations
 from facesieve.report.targets import Area
+from facesieve.tamper_policy import TamperScore
 
 Quantisation = Literal["float", "uint8"]
 Value = bool | int | FiniteFloat | str

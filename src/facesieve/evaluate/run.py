@@ -40,8 +40,8 @@ from facesieve.faces import Crops
 from facesieve.files import sha256_of_json, sha256_of_pixels, write_with_folder
 from facesieve.images import to_floats
 from facesieve.progress import Progress, Report, Work, silent
-from facesieve.recognition.tampering import second_of
 from facesieve.report.record import NONE, THROUGH, AttackRecord, Cell, Record, described_defences, save_record
+from facesieve.tamper_policy import second_of
 
 Faced = tuple[Defence | None, dict[str, Tensor]]  # a defence or none, and the images that it faces in each form of saving
 

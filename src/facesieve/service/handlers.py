@@ -22,7 +22,7 @@ from facesieve.galleries.base import Entry, Gallery
 from facesieve.galleries.checks import checked_name, new_name
 from facesieve.identification import Identified, Identifier, Templates, Verified, stacked
 from facesieve.images import encode_photo, read_photo, to_photo
-from facesieve.recognition.tampering import OnTamper, Tampering
+from facesieve.recognition.tampering import Tampering
 from facesieve.rows import Rows
 from facesieve.runtime import PurifierCard, Trace
 from facesieve.service.batcher import Batcher
@@ -34,6 +34,7 @@ from facesieve.service.problems import ProblemError
 from facesieve.service.readers import Readers
 from facesieve.service.settings import Format, Settings
 from facesieve.specs import retired_among
+from facesieve.tamper_policy import OnTamper
 
 T = TypeVar("T")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from facesieve.identification import Given, Identifier
-from facesieve.recognition.tampering import OnTamper
 from facesieve.service.presets import Presets
 from facesieve.service.problems import ProblemError
+from facesieve.tamper_policy import OnTamper
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pydantic import Field
 import facesieve
 from facesieve.errors import FacesieveError
 from facesieve.faces import FaceCrops, Finish, Quality
-from facesieve.recognition.tampering import OnTamper, Tampering, said
+from facesieve.recognition.tampering import Tampering, said
 from facesieve.runtime import PurifierCard, Trace
 from facesieve.service import answers
 from facesieve.service.access import allowed, in_time
@@ -36,6 +36,7 @@ from facesieve.service.schemas import (
     problem_responses,
 )
 from facesieve.service.settings import Format
+from facesieve.tamper_policy import OnTamper
 
 router = APIRouter(prefix="/v1")
 

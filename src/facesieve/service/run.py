@@ -17,7 +17,6 @@ from facesieve.errors import InputError, MissingExtraError, one_line
 from facesieve.galleries import open_gallery
 from facesieve.identification import Identifier
 from facesieve.recognition.embedders import load_embedder
-from facesieve.recognition.tampering import second_of
 from facesieve.runtime import PurifierCard, Runtime
 from facesieve.service.app import create_app
 from facesieve.service.batcher import Limits
@@ -31,6 +30,7 @@ from facesieve.service.metrics import Metrics
 from facesieve.service.proxy import create_proxy
 from facesieve.service.settings import Settings, has_service_link
 from facesieve.shield import Shield, load_shield
+from facesieve.tamper_policy import second_of
 
 SWITCH = 0.001  # seconds that a busy thread keeps the interpreter before the event loop has its turn
 

@@ -22,8 +22,8 @@ from pydantic import (
 from facesieve.errors import MissingExtraError, SettingError, printable
 from facesieve.files import first_problem, read_toml
 from facesieve.hosts import is_loopback
-from facesieve.recognition.tampering import OnTamper, TamperPolicy, TamperScore
 from facesieve.specs import DEFAULT_PRESET, EMBEDDER, MAX_PIXELS, RUNTIME, in_use
+from facesieve.tamper_policy import OnTamper, TamperPolicy, TamperScore
 
 
 def _lines(given: object) -> object:

@@ -27,7 +27,8 @@ from facesieve.metrics.intervals import Estimate, bootstrap, of_share
 from facesieve.metrics.rates import threshold_at_far
 from facesieve.recognition import Embedder
 from facesieve.recognition.embedders import load_embedder
-from facesieve.recognition.tampering import Limits, TamperPolicy, TamperScore, disagreements, second_of, tamper_scores
+from facesieve.recognition.tampering import disagreements, tamper_scores
+from facesieve.tamper_policy import Limits, TamperPolicy, TamperScore, second_of
 
 if TYPE_CHECKING:
     from facesieve.evaluate.run import Run
