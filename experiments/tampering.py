@@ -10,13 +10,13 @@ recogniser alone (3 minutes more).
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from thresholds import MANIFEST, RECOGNISERS, arguments, listed
 
 from facesieve.data.crops import aligned_crops
 from facesieve.data.manifest import load_manifest
@@ -31,9 +31,6 @@ from facesieve.recognition.tampering import disagreements, tamper_scores
 from facesieve.rows import Rows
 from facesieve.shield import load_shield
 
-HERE = Path(__file__).parent
-MANIFEST = HERE / "tuning-105.json"
-RECOGNISERS = ("sface", "dlib")
 QUICK = [name for name, preset in PRESETS.items() if preset.evaluations == 1]
 ENROLLED, EACH, BATCH = 10, 10, 15  # of each person: photographs for templates, photographs that are scored; at a time
 RATES = (0.01, 0.005)  # of false alarms: of one score alone, and of each where either is enough
@@ -203,10 +200,7 @@ def preferred(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="folder for crops and rows")
-    parser.add_argument("--write", type=Path, help="the list of defaults that is written")
+    parser = arguments(__doc__)
     parser.add_argument("--attacked", action="store_true", help="compare definitions of disagreement under attack")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -220,8 +214,7 @@ def main() -> None:
             compared(clean, made, name, own)
     if args.write:
         about = {"source": SOURCE, "command": COMMAND, "false_alarm_rates": RATES, "photographs": len(numbers)}
-        lines = ",\n".join(f"  {json.dumps(one)}" for one in found)
-        args.write.write_text(f'{json.dumps(about, indent=1)[:-2]},\n "thresholds": [\n{lines}\n ]\n}}\n')
+        args.write.write_text(listed(about, found))
 
 
 if __name__ == "__main__":

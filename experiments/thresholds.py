@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -110,12 +111,23 @@ def chosen(probes: Rows, own: NDArray[np.int64], templates: Rows, owners: NDArra
     return made
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(about: str | None) -> argparse.ArgumentParser:
+    """Of a script that chooses defaults; ``about`` is what it says of itself."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for crops and rows")
     parser.add_argument("--write", type=Path, help="the list of defaults that is written")
-    args = parser.parse_args()
+    return parser
+
+
+def listed(about: Mapping[str, object], thresholds: Sequence[Mapping[str, object]]) -> str:
+    """JSON of what they were chosen from, and of the ``thresholds``, one a line."""
+    lines = ",\n".join(f"  {json.dumps(one)}" for one in thresholds)
+    return f'{json.dumps(about, indent=1)[:-2]},\n "thresholds": [\n{lines}\n ]\n}}\n'
+
+
+def main() -> None:
+    args = arguments(__doc__).parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     label = (runtime := load_shield(DEFAULT_PRESET).runtime).card.label
     enrolled, probes, names = parts()
@@ -128,8 +140,7 @@ def main() -> None:
             print(json.dumps(thresholds[-1]))
     if args.write:
         about = {"source": SOURCE, "command": COMMAND, "false_accept_rate": FAR, "probes": len(probes)}
-        lines = ",\n".join(f"  {json.dumps(one)}" for one in thresholds)
-        args.write.write_text(f'{json.dumps(about, indent=1)[:-2]},\n "thresholds": [\n{lines}\n ]\n}}\n')
+        args.write.write_text(listed(about, thresholds))
 
 
 if __name__ == "__main__":
