@@ -396,9 +396,9 @@ def test_measures_join_the_record(source, done, tmp_path):
     assert kept.n == 8
 
 
-def test_an_adaptive_attack_goes_by_gradients():
-    with pytest.raises(ValueError, match="run.threat adaptive takes fgsm, pgd, pgd-l2"):
-        Experiment.model_validate({"data": {}, "attacks": [{"method": "square"}], "run": {"threat": "adaptive"}})
+def test_an_attack_in_the_range_of_an_operator_goes_by_gradients():
+    with pytest.raises(ValueError, match="through range takes fgsm, pgd, pgd-l2, no other"):
+        Experiment.model_validate({"data": {}, "attacks": [{"method": "square", "through": "range"}]})
 
 
 def test_people_can_be_enrolled_behind_the_defence_that_probes_go_through(source, seen, tmp_path):
