@@ -11,8 +11,9 @@ from facesieve.evaluate.experiment import Experiment
 from facesieve.evaluate.measures import MEASURES
 from facesieve.evaluate.measures.restoration import perceptual, psnr
 from facesieve.evaluate.measures.survival import EDGES, energy
-from facesieve.evaluate.measures.tamper import _alarms, _Faces, _named, _quantile, _refused, _told_apart
+from facesieve.evaluate.measures.tamper import _alarms, _Faces, _named, _refused, _told_apart
 from facesieve.evaluate.run import Run
+from facesieve.metrics.rates import quantile
 from facesieve.report.record import load_record
 from facesieve.report.targets import measured, read_targets
 from make_people import write_folders
@@ -159,7 +160,7 @@ def test_a_weighted_quantile_is_that_of_repeated_values():
     values, weights = rng.random(30), rng.integers(0, 4, 30).astype(float)
     repeated = np.repeat(values, weights.astype(int))
     for share in (0.05, 0.5, 0.95):
-        assert _quantile(values, weights, share) == np.quantile(repeated, share, method="inverted_cdf")
+        assert quantile(values, share, weights) == np.quantile(repeated, share, method="inverted_cdf")
 
 
 def test_energy_is_that_of_the_pixels_and_lies_in_the_band_of_a_wave():
