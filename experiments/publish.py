@@ -204,11 +204,11 @@ def worst(preset: str, recogniser: str, eps: int) -> str:
         rows = [row for row in known(kind, recogniser, preset) if row.attack.endswith(f", eps {eps}/255")]
         rows = [row for row in rows if not row.attack.startswith("oblivious")]
         if rows:
-            best = max(rows, key=lambda row: (min(row.accuracy.n, ENOUGH), attackers(row.attack)))
+            best = max(rows, key=lambda row: (min(row.accuracy.n, ENOUGH), attackers_of(row)))
             every = sum(
                 eps in [attack["eps"], *as_list(attack["eps"])] for attack in record(kind, recogniser).experiment["attacks"]
             )
-            whole = every >= FEWEST and attackers(best.attack) == every
+            whole = every >= FEWEST and attackers_of(best) == every
             return ("" if whole else "≤ ") + shown(best.accuracy)
     return UNKNOWN
 
@@ -236,12 +236,6 @@ def milliseconds(preset: str) -> str:
 def seconds(preset: str) -> list[float]:
     """A face, as it was measured on clean images."""
     return [row.seconds for row in clean(preset, "sface") if row.seconds]
-
-
-def attackers(name: str) -> int:
-    """Of how many attacks a row is."""
-    counted = re.match(r"worst case of (\d+)", name)
-    return int(counted[1]) if counted else 1
 
 
 def as_list(eps: Any) -> list[float]:

@@ -155,11 +155,11 @@ def load_identifier(
     Raises ``SettingError`` for a policy without a threshold, or without a shield.
     """
     from facesieve.identification import Identifier
-    from facesieve.recognition.embedders import load_embedder
-    from facesieve.tamper_policy import PURIFY, second_of
+    from facesieve.recognition.embedders import load_embedder, second_beside
+    from facesieve.tamper_policy import PURIFY
 
     loaded, policy = load_embedder(embedder, gradients=False), policy or PURIFY
-    second = load_embedder(second_of(loaded.name), gradients=False) if policy.needs_second else None
+    second = second_beside(loaded, policy)
     if shield == "none":
         return Identifier(loaded, policy=policy, second=second), None
     from facesieve.purify import chosen_preset

@@ -36,7 +36,7 @@ from facesieve.files import write_with_folder
 from facesieve.hardware import choose_hardware
 from facesieve.images import to_floats
 from facesieve.metrics.certificates import radius
-from facesieve.metrics.intervals import Means, of_share
+from facesieve.metrics.intervals import Means
 from facesieve.noise import derive_seed
 from facesieve.priors import Prior
 from facesieve.priors.embedded import embedded_prior_folder
@@ -227,5 +227,5 @@ def _masked_row(lines: Mapping[Key, Line], labels: NDArray[np.int64], means: Mea
 
 def _share(hits: NDArray[np.bool_], means: Means) -> list[float]:
     """Its value, and both ends of its interval."""
-    share = of_share(means.estimate(means.of(hits)))
+    share = means.share(hits)
     return [round(value, 4) for value in (share.value, share.low, share.high)]

@@ -108,6 +108,10 @@ class Means:
         means: NDArray[np.float64] = self._times @ of_people / self._observed
         return means
 
+    def share(self, flags: ArrayLike) -> Estimate:
+        """Of how many observations ``flags`` (N,) holds, with its interval as of ``of_share``."""
+        return of_share(self.estimate(self.of(flags)))
+
     def estimate(self, drawn: NDArray[np.float64]) -> Estimate:
         """What was made of means (1 + draws,), with its interval. Raises ``InputError`` as ``bootstrap``."""
         return _estimate(drawn, len(self._owners), self.people, self.level)

@@ -202,12 +202,17 @@ def mean(values: ArrayLike, weights: ArrayLike | None = None) -> float:
     return float(numbers @ counts) / total if total > 0 else math.nan
 
 
-def median(values: ArrayLike, weights: ArrayLike | None = None) -> float:
-    """The smallest of ``values`` (N,) at or under which half of the weights lie; nan where these sum to nothing."""
+def quantile(values: ArrayLike, share: float, weights: ArrayLike | None = None) -> float:
+    """The smallest of ``values`` (N,) at or under which this share of the weights lies; nan where these sum to nothing."""
     found = _finite(values, "values")
     order = np.argsort(found)
     below = np.cumsum(_weights(weights, found)[order])
-    return float(found[order][np.searchsorted(below, below[-1] / 2 - 1e-9)]) if below[-1] > 0 else math.nan
+    return float(found[order][np.searchsorted(below, share * below[-1] - 1e-9)]) if below[-1] > 0 else math.nan
+
+
+def median(values: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """``quantile`` of one half."""
+    return quantile(values, 0.5, weights)
 
 
 def _finite(values: ArrayLike, what: str, axes: int = 1) -> Floats:

@@ -13,6 +13,7 @@ from facesieve.errors import EmbedderError
 from facesieve.recognition.embedder import Embedder
 from facesieve.registry import Registry
 from facesieve.specs import EMBEDDER
+from facesieve.tamper_policy import TamperPolicy, second_of
 
 # By name, or for files by suffix. A loader takes what the user wrote, such as ``arcface.onnx?mean=0&std=1``.
 EMBEDDERS: Registry[Callable[[str], Embedder]] = Registry("embedder", room="facesieve.recognition")
@@ -45,6 +46,11 @@ def load_embedder(spec: str = "sface", *, gradients: bool = True) -> Embedder:
     if ":" in name:
         return _named(spec)
     raise EmbedderError(f"no embedder {spec!r}", advice=f"give {EMBEDDER}")
+
+
+def second_beside(embedder: Embedder, policy: TamperPolicy) -> Embedder | None:
+    """The recogniser beside this one that the policy's score needs, without gradients; None where it needs none."""
+    return load_embedder(second_of(embedder.name), gradients=False) if policy.needs_second else None
 
 
 def _sface(spec: str) -> Embedder:

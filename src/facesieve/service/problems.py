@@ -17,6 +17,7 @@ from facesieve.errors import (
     OutOfMemoryError,
     TamperedError,
 )
+from facesieve.recognition.tampering import Tampering, said
 from facesieve.service.batcher import BusyError
 
 MEDIA_TYPE = "application/problem+json"
@@ -105,7 +106,7 @@ def _headers(error: FacesieveError) -> dict[str, str] | None:
     if isinstance(error, BusyError):
         return {"Retry-After": str(error.retry_after)}
     if isinstance(error, TamperedError) and error.score is not None:
-        return {TAMPER_HEADER: f"{error.score:.3f};tampered"}
+        return {TAMPER_HEADER: said([Tampering(error.score, tampered=True)])}
     return None
 
 

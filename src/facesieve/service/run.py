@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from facesieve.errors import InputError, MissingExtraError, one_line
 from facesieve.galleries import open_gallery
 from facesieve.identification import Identifier
-from facesieve.recognition.embedders import load_embedder
+from facesieve.recognition.embedders import load_embedder, second_beside
 from facesieve.runtime import PurifierCard, Runtime
 from facesieve.service.app import create_app
 from facesieve.service.batcher import Limits
@@ -30,7 +30,6 @@ from facesieve.service.metrics import Metrics
 from facesieve.service.proxy import create_proxy
 from facesieve.service.settings import Settings, has_service_link
 from facesieve.shield import Shield, load_shield
-from facesieve.tamper_policy import second_of
 
 SWITCH = 0.001  # seconds that a busy thread keeps the interpreter before the event loop has its turn
 
@@ -69,8 +68,7 @@ def identifier_of(settings: Settings, card: PurifierCard) -> Identifier:
     Raises ``SettingError`` for a policy without a threshold.
     """
     policy, own = settings.policy, load_embedder(settings.embedder, gradients=settings.page)
-    second = load_embedder(second_of(own.name), gradients=False) if policy.needs_second else None
-    return Identifier(own, card.label, policy, second)
+    return Identifier(own, card.label, policy, second_beside(own, policy))
 
 
 def app_of(settings: Settings, handlers: Handlers) -> FastAPI:

@@ -15,7 +15,7 @@ from facesieve.errors import InputError
 from facesieve.evaluate.defend import Defence, defend
 from facesieve.evaluate.measures import MEASURES
 from facesieve.evaluate.recogniser import Trial, judge
-from facesieve.metrics.intervals import Estimate, Means, of_difference, of_share
+from facesieve.metrics.intervals import Estimate, Means, of_difference
 from facesieve.metrics.rates import threshold_at_far
 
 if TYPE_CHECKING:
@@ -36,20 +36,20 @@ def raw_templates(run: Run) -> dict[str, Estimate]:
     bare = _hits(judge(recogniser, run.images, run.labels), run)
     for defence, n in run.faced_by(None):
         clean, means = judged(defence, run.images[:n]), Means(run.labels[:n])
-        found[f"accuracy, {defence.name}"] = of_share(means.estimate(means.of(_hits(clean, run))))
+        found[f"accuracy, {defence.name}"] = means.share(_hits(clean, run))
         lost = means.of(bare[:n]) - means.of(_hits(clean, run))
         found[f"clean accuracy lost, {defence.name}"] = of_difference(means.estimate(lost))
         try:
             threshold = threshold_at_far(clean.impostor, run.settings.far).value
         except InputError:
             continue
-        found[f"FRR, {defence.name}"] = of_share(means.estimate(means.of(np.array(clean.genuine) < threshold)))
+        found[f"FRR, {defence.name}"] = means.share(np.array(clean.genuine) < threshold)
     for attack in run.attacks:
         if run.is_oblivious(attack):
             for defence, n in run.faced_by(attack):
                 means = Means(run.labels[:n])
                 hits = _hits(judged(defence, run.faced(attack, defence, n)), run)
-                found[f"accuracy, {defence.name}, {attack.name}"] = of_share(means.estimate(means.of(hits)))
+                found[f"accuracy, {defence.name}, {attack.name}"] = means.share(hits)
     return found
 
 

@@ -25,8 +25,8 @@ from facesieve.evaluate.defend import Defence, defend
 from facesieve.evaluate.experiment import AttackSettings
 from facesieve.evaluate.measures import MEASURES
 from facesieve.files import sha256_of_pixels
-from facesieve.metrics.intervals import Estimate, bootstrap, of_share
-from facesieve.metrics.rates import mean, median
+from facesieve.metrics.intervals import Estimate, Means, bootstrap
+from facesieve.metrics.rates import median
 from facesieve.report.record import NONE
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def smallest_eps(run: Run) -> dict[str, Estimate]:
             name = f"{NONE if defence is None else defence.name}, {attack.name}"
             most = float(attack.eps)  # type: ignore[arg-type]  # one of ``AttackSettings.each``
             found[f"median smallest eps, {name}"] = bootstrap(partial(median, own), people)
-            found[f"not fooled, {name}"] = of_share(bootstrap(partial(mean, own >= most), people))
+            found[f"not fooled, {name}"] = Means(people).share(own >= most)
             if defence is None:
                 bare = own
             elif bare is not None and len(bare) >= n:

@@ -23,8 +23,8 @@ from facesieve.errors import InputError, SettingError
 from facesieve.evaluate.defend import Defence, defend
 from facesieve.evaluate.measures import MEASURES
 from facesieve.identification import CROP
-from facesieve.metrics.intervals import Estimate, bootstrap, of_share
-from facesieve.metrics.rates import threshold_at_far
+from facesieve.metrics.intervals import Estimate, Means, bootstrap, of_share
+from facesieve.metrics.rates import quantile, threshold_at_far
 from facesieve.recognition import Embedder
 from facesieve.recognition.embedders import load_embedder
 from facesieve.recognition.tampering import disagreements, tamper_scores
@@ -141,7 +141,7 @@ def _threshold(run: Run, clean: _Faces) -> float | None:
 
 
 def _share(flags: Flags, faces: _Faces) -> Estimate:
-    return of_share(bootstrap(lambda w: float(w @ flags / w.sum()), faces.people))
+    return Means(faces.people).share(flags)
 
 
 def _alarms(clean: _Faces) -> dict[str, Estimate]:
@@ -183,17 +183,17 @@ def _told_apart(clean: Floats, tampered: Floats, people: Labels, of_tampered: La
         return of_share(found, people=len(np.unique(shown))) if share else found
 
     def detected(c: Floats, t: Floats, alarms: float) -> float:
-        return float(t @ (tampered > _quantile(clean, c, 1 - alarms)) / t.sum()) if t.sum() else math.nan
+        return float(t @ (tampered > quantile(clean, 1 - alarms, c)) / t.sum()) if t.sum() else math.nan
 
     def limit(c: Floats, _: Floats, alarms: float) -> float:
-        return _quantile(clean, c, 1 - alarms)
+        return quantile(clean, 1 - alarms, c)
 
     def area(c: Floats, t: Floats) -> float:
         return float(c @ above @ t / (c.sum() * t.sum())) if t.sum() else math.nan
 
     found = {
-        "median of clean images": estimate(lambda c, _: _quantile(clean, c, 0.5), cut),
-        "median of attacked images": estimate(lambda _, t: _quantile(tampered, t, 0.5), len(tampered)),
+        "median of clean images": estimate(lambda c, _: quantile(clean, 0.5, c), cut),
+        "median of attacked images": estimate(lambda _, t: quantile(tampered, 0.5, t), len(tampered)),
         "area under the ROC curve": estimate(area, len(tampered), share=True),
     }
     for rate in ALARMS:
@@ -201,15 +201,6 @@ def _told_apart(clean: Floats, tampered: Floats, people: Labels, of_tampered: La
         found[f"threshold for {alarms}"] = estimate(partial(limit, alarms=rate), cut)
         found[f"attacked images found at {alarms}"] = estimate(partial(detected, alarms=rate), len(tampered), share=True)
     return found
-
-
-def _quantile(values: Floats, weights: Floats, share: float) -> float:
-    """The smallest of the values at or under which this share of the weights lies; nan where there are none."""
-    order = np.argsort(values)
-    below = np.cumsum(weights[order])
-    if not below[-1]:
-        return math.nan
-    return float(values[order][np.searchsorted(below, share * below[-1] - 1e-9)])
 
 
 MEASURES.register("tamper", tamper)

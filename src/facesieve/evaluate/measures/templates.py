@@ -11,7 +11,7 @@ from torch import Tensor
 from facesieve.evaluate.defend import Defence, defend
 from facesieve.evaluate.measures import MEASURES
 from facesieve.images import to_floats
-from facesieve.metrics.intervals import Estimate, Means, of_share
+from facesieve.metrics.intervals import Estimate, Means
 from facesieve.metrics.open_set import best_scores
 from facesieve.recognition.embedders import load_embedder
 
@@ -38,7 +38,7 @@ def templates(run: Run) -> dict[str, Estimate]:
             means = Means(labels)
             for kind, (of, names) in kinds.items():
                 genuine, impostor = best_scores(rows, [str(label) for label in labels], of, names)
-                share = of_share(means.estimate(means.of(genuine > impostor)))
+                share = means.share(genuine > impostor)
                 found[f"correct with {kind} templates, {defence.name}, {name}"] = share
     return found
 

@@ -18,7 +18,7 @@ from facesieve.attacks.objectives import IMPERSONATING, target_of
 from facesieve.errors import InputError
 from facesieve.evaluate.defend import Defence, defend
 from facesieve.evaluate.measures import MEASURES
-from facesieve.metrics.intervals import Estimate, Means, of_share
+from facesieve.metrics.intervals import Estimate, Means
 from facesieve.metrics.rates import threshold_at_far
 from facesieve.report.record import NONE
 
@@ -43,7 +43,7 @@ def verification(run: Run) -> dict[str, Estimate]:
         thresholds = _thresholds(clean, labels)
         genuine = clean[np.arange(n), labels]
         for far, threshold in thresholds.items():
-            found[f"FRR at FAR {far:.1%}, {name}"] = _share(genuine < threshold, labels)
+            found[f"FRR at FAR {far:.1%}, {name}"] = Means(labels).share(genuine < threshold)
         for attack in run.attacks:
             faces = run.is_bare(attack) if defence is None else defence.settings.faces(attack)
             if attack.objective not in IMPERSONATING or not faces:
@@ -52,12 +52,10 @@ def verification(run: Run) -> dict[str, Estimate]:
             images = run.adversarial(attack, many).images["uint8"] if defence is None else run.faced(attack, defence, many)
             noise = ("purify",) if run.is_oblivious(attack) else ("purify", attack.name)
             table, targets = _table(run, defence, images, *noise), _targets(labels[:many], clean.shape[1])
-            score = table[np.arange(many), targets]
+            score, means = table[np.arange(many), targets], Means(labels[:many])
             for far, threshold in thresholds.items():
-                found[f"FAR under attack, threshold for FAR {far:.1%}, {name}, {attack.name}"] = _share(
-                    score >= threshold, labels[:many]
-                )
-            found[f"named as the target, {name}, {attack.name}"] = _share(table.argmax(1) == targets, labels[:many])
+                found[f"FAR under attack, threshold for FAR {far:.1%}, {name}, {attack.name}"] = means.share(score >= threshold)
+            found[f"named as the target, {name}, {attack.name}"] = means.share(table.argmax(1) == targets)
     return found
 
 
@@ -83,11 +81,6 @@ def _thresholds(clean: Floats, labels: NDArray[np.int64]) -> dict[float, float]:
 
 def _targets(labels: NDArray[np.int64], people: int) -> NDArray[np.int64]:
     return target_of(torch.from_numpy(labels), people).numpy()
-
-
-def _share(flags: NDArray[np.bool_], labels: NDArray[np.int64]) -> Estimate:
-    means = Means(labels)
-    return of_share(means.estimate(means.of(flags)))
 
 
 MEASURES.register("verification", verification)
