@@ -155,17 +155,37 @@ def _eps(attack: AttackSettings) -> float:
     return attack.eps
 
 
-def adversarial_set(attack: AttackSettings, victim: Victim, images: Tensor, labels: Tensor, folder: Path) -> AdversarialSet:
+def adversarial_set(
+    attack: AttackSettings,
+    victim: Victim,
+    images: Tensor,
+    labels: Tensor,
+    folder: Path,
+    places: Sequence[int] | None = None,
+) -> AdversarialSet:
     """The adversarial images of ``images`` (N, 3, S, S), batch by batch, from the cache where possible.
+
+    ``places`` are theirs among the images of the run, where they are not the first: of a cascade.
 
     ``folder`` gets them as ``float.npy``, ``uint8/*.png`` and ``set.json``, which says what made them;
     the 8-bit set is what is read back from those files.
     """
+    if not len(images):
+        return AdversarialSet({"float": images, "uint8": images}, _record(attack, victim, images, labels, images, 0.0, places))
     parts, seconds = [], 0.0
-    theirs = {"name", "quantisation", "probes", "surrogate", "through", "eot_samples", "evades"}  # no part of it, or the victim's
+    theirs = {
+        "name",
+        "quantisation",
+        "probes",
+        "surrogate",
+        "through",
+        "eot_samples",
+        "evades",
+        "cascade",
+    }  # no part of it, or the victim's
     theirs |= {"rounds"} if attack.evades is None else set()
     settings = attack.model_dump(mode="json", exclude=theirs)
-    for part, seeds in victim.context.batches(images, "attack"):
+    for part, seeds in victim.context.batches(images, "attack", places=places):
         made_from = {
             "attack": settings, **victim.identity(), "images": sha256_of_pixels(images[part].numpy()),
             "labels": labels[part].tolist(), "seeds": seeds,
@@ -176,7 +196,7 @@ def adversarial_set(attack: AttackSettings, victim: Victim, images: Tensor, labe
         seconds += kept.seconds
     made = torch.cat(parts)
     saved = _saved(folder, made, attack, victim)
-    return AdversarialSet({"float": made, "uint8": saved}, _record(attack, victim, images, labels, saved, seconds))
+    return AdversarialSet({"float": made, "uint8": saved}, _record(attack, victim, images, labels, saved, seconds, places))
 
 
 def _saved(folder: Path, images: Tensor, attack: AttackSettings, victim: Victim) -> Tensor:
@@ -197,7 +217,13 @@ def _saved(folder: Path, images: Tensor, attack: AttackSettings, victim: Victim)
 
 
 def _record(
-    attack: AttackSettings, victim: Victim, images: Tensor, labels: Tensor, saved: Tensor, seconds: float
+    attack: AttackSettings,
+    victim: Victim,
+    images: Tensor,
+    labels: Tensor,
+    saved: Tensor,
+    seconds: float,
+    places: Sequence[int] | None,
 ) -> AttackRecord:
     kind = ATTACKS.load(attack.method)
     recogniser = victim.seen_with(range(min(FEW, len(images))))
@@ -211,11 +237,12 @@ def _record(
         iterations=attack.iterations,
         sees=recogniser.name,
         black_box=not kind.needs_gradient,
-        left_ball=float((length > _eps(attack) / 255 + 1e-6).double().mean()),
-        still=_still(goal_of(attack, recogniser, labels[:FEW]) if victim.evasion is None else None, images[:FEW]),
-        seconds=round(seconds / len(images), 3),
+        left_ball=float((length > _eps(attack) / 255 + 1e-6).double().sum()) / max(1, len(images)),
+        still=_still(None if victim.evasion or not len(images) else goal_of(attack, recogniser, labels[:FEW]), images[:FEW]),
+        seconds=round(seconds / max(1, len(images)), 3),
         starts=attack.starts,
         draws=victim.eot_samples,
+        made_for=None if places is None else len(places),
         view="" if victim.defence is None else victim.view,
     )
 

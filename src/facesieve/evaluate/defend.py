@@ -56,11 +56,15 @@ class RunContext:
             self.loaded[str(folder)] = prior
         return self.loaded[str(folder)]
 
-    def batches(self, images: Tensor, *what: str | int) -> Iterator[tuple[slice, list[int]]]:
-        """Which images go together, and their seeds: each depends only on the run's seed, ``what`` is done, and its place."""
+    def batches(self, images: Tensor, *what: str | int, places: Sequence[int] | None = None) -> Iterator[tuple[slice, list[int]]]:
+        """Which images go together, and their seeds: each depends only on the run's seed, ``what`` is done, and its place.
+
+        ``places`` are the images' among those of the run; None: the first.
+        """
+        where = range(len(images)) if places is None else places
         for start in range(0, len(images), self.settings.batch):
             end = min(start + self.settings.batch, len(images))
-            yield slice(start, end), [derive_seed(self.settings.seed, *what, place) for place in range(start, end)]
+            yield slice(start, end), [derive_seed(self.settings.seed, *what, place) for place in where[start:end]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,11 +118,16 @@ class Defended:
         return self.points[-1][1]
 
 
-def defend(defence: Defence, images: Tensor, context: RunContext, *what: str | int) -> Defended:
-    """Every image (N, 3, S, S) behind the defence, with its own noise: of the run's seed, ``what`` and its place."""
+def defend(
+    defence: Defence, images: Tensor, context: RunContext, *what: str | int, places: Sequence[int] | None = None
+) -> Defended:
+    """Every image (N, 3, S, S) behind the defence, with its own noise: of the run's seed, ``what`` and its place.
+
+    ``places`` as of ``RunContext.batches``.
+    """
     parts: list[list[tuple[str, Tensor]]] = []
     seconds = 0.0
-    for part, seeds in context.batches(images, *(what or ("purify",))):
+    for part, seeds in context.batches(images, *(what or ("purify",)), places=places):
         points, spent = _through(defence, images[part], seeds, context)
         parts.append(points)
         seconds += spent

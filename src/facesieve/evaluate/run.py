@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -29,11 +29,13 @@ from facesieve.data.sources import open_source
 from facesieve.errors import InputError
 from facesieve.evaluate import claim
 from facesieve.evaluate.cache import BatchCache
+from facesieve.evaluate.cascade import Left, left_by
 from facesieve.evaluate.craft import AdversarialSet, Victim, adversarial_set
 from facesieve.evaluate.defend import Defence, RunContext, defend, make_defence
 from facesieve.evaluate.evading import Evasion
 from facesieve.evaluate.experiment import AttackSettings, Experiment
 from facesieve.evaluate.measures import MEASURES
+from facesieve.evaluate.plan import Plan
 from facesieve.evaluate.recogniser import Recogniser, Recognisers, judge, side_by_side
 from facesieve.evaluate.sheets import sample_crops, sample_pictures
 from facesieve.faces import Crops
@@ -43,7 +45,14 @@ from facesieve.progress import Progress, Report, Work, silent
 from facesieve.report.record import NONE, THROUGH, AttackRecord, Cell, Record, described_defences, save_record
 from facesieve.tamper_policy import second_of
 
-Faced = tuple[Defence | None, dict[str, Tensor]]  # a defence or none, and the images that it faces in each form of saving
+
+@dataclass(frozen=True, eq=False)
+class Faced:
+    """A defence or none, and the images that it faces in each form of saving; ``left`` of a cascade, whose images they are."""
+
+    defence: Defence | None
+    sets: dict[str, Tensor]
+    left: Left | None = None
 
 
 class Run:
@@ -77,6 +86,7 @@ class Run:
         self.gallery, test = of_role(self.manifest, crops, "train"), of_role(self.manifest, crops, "test")
         self._order = round_robin(test.labels)[: self.settings.probes]
         self.images, self.labels = torch.from_numpy(to_floats(test.images[self._order])), test.labels[self._order]
+        self.plan = Plan(self.settings, self.attacks, self.defences, len(self.images))
         self.recognisers = Recognisers(self.gallery, self.context)
         self.recogniser = self.recogniser_for(None)
         self.record = self._record([], [], complete=False)
@@ -93,12 +103,13 @@ class Run:
         cells: list[Cell] = []
         records: list[AttackRecord] = []
         every: list[AttackSettings | None] = [None, *self.attacks]
-        work = Work(self._report, sum(self._work(attack) for attack in every))
+        work = Work(self._report, sum(self.plan.work(attack) for attack in every))
         for attack in every:
-            for defence, sets in self._faced(attack, records, work):
-                for quantisation, images in sets.items():
-                    cells += self._cells(attack, quantisation, defence, images)
-                    work.done(len(images) * (0 if defence is None else defence.purifier.evaluations), self._line(cells[-1]))
+            for faced in self._faced(attack, cells, records, work):
+                for quantisation in faced.sets:
+                    cells += self._cells(attack, quantisation, faced)
+                    evaluations = 0 if faced.defence is None else faced.defence.purifier.evaluations
+                    work.done(len(cells[-1].predicted) * evaluations, self._line(cells[-1]))
                 self.record = self._record(cells, records, complete=False)
                 save_record(self.out, self.record)
         self.record = self._record(cells, records, complete=True)
@@ -106,14 +117,10 @@ class Run:
         save_record(self.out, self.record)
         return self.record
 
-    def count(self, attack: AttackSettings) -> int:
-        """How many test images it is made for."""
-        return len(self.images) if attack.probes is None else min(attack.probes, len(self.images))
-
     def faced(self, attack: AttackSettings, defence: Defence, n: int) -> Tensor:
         """The first ``n`` test images under the attack, saved as 8 bit, as this defence faces them."""
-        if self.is_oblivious(attack):
-            return self.adversarial(attack, self.count(attack)).images["uint8"][:n]
+        if self.plan.is_oblivious(attack):
+            return self.adversarial(attack, self.plan.count(attack)).images["uint8"][:n]
         return self.adversarial(attack, n, defence).images["uint8"]
 
     def test_crops(self, size: int) -> Crops:
@@ -121,63 +128,46 @@ class Run:
         crops = aligned_crops(self.manifest, self._source, self.context.cache.folder, size)
         return to_floats(of_role(self.manifest, crops, "test").images[self._order])
 
-    def faced_by(self, attack: AttackSettings | None) -> list[tuple[Defence, int]]:
-        """The defences that an attack (or none) is tried on, each with how many images."""
-        n = len(self.images) if attack is None else self.count(attack)
-        pairs = [(defence, defence.settings) for defence in self.defences]
-        return [(d, min(n, s.probes or n)) for d, s in pairs if attack is None or s.faces(attack)]
-
-    def _steps(self, attack: AttackSettings, defence: Defence | None) -> int:
-        """The work of crafting one image, in evaluations of a network."""
-        if defence is None:
-            return attack.starts * attack.iterations
-        draws = (attack.eot_samples or self.settings.eot_samples) if defence.purifier.draws_noise else 1
-        return attack.starts * attack.iterations * (1 + draws * defence.purifier.evaluations)
-
-    def _work(self, attack: AttackSettings | None) -> int:
-        wanted = self.faced_by(attack)
-        times = 1 if attack is None else len(attack.quantisation)
-        total = times * sum(many * defence.purifier.evaluations for defence, many in wanted)
-        if attack is not None:
-            total += self.count(attack) * self._steps(attack, None) if self.is_bare(attack) else 0
-            total += 0 if self.is_oblivious(attack) else sum(many * self._steps(attack, defence) for defence, many in wanted)
-        return total
-
-    def is_oblivious(self, attack: AttackSettings) -> bool:
-        """Whether it has nothing of any defence: all face one set."""
-        return attack.view(self.settings.threat) is None
-
-    def is_bare(self, attack: AttackSettings) -> bool:
-        """Whether it is tried without a defence, too: one that says what it has of a defence is tried behind defences alone."""
-        return self.is_oblivious(attack) or attack.through is None
-
-    def _faced(self, attack: AttackSettings | None, records: list[AttackRecord], work: Work) -> Iterator[Faced]:
+    def _faced(
+        self, attack: AttackSettings | None, cells: list[Cell], records: list[AttackRecord], work: Work
+    ) -> Iterator[Faced]:
         """No defence and each wanted one, with the images that it faces; what was crafted joins ``records``."""
 
-        def crafted(attack: AttackSettings, n: int, defence: Defence | None) -> dict[str, Tensor]:
-            made = self.adversarial(attack, n, defence)
+        def crafted(attack: AttackSettings, n: int, defence: Defence | None) -> Faced:
+            name = NONE if defence is None else defence.name
+            left = left_by(cells, records, attack, name, self.labels[:n]) if attack.cascade else None
+            made = self.adversarial(attack, n, defence, left)
             records.append(made.record)
-            work.done(n * self._steps(attack, defence), made.record.name)
-            return {name: made.images[name] for name in attack.quantisation}
+            work.done(n * self.plan.steps(attack, defence), made.record.name)
+            return Faced(defence, {name: made.images[name] for name in attack.quantisation}, left)
 
         if attack is None:
-            yield None, {"uint8": self.images}
-            yield from ((defence, {"uint8": self.images[:many]}) for defence, many in self.faced_by(None))
+            yield Faced(None, {"uint8": self.images})
+            yield from (Faced(defence, {"uint8": self.images[:many]}) for defence, many in self.plan.faced_by(None))
             return
         plain: dict[str, Tensor] = {}
-        if self.is_bare(attack):
-            plain = crafted(attack, self.count(attack), None)
-            yield None, plain
-        for defence, many in self.faced_by(attack):
-            own = plain if self.is_oblivious(attack) else crafted(attack, many, defence)
-            yield defence, {name: images[:many] for name, images in own.items()}
+        if self.plan.is_bare(attack):
+            plain = (bare := crafted(attack, self.plan.count(attack), None)).sets
+            yield bare
+        for defence, many in self.plan.faced_by(attack):
+            if self.plan.is_oblivious(attack):
+                yield Faced(defence, {name: images[:many] for name, images in plain.items()})
+            else:
+                yield crafted(attack, many, defence)
 
-    def adversarial(self, attack: AttackSettings, n: int, defence: Defence | None = None) -> AdversarialSet:
-        """The first ``n`` test images under an attack that sees the recogniser, behind a ``defence`` if one is given."""
+    def adversarial(
+        self, attack: AttackSettings, n: int, defence: Defence | None = None, left: Left | None = None
+    ) -> AdversarialSet:
+        """The first ``n`` test images under an attack that sees the recogniser, behind a ``defence`` if one is given.
+
+        Of a cascade those alone that the attacks before it ``left``.
+        """
+        places = None if left is None else left.places
+        chosen = slice(n) if places is None else list(places)
         named = attack if defence is None else attack.model_copy(update={"name": f"{attack.name}{THROUGH}{defence.name}"})
         folder = self.out / "adversarial" / _slug(named.name)
-        images, labels = self.images[:n], torch.from_numpy(self.labels[:n])
-        return adversarial_set(named, self.victim(attack, defence), images, labels, folder)
+        images, labels = self.images[chosen], torch.from_numpy(self.labels[chosen])
+        return adversarial_set(named, self.victim(attack, defence), images, labels, folder, places)
 
     def victim(self, attack: AttackSettings, defence: Defence | None) -> Victim:
         """What an attack sees: the recogniser, or its surrogates, behind a ``defence`` if one is given."""
@@ -194,23 +184,34 @@ class Run:
         both = [self.recognisers.named(settings, defence) for settings in (own, second)]
         return Evasion.of(attack, both, defence.label, reduced=self.settings.gradients is not None)
 
-    def _cells(self, attack: AttackSettings | None, quantisation: str, defence: Defence | None, images: Tensor) -> list[Cell]:
+    def _cells(self, attack: AttackSettings | None, quantisation: str, faced: Faced) -> list[Cell]:
         """The cell, and those of the defence's steps where they are wanted."""
         where: dict[str, object] = {"attack": NONE if attack is None else attack.name, "quantisation": quantisation}
-        recogniser = self.recogniser_for(defence)
-        if defence is None:
-            return [self._cell(recogniser, images, {**where, "defence": NONE, "point": "", "seconds": None})]
-        # Behind a defence that it knows each attack meets noise of its own; one set for all meets that of the clean images.
-        own = () if attack is None or self.is_oblivious(attack) else ("purify", attack.name)
-        result = defend(defence, images, self.context, *own)
-        where |= {"defence": defence.name, "seconds": round(result.seconds, 4)}
-        return [self._cell(recogniser, scored, {**where, "point": point}) for point, scored in result.points]
+        defence, images, left = faced.defence, faced.sets[quantisation], faced.left
+        if left is not None and not left.places:
+            return [left.joined(str(where["attack"]), None)]
+        recogniser, places = self.recogniser_for(defence), None if left is None else left.places
 
-    def _cell(self, recogniser: Recogniser, images: Tensor, where: dict[str, object]) -> Cell:
+        def cell(scored: Tensor, **more: object) -> Cell:
+            found = self._cell(recogniser, scored, self.labels[list(places or range(len(scored)))], where | more)
+            return found if left is None else left.joined(found.attack, found)
+
+        if defence is None:
+            return [cell(images, defence=NONE, point="", seconds=None)]
+        # Behind a defence that it knows each attack meets noise of its own; one set for all meets that of the clean images.
+        own = () if attack is None or self.plan.is_oblivious(attack) else ("purify", attack.name)
+        result = defend(defence, images, self.context, *own, places=places)
+        seconds = round(result.seconds, 4)
+        return [
+            cell(scored, defence=defence.name, point=point, seconds=seconds)
+            for point, scored in result.points[0 if left is None else -1 :]
+        ]
+
+    def _cell(self, recogniser: Recogniser, images: Tensor, labels: NDArray[np.int64], where: dict[str, object]) -> Cell:
         made_from = {"images": sha256_of_pixels(images.numpy()), "recogniser": recogniser.name, "data": self.manifest.sha256}
         path = self.out / "trials" / f"{sha256_of_json(made_from)[:32]}.json"
         if not path.exists():
-            trial = judge(recogniser, images, self.labels[: len(images)])
+            trial = judge(recogniser, images, labels)
             write_with_folder(path, (json.dumps(asdict(trial)) + "\n").encode())
         try:
             return Cell.model_validate({**where, **json.loads(path.read_text())})

@@ -131,7 +131,8 @@ class Entry:
             members = self.members(*ball)
             aware = [cell for attack in members if self._aware(attack) for cell in self._cells(attack)]
             for attack in members:
-                for cell in self._cells(attack) if self.kind(attack) in BLIND and not self.bare else []:
+                blind = self.kind(attack) in BLIND and attack.made_for is None  # of a cascade nobody knows what it does alone
+                for cell in self._cells(attack) if blind and not self.bare else []:
                     worse = [gap for gap in (self._gap(one, cell) for one in aware) if gap is not None]
                     if worse and all(map(_is_more, worse)):
                         least = min(worse, key=lambda gap: gap.value)

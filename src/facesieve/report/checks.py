@@ -24,7 +24,8 @@ def checks(tables: Tables) -> list[str]:
     found = [*_unfinished(record), *_oblivious(record)]
     for attack in record.attacks:
         found += _alone(record, attack)
-    for one, other in permutations(record.attacks, 2):
+    whole = [attack for attack in record.attacks if attack.made_for is None]  # of a cascade nobody knows what it does alone
+    for one, other in permutations(whole, 2):
         found += _compared(tables, one, other)
     return [*found, *_misled(tables), *_few(record)]
 
@@ -90,7 +91,8 @@ def _compared(tables: Tables, one: AttackRecord, other: AttackRecord) -> list[st
 
 def _misled(tables: Tables) -> list[str]:
     """Defences behind which an attack that sees less of them, on as many images, beats the one with the exact gradient."""
-    made = {(attack.attack, attack.name.partition(THROUGH)[2]): attack for attack in tables.record.attacks if attack.view}
+    made = {(attack.attack, attack.name.partition(THROUGH)[2]): attack for attack in tables.record.attacks
+            if attack.view and attack.made_for is None}
     rows = [(row, made[row.attack, row.defence]) for row in tables.rows if (row.attack, row.defence) in made]
     found = []
     for (row, attack), (other, less) in permutations(rows, 2):

@@ -57,6 +57,7 @@ class AttackRecord(_Part):
     seconds: float  # an image
     starts: int = 1  # random ones, of which the best was kept
     draws: int = 1  # of a defence's noise, averaged over at each step
+    made_for: int | None = None  # of a cascade: the images that the attacks before it left; None: all that it was tried on
     view: str = ""  # what it had of the defence that it was crafted through, as an experiment says it; "" for nothing
 
     @property

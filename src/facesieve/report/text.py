@@ -110,8 +110,9 @@ def _note(record: Record, name: str, attack: AttackRecord | None) -> str:
     own = "" if record.is_shared(name) else " Each defence faces a set of its own, crafted through it."
     draws = f", {many(attack.draws, 'draw')} a step" if attack.draws > 1 else ""
     starts = f", the best of {attack.starts} starts" if attack.starts > 1 else ""
+    of = "" if attack.made_for is None else f" Made for {many(attack.made_for, 'image')} that the attacks before it left."
     return (
-        f"The attack saw {attack.sees}{_VIEWS.get(attack.view, '')}.{own} {attack.iterations} iterations{draws}{starts}, "
+        f"The attack saw {attack.sees}{_VIEWS.get(attack.view, '')}.{own}{of} {attack.iterations} iterations{draws}{starts}, "
         f"{attack.seconds:g} s an image. Times are of the run as it was, whatever else the machine did."
     )
 

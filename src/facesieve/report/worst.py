@@ -25,7 +25,7 @@ def worst_cells(record: Record) -> list[Cell]:
         for n in sorted({len(cell.predicted) for cell in cells}, reverse=True):
             members = [cell for cell in cells if len(cell.predicted) >= n]
             if len(members) > 1:
-                found.append(_worst(worst_name(len(members), eps, norm), members, n))
+                found.append(worst_of(worst_name(len(members), eps, norm), members, n))
     return found
 
 
@@ -39,7 +39,8 @@ def worst_name(attacks: int, eps: float, norm: str = "linf") -> str:
     return f"worst case of {attacks} attacks, eps {size_name(eps, norm)}"
 
 
-def _worst(name: str, cells: list[Cell], n: int) -> Cell:
+def worst_of(name: str, cells: list[Cell], n: int) -> Cell:
+    """For each of the first ``n`` images the trial in which its person's margin over the best other one is smallest."""
     margins = np.array([np.array(cell.genuine[:n]) - np.array(cell.impostor[:n]) for cell in cells])
     chosen = [cells[place] for place in margins.argmin(0)]
     shown = [cell.probability for cell in cells]

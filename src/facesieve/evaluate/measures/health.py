@@ -32,8 +32,8 @@ def health(run: Run) -> dict[str, Estimate]:
         if attack.surrogates:  # who has other recognisers alone
             continue
         view = attack.view(run.settings.threat)
-        pairs = run.faced_by(attack) if view in THROUGH_IT else []
-        bare: list[tuple[Defence | None, int]] = [(None, run.count(attack))] if view is None else []
+        pairs = run.plan.faced_by(attack) if view in THROUGH_IT else []
+        bare: list[tuple[Defence | None, int]] = [(None, run.plan.count(attack))] if view is None else []
         for defence, n in [*bare, *pairs]:
             few = min(n, IMAGES)
             if len(np.unique(run.labels[:few])) > 1:

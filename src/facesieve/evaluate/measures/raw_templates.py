@@ -34,7 +34,7 @@ def raw_templates(run: Run) -> dict[str, Estimate]:
         return judge(recogniser, defend(defence, images, run.context).images, run.labels[: len(images)])
 
     bare = _hits(judge(recogniser, run.images, run.labels), run)
-    for defence, n in run.faced_by(None):
+    for defence, n in run.plan.faced_by(None):
         clean, means = judged(defence, run.images[:n]), Means(run.labels[:n])
         found[f"accuracy, {defence.name}"] = means.share(_hits(clean, run))
         lost = means.of(bare[:n]) - means.of(_hits(clean, run))
@@ -45,8 +45,8 @@ def raw_templates(run: Run) -> dict[str, Estimate]:
             continue
         found[f"FRR, {defence.name}"] = means.share(np.array(clean.genuine) < threshold)
     for attack in run.attacks:
-        if run.is_oblivious(attack):
-            for defence, n in run.faced_by(attack):
+        if run.plan.is_oblivious(attack):
+            for defence, n in run.plan.faced_by(attack):
                 means = Means(run.labels[:n])
                 hits = _hits(judged(defence, run.faced(attack, defence, n)), run)
                 found[f"accuracy, {defence.name}, {attack.name}"] = means.share(hits)

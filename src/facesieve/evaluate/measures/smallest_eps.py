@@ -46,10 +46,10 @@ def smallest_eps(run: Run) -> dict[str, Estimate]:
     """
     found: dict[str, Estimate] = {}
     bare: Floats | None = None
-    for attack in sorted(run.attacks, key=lambda each: not run.is_oblivious(each)):
+    for attack in sorted(run.attacks, key=lambda each: not run.plan.is_oblivious(each)):
         if attack.method != "pgd" or attack.relative_steps is None or attack.surrogates:
             raise SettingError("smallest_eps takes pgd with relative_steps, on the experiment's recogniser", attack.name)
-        alone = [(None, run.count(attack))] if run.is_oblivious(attack) else run.faced_by(attack)
+        alone = [(None, run.plan.count(attack))] if run.plan.is_oblivious(attack) else run.plan.faced_by(attack)
         for defence, n in alone:
             own, people = _of_images(run, attack, defence, n), run.labels[:n]
             name = f"{NONE if defence is None else defence.name}, {attack.name}"

@@ -28,7 +28,7 @@ def survival(run: Run) -> dict[str, Estimate]:
     """The energy left over that of the perturbation, saved as 8 bit, after each scored step of a defence."""
     found: dict[str, Estimate] = {}
     for attack in run.attacks:
-        for defence, n in run.faced_by(attack):
+        for defence, n in run.plan.faced_by(attack):
             attacked = run.faced(attack, defence, n)
             before = energy(attacked - run.images[:n])
             means = Means(run.labels[:n])

@@ -88,15 +88,15 @@ def tamper(run: Run) -> dict[str, Estimate]:
     judge = _Judge(embedder, load_embedder(second_of(embedder.name), gradients=False))
     large, found = torch.from_numpy(run.test_crops(CROP)), dict[str, Estimate]()
     of_clean: dict[str, _Faces] = {}
-    for defence, n in run.faced_by(None):
+    for defence, n in run.plan.faced_by(None):
         clean = of_clean[defence.name] = _faces(run, judge, defence, large[:n], run.images[:n])
         found |= {f"{what}, {defence.name}": estimate for what, estimate in _alarms(clean).items()}
         found |= {f"FRR clean, {what}, {defence.name}": e for what, e in _refused(clean, _threshold(run, clean)).items()}
     for attack in run.attacks:
-        for defence, n in run.faced_by(attack):
+        for defence, n in run.plan.faced_by(attack):
             images, clean = run.faced(attack, defence, n), of_clean[defence.name]
             change = functional.interpolate(images - run.images[:n], size=CROP, mode="bicubic", align_corners=False)
-            own = () if run.is_oblivious(attack) else ("purify", attack.name)
+            own = () if run.plan.is_oblivious(attack) else ("purify", attack.name)
             attacked = _faces(run, judge, defence, (large[:n] + change).clamp(0, 1), images, *own)
             told = {
                 f"{score}: {what}": estimate

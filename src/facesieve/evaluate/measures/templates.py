@@ -47,7 +47,7 @@ def _probes(run: Run, defence: Defence) -> dict[str, Tensor]:
     """Clean images, and those of each attack, saved as 8 bit, that this defence was tried on."""
     found = {"clean": run.images}
     for attack in run.attacks:
-        for faced_by, n in run.faced_by(attack):
+        for faced_by, n in run.plan.faced_by(attack):
             if faced_by is defence:
                 found[attack.name] = run.faced(attack, defence, n)
     return found

@@ -36,7 +36,7 @@ def verification(run: Run) -> dict[str, Estimate]:
     the target``. A rate that so few pairs cannot resolve is left out.
     """
     found: dict[str, Estimate] = {}
-    every: list[tuple[Defence | None, int]] = [(None, len(run.images)), *run.faced_by(None)]
+    every: list[tuple[Defence | None, int]] = [(None, len(run.images)), *run.plan.faced_by(None)]
     for defence, n in every:
         name = NONE if defence is None else defence.name
         clean, labels = _table(run, defence, run.images[:n], "purify"), run.labels[:n]
@@ -45,12 +45,12 @@ def verification(run: Run) -> dict[str, Estimate]:
         for far, threshold in thresholds.items():
             found[f"FRR at FAR {far:.1%}, {name}"] = Means(labels).share(genuine < threshold)
         for attack in run.attacks:
-            faces = run.is_bare(attack) if defence is None else defence.settings.faces(attack)
+            faces = run.plan.is_bare(attack) if defence is None else defence.settings.faces(attack)
             if attack.objective not in IMPERSONATING or not faces:
                 continue
-            many = min(n, run.count(attack))
+            many = min(n, run.plan.count(attack))
             images = run.adversarial(attack, many).images["uint8"] if defence is None else run.faced(attack, defence, many)
-            noise = ("purify",) if run.is_oblivious(attack) else ("purify", attack.name)
+            noise = ("purify",) if run.plan.is_oblivious(attack) else ("purify", attack.name)
             table, targets = _table(run, defence, images, *noise), _targets(labels[:many], clean.shape[1])
             score, means = table[np.arange(many), targets], Means(labels[:many])
             for far, threshold in thresholds.items():
