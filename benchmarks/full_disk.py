@@ -25,6 +25,8 @@ from kill_kinds import Kind, Tree, in_fork, kinds
 from kills import begin, ended, faults, load_libraries
 from results import origin, write
 
+from facesieve.jobs.record import FAILURES
+
 ROOM = 2**28  # bytes, enough for anything
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -58,7 +60,9 @@ def trouble(kind: Kind, words: list[str], log: Path, fresh: Tree, out: Path) -> 
     elif code and not said:
         wrong.append("nothing was said")
     if kind.meanwhile:
-        wrong += faults(fresh, in_fork(lambda: kind.left(out)), kind, whole=False)
+        left = in_fork(lambda: kind.left(out))
+        left.pop(FAILURES, None)  # it lists what could not be written
+        wrong += faults(fresh, left, kind, whole=False)
     return [f"{one}: {said[-600:]}" for one in wrong]
 
 

@@ -27,7 +27,8 @@ def small_ray(cpus=2):
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (otherwise whatever else runs here goes first)
     paths = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = f"{TESTS / 'cluster'}:{TESTS}"  # the workers load what is below from here
+    own = [str(TESTS / "cluster"), str(TESTS)]  # the workers load what is below from here
+    os.environ["PYTHONPATH"] = os.pathsep.join([*own, *filter(None, [paths])])
     import ray
 
     before = {process.pid for process in psutil.process_iter()}

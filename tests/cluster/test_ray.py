@@ -1,19 +1,21 @@
 """On a real Ray with two worker processes: the same files as without it, also if a worker dies; and the service on it."""
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from ray_here import QuickRecipe, ask, free_port, small_ray, until, workers, writer_of
 
-from facesieve.errors import InputError, SettingError
+from facesieve.errors import InputError, PriorError, SettingError
 from facesieve.files import sha256_of
 from facesieve.images import read_photo
 from facesieve.jobs.cluster import Recipe, purify_units_on
 from facesieve.jobs.plan import plan
 from facesieve.jobs.run import Options, purify_units
 from facesieve.noise import derive_seed
+from facesieve.priors.embedded import embedded_prior_folder
 from facesieve.purify import preset
 from facesieve.ray_cluster import joined
 from facesieve.service.settings import Settings
@@ -105,6 +107,34 @@ def test_an_address_without_a_ray_is_one_line(monkeypatch, address, message):
         pass
 
 
+@pytest.fixture
+def prior(tmp_path):
+    return shutil.copytree(embedded_prior_folder("prior-128"), tmp_path / "prior")
+
+
+def test_a_prior_that_goes_in_the_middle_ends_the_job_in_one_line_and_the_next_run_does_the_rest(tmp_path, sample_paths, prior):
+    """A worker that dies then cannot be replaced; Ray would wait for it without an end."""
+    photo, folder, out = small(sample_paths[0], 160), tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for number in range(60):
+        (folder / f"{number}.jpg").write_bytes(photo + bytes([number]))
+    recipe = Recipe(preset("gentle"), prior)
+    job = lambda: purify_units_on("auto", out, plan([folder], out), recipe, Options(seed=3), workers=1)  # noqa: E731
+    with ThreadPoolExecutor(1) as thread:
+        first = thread.submit(job)
+        until(lambda: first.done() or list(out.glob("*.png")))
+        prior.rename(tmp_path / "away")
+        for worker in workers():
+            worker.kill()
+        with pytest.raises(InputError, match=r"^a worker has no shield \(.*prior: not a folder[^\n]*$"):
+            first.result(60)
+    done = len(list(out.glob("*.png")))
+    assert done < 60
+    (tmp_path / "away").rename(prior)
+    again = job()
+    assert (again.photographs, again.skipped, again.failures) == (60 - done, done, [])
+
+
 # --- the service -------------------------------------------------------------------------------
 
 
@@ -126,6 +156,34 @@ def test_the_service_answers_on_ray_as_it_does_alone(sample_paths):
         assert abs(read_photo(answer.content).astype(int) - expected.astype(int)).max() <= 1
     assert (problem.status_code, problem.json()["type"]) == (422, "urn:facesieve:problem:no-face")
     assert not workers("ServeReplica")
+
+
+def test_a_service_whose_prior_is_gone_answers_until_its_model_dies_then_503_and_again_when_it_is_back(
+    sample_paths, prior, tmp_path
+):
+    from facesieve.service.ray_serve import _model, deployed
+
+    photo = small(sample_paths[0], 240)
+    settings = Settings(port=free_port(), allow_seeds=True, preset="gentle", prior=prior, deadline_s=2)
+    with deployed(settings, "auto"):
+        before = read_photo(ask(settings, photo).content).astype(int)
+        prior.rename(tmp_path / "away")
+        assert ask(settings, photo).status_code == 200
+        (model,) = workers("ServeReplica:facesieve:model")
+        model.kill()
+        refused = ask(settings, photo)
+        assert (refused.status_code, refused.json()["type"]) == (503, "urn:facesieve:problem:busy")
+        (tmp_path / "away").rename(prior)
+        until(lambda: ask(settings, photo).status_code == 200)
+        after = read_photo(ask(settings, photo).content).astype(int)
+        with pytest.raises(PriorError, match="is another one than the service began with"):
+            _model(settings, "gentle-of-before").func_or_class()
+    assert abs(before - after).max() <= 1  # it may run on another runtime than before
+    with (
+        pytest.raises(PriorError, match="gone: not a folder"),
+        deployed(settings.model_copy(update={"prior": prior / "gone"}), "auto"),
+    ):
+        pass
 
 
 def test_what_a_cluster_does_not_do_is_refused_in_one_line():

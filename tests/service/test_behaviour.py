@@ -1,4 +1,4 @@
-"""What a request may ask for: parameters, formats, kinds of answer, pages of the gallery, batches; and pages of elsewhere."""
+"""What a request may ask for: parameters, formats, kinds of answer, pages of the gallery; and pages of elsewhere."""
 
 import base64
 from concurrent.futures import ThreadPoolExecutor
@@ -206,35 +206,6 @@ def test_presets_that_do_not_fit_are_said_at_once():
     with pytest.raises(SettingError, match="a proxy has one"):
         load_settings(None, {"presets": "paper", "upstream": "http://x"})
     assert load_settings(None, {"presets": "paper, robust", "preset": "robust"}).more_presets == ("paper",)
-
-
-# --- batches ----------------------------------------------------------------------------------
-
-
-def test_a_batch_has_a_result_or_a_problem_for_each_photograph(url, collins, obama):
-    blank = png(np.full((64, 64, 3), 90))
-    photographs = [collins, blank, b"no image", two_faces(obama[0])]
-    answer = httpx.post(f"{url}/v1/purify/batch?seed=7", files=[("file", one) for one in photographs])
-    assert answer.status_code == 200
-    found = answer.json()["photographs"]
-    assert [one["problem"] and one["problem"]["type"].rpartition(":")[2] for one in found] == [
-        None,
-        "no-face",
-        "unreadable-image",
-        None,
-    ]
-    assert [len(one["faces"] or ()) for one in found] == [1, 0, 0, 2]
-    for one, sent in ((found[0], collins), (found[3], photographs[3])):
-        alone = httpx.post(f"{url}/v1/purify?seed=7", files={"file": sent})
-        assert np.abs(pixels(base64.b64decode(one["image"])) - pixels(alone.content)).max() <= 1  # rounding within a batch
-    with Client(url) as client:
-        assert [len(one["faces"] or ()) for one in client.purify_batch(photographs)] == [1, 0, 0, 2]
-
-
-def test_a_batch_is_bounded(collins):
-    with service(handlers_of(max_images=2)) as url:
-        assert "1 to 2" in problem(httpx.post(url + "/v1/purify/batch", files=[("file", collins)] * 3), 422, "input")
-        problem(httpx.post(url + "/v1/purify/batch?seed=1", files=[("file", collins)]), 422, "input")
 
 
 # --- the gallery ------------------------------------------------------------------------------

@@ -6,11 +6,13 @@ A threshold that every face exceeds stands for tampering; one that none does for
 import base64
 
 import httpx
+import numpy as np
 import pytest
-from serving import StandIn, handlers_of, problem, quick_shield, running, service, two_faces
+from serving import StandIn, handlers_of, png, problem, quick_shield, running, service, two_faces
 
 from facesieve.errors import SettingError
 from facesieve.service.proxy import create_proxy
+from facesieve.service.settings import load_settings
 
 ANY, NONE = "0.000001", "2"
 
@@ -23,6 +25,12 @@ def gallery(tmp_path_factory, collins):
         answer = httpx.put(f"{url}/v1/gallery/Collins", files={"file": collins}, params={"templates": "both"})
         assert answer.status_code in {200, 201}, answer.text
     return folder
+
+
+@pytest.fixture(scope="module")
+def refusing(gallery):
+    with service(handlers_of(gallery=gallery, on_tamper="refuse", tamper_threshold=ANY, allow_seeds=True)) as url:
+        yield url
 
 
 def asked(url, path, photo, **query):
@@ -65,6 +73,56 @@ def test_a_caller_may_ask_for_more(gallery, collins):
         assert problem(asked(url, "verify", collins, person="Collins", on_tamper="refuse"), 422, "tampered")
         assert problem(asked(url, "purify", collins, on_tamper="refuse"), 422, "tampered")
         assert problem(asked(url, "identify", collins, on_tamper="ignore"), 422, "input")
+
+
+def test_refused_nobody_is_enrolled(tmp_path, collins):
+    with service(handlers_of(gallery=str(tmp_path / "gallery"), on_tamper="refuse", tamper_threshold=ANY)) as url:
+        for templates in ("both", "raw", "purified"):
+            answer = httpx.put(f"{url}/v1/gallery/Collins", files={"file": collins}, params={"templates": templates}, timeout=60)
+            assert "looks tampered with" in problem(answer, 422, "tampered")
+        assert httpx.get(f"{url}/v1/gallery").json()["people"] == []
+
+
+def test_a_page_that_names_every_face_is_not_served_where_tampered_ones_are_refused():
+    with pytest.raises(SettingError, match="page: it names every face"):
+        load_settings(None, {"page": True, "on_tamper": "refuse"})
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "on_tamper=",
+        "on_tamper=REFUSE",
+        "on_tamper=refuse&on_tamper=purify",
+        "on%5Ftamper=purify",
+        "On_Tamper=purify",
+        "on_tamper=refuse;on_tamper=purify",
+        "on_tamper=refuse%26on_tamper=purify",
+        "on_tamper=%00",
+        "tamper=nan",
+        "tamper=true&tamper=false",
+        "seed=nan",
+        "seed=-1",
+    ],
+)
+def test_no_odd_query_gets_around_it(refusing, collins, query):
+    for path in ("purify", "purify/batch", "identify"):
+        answer = httpx.post(f"{refusing}/v1/{path}?{query}", files={"file": collins}, timeout=60)
+        assert problem(answer, 422, "input")
+
+
+def test_no_odd_threshold_names_anybody(refusing, collins):
+    for query in ("threshold=nan", "threshold=inf", "threshold=", "threshold=1&threshold=none", "count=nan", "count=0"):
+        assert problem(httpx.post(f"{refusing}/v1/identify?{query}", files={"file": collins}, timeout=60), 422, "input")
+
+
+def test_in_a_batch_of_all_sorts_no_image_comes_back(refusing, collins):
+    blank = png(np.full((64, 64, 3), 90))
+    sent = [("file", one) for one in (collins, blank, b"", two_faces(collins))]
+    found = httpx.post(f"{refusing}/v1/purify/batch", files=sent, timeout=60).json()["photographs"]
+    kinds = [one["problem"]["type"].rpartition(":")[2] for one in found]
+    assert kinds == ["tampered", "no-face", "unreadable-image", "tampered"]
+    assert [one["image"] for one in found] == [None] * 4
 
 
 def test_flagged_it_is_answered_and_said(gallery, collins):

@@ -62,8 +62,8 @@ def purify_units_on(
     """``purify_units`` on the Ray at ``address``, with the same files as the result; ``report`` is called after each task.
 
     ``out`` is the folder of the results. ``workers`` is the number of models, by default as many as
-    there are GPUs, or CPUs if there are none. Raises ``InputError`` for an address without a Ray, and
-    what loading the shield raises.
+    there are GPUs, or CPUs if there are none. Raises ``InputError`` for an address without a Ray, and where
+    a worker cannot load its shield.
     """
     check(units, options)
     tasks = {_packed(part): part for part in _parts(units)}
@@ -115,21 +115,27 @@ def _crash_logs(out: Path) -> Iterator[Path]:
 
 
 class _Worker:
-    """One model, in an actor."""
+    """One model, in an actor. It is loaded with the first task: for an actor whose making fails Ray may wait without an end."""
 
     def __init__(self, recipe: Recipe, options: Options, logs: Path) -> None:
-        self._shield, self._options, self._logs = recipe.load(), options, logs
+        self._recipe, self._options, self._logs = recipe, options, logs
+        self._shield: Shield | None = None
 
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
-        task = row["task"]
+        task, wrong, summary = row["task"], "", Summary()
         plain = json.loads(task)
         units = [Unit(**{**unit, "source": Path(unit["source"]), "target": Path(unit["target"])}) for unit in plain]
         try:
             with CrashLog(self._logs / sha256_of(task.encode())).work(_name(units)) as log:
-                summary = purify_units(units, self._shield, self._options, guard=log.reading)
+                try:
+                    self._shield = self._shield or self._recipe.load()
+                except FacesieveError as error:
+                    wrong = str(error)
+                else:
+                    summary = purify_units(units, self._shield, self._options, guard=log.reading)
         except FacesieveError as error:
             summary = Summary(failures=[Failure.of(error, _name(units))])
-        return {"task": task, "summary": json.dumps(asdict(summary))}
+        return {"task": task, "summary": json.dumps(asdict(summary)), "wrong": wrong}
 
 
 def _results(
@@ -147,5 +153,9 @@ def _results(
     rows = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
     # An actor that dies is started again, and its task given to a live one, without end; ``CrashLog`` puts an end to it.
     for row in rows.map(_Worker, fn_constructor_args=(recipe, options, logs), compute=pool, **needs).iter_rows():
+        if row["wrong"]:
+            raise InputError(
+                f"a worker has no shield ({row['wrong']})", advice="what is done stays; mend it, then run this again"
+            )
         found = json.loads(row["summary"])
         yield row["task"], Summary(**{**found, "failures": [Failure(**failure) for failure in found["failures"]]})

@@ -286,10 +286,13 @@ class Handlers:
 
     async def _templates(self, images: Sequence[bytes], which: Templates, seed: int | None) -> dict[str, Rows]:
         identifier = self.identifier
+        refusing = identifier.policy.on == "refuse"
         found = [await self._cut_one(data, f"photograph {number}") for number, data in enumerate(images, 1)]
         parts = []
         for before in found:
-            after = None if which == "raw" else await self.restore(before, seed)
+            after = None if which == "raw" and not refusing else await self.restore(before, seed)
+            if refusing and after is not None:
+                await self.tampering(before, after)
             parts.append(await self._do("embed", partial(identifier.templates, before, after, which)))
         return stacked(parts)
 

@@ -54,9 +54,7 @@ class RequestMiddleware:
                 self._count(-int(counted))
         except (ClientGoneError, ClientDisconnect):
             call.status = GONE
-        except MemoryError:
-            await call.refuse(ProblemError(503, "busy", "there is no memory for this now", {"Retry-After": "5"}))
-        except FacesieveError as error:
+        except (FacesieveError, MemoryError) as error:
             if isinstance(error, GalleryFailedError) or as_problem(error).status == 500:
                 event("defect", {"request_id": call.id}, logging.ERROR, error=True)
             await call.refuse(as_problem(error))  # no name: it may be the error, which holds this frame

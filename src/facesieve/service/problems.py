@@ -92,10 +92,12 @@ def defect() -> ProblemError:
     return ProblemError(500, "defect", "the service made an error; its log has more")
 
 
-def as_problem(error: FacesieveError) -> ProblemError:
-    """What a caller is told of an error of the library."""
+def as_problem(error: FacesieveError | MemoryError) -> ProblemError:
+    """What a caller is told of an error of the library, or of a machine without memory."""
     if isinstance(error, ProblemError):
         return error
+    if isinstance(error, MemoryError):
+        return ProblemError(503, "busy", "there is no memory for this now", {"Retry-After": "5"})
     found = next((known for kind, known in KINDS.items() if isinstance(error, kind)), None)
     if found is None:
         return defect()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI
 
-from facesieve.errors import InputError, SettingError, one_line
+from facesieve.errors import InputError, PriorError, SettingError, one_line
 from facesieve.faces import Crops
 from facesieve.hosts import is_loopback
 from facesieve.ray_cluster import joined, models_that_fit
@@ -43,8 +43,11 @@ def front_app(settings: Settings, model: Any, card: PurifierCard) -> FastAPI:
     return app_of(settings, handlers)
 
 
-def _model(settings: Settings) -> Any:
-    """The deployment of the model, with as many replicas as the cluster has room for and the load asks for."""
+def _model(settings: Settings, label: str) -> Any:
+    """The deployment of the model, with as many replicas as the cluster has room for and the load asks for.
+
+    A replica that would be another purifier than the one of this ``label``, since its files were replaced, does not start.
+    """
     from ray import serve
 
     most, needs = models_that_fit(settings.device, gpu_share=settings.gpu_share)
@@ -53,6 +56,8 @@ def _model(settings: Settings) -> Any:
     class Model:
         def __init__(self) -> None:
             self._runtime = shield_of(settings).runtime
+            if self._runtime.card.label != label:
+                raise PriorError("is another one than the service began with", settings.prior, "start the service again")
 
         @gathered  # type: ignore[untyped-decorator]
         async def purify(self, crops: list[Crops], seeds: list[int]) -> list[Trace]:
@@ -91,7 +96,7 @@ def _application(settings: Settings, card: PurifierCard) -> Any:
             "max_replicas": most,
             "target_ongoing_requests": max(1, settings.max_requests // 4),
         },
-    ).bind(_model(settings).bind())
+    ).bind(_model(settings, card.label).bind())
 
 
 @contextmanager

@@ -142,12 +142,14 @@ async def purify_batch(
     handlers.check_seed(seed)
     handlers.judging.wanted(on_tamper)
     photographs = several(await images_in(request, preset), handlers.settings.max_images)
+    places = asyncio.Semaphore(2 * handlers.settings.readers)  # so that its photographs do not crowd each other out, or others
 
     async def one(data: bytes) -> Photograph:
         try:
-            before, trace, tampering = await _purified(handlers, data, asked)
-            return await _shown(handlers, before, trace, tampering, asked)
-        except FacesieveError as error:
+            async with places:
+                before, trace, tampering = await _purified(handlers, data, asked)
+                return await _shown(handlers, before, trace, tampering, asked)
+        except (FacesieveError, MemoryError) as error:
             return Photograph(image=None, problem=Problem.model_validate_json(as_problem(error).body(request.state.request_id)))
 
     async def work() -> BatchResponse:

@@ -191,6 +191,8 @@ class Settings(BaseModel):
             raise ValueError("upstream must begin with http:// or https://")
         if self.page and not is_loopback(self.host):
             raise ValueError(f"page: it asks for no key, and others can reach host {self.host}; listen on 127.0.0.1")
+        if self.page and self.on_tamper == "refuse":
+            raise ValueError("page: it names every face, which on_tamper refuse forbids; start another service for it")
         if self.presets and self.upstream is not None:
             raise ValueError("presets: a proxy has one, since its callers cannot ask for another")
         if self.cors_origins and self.upstream is not None:
