@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from serving import handlers_of, pixels, png, problem, quick_shield, service, two_faces
+from serving import handlers_of, pixels, problem, quick_shield, service
 
 from facesieve.client import Client, ConflictError, NotFoundError
 from facesieve.errors import SettingError
