@@ -264,9 +264,9 @@ def test_a_face_that_looks_tampered_with_is_flagged_or_refused(facesieve, galler
 
 def test_a_policy_that_cannot_be_kept_is_one_line(facesieve, gallery, probe):
     command = ("identify", probe, "--gallery", gallery)
-    assert "choose purify, flag or refuse" in one_line(facesieve(*command, "--on-tamper", "ignore"))
+    assert "error: --on-tamper: 'ignore': choose purify, flag or refuse" in one_line(facesieve(*command, "--on-tamper", "ignore"))
     assert "without a shield there is no tamper score" in one_line(facesieve(*command, "--shield", "none", "--on-tamper", "flag"))
     no_default = one_line(facesieve(*command, "--shield", "robust", "--scale", 4, "--on-tamper", "refuse"))
     assert "no default threshold of the score change for sface-2021dec behind robust" in no_default
     assert no_default.endswith("give a threshold for the tamper score")
-    assert "a threshold is a number above 0" in one_line(facesieve(*command, "--on-tamper", "flag", "--tamper-threshold", "x"))
+    assert "--tamper-threshold: 'x': a threshold is a number above 0" in one_line(facesieve(*command, "--on-tamper", "flag", "--tamper-threshold", "x"))

@@ -9,7 +9,7 @@ from facesieve.data.manifest import save_manifest
 from facesieve.data.sources import open_source
 from facesieve.errors import SettingError
 from facesieve.evaluate.certify import Settings, certify, figures_of, patch_side
-from facesieve.report.certificates import as_levels, targets
+from facesieve.report.certificates import as_levels, curve, targets
 from facesieve.report.targets import read_targets
 
 FEW = Settings(sigmas=(0.06,), first=5, draws=20, alpha=0.05, patches=(0.02,), across=2, templates=3)
@@ -29,6 +29,8 @@ def test_people_in_good_photographs_are_certified(run):
     radii = [share[0] for share in smoothed["certified"].values()]
     assert radii == sorted(radii, reverse=True)
     assert radii[-1] == 0  # 20 draws prove no more than 0.06 * 1.08
+    for at, (share, *_) in smoothed["certified"].items():
+        assert share == pytest.approx(sum(radius >= float(at) for radius in smoothed["radii"]) / 3, abs=1e-4)
     assert masked["bare"][0] == 1
     assert masked["calls"] >= 4
 
@@ -45,6 +47,11 @@ def test_a_run_that_was_cut_off_goes_on(run, chosen, tmp_path):
     kept = (tmp_path / "votes.jsonl").read_text()
     assert certify(FEW, manifest, open_source(source), tmp_path) == again
     assert (tmp_path / "votes.jsonl").read_text() == kept  # what followed the line that was cut off is read again, too
+
+
+def test_the_curve_falls_where_a_certificate_ends():
+    assert curve({"radii": [0.1, 0.3], "n": 4}) == ([0.0, 0.1, 0.3, 0.3], [50.0, 50.0, 25.0, 0.0])
+    assert curve({"radii": [], "n": 4}) == ([0.0, 0.0], [0.0, 0.0])
 
 
 def test_another_run_in_the_same_folder_is_refused(run, chosen):

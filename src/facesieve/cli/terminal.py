@@ -64,8 +64,13 @@ def print_json(plain: object) -> None:
         raise InputError("it holds NaN or infinity, which JSON does not have") from error
 
 
+OPTIONS = {"on_tamper", "tamper_score", "tamper_threshold"}  # settings that are named by the library and given by an option
+
+
 def advised(error: FacesieveError) -> FacesieveError:
-    """The error with what can be done about it here, unless it says so itself."""
+    """The error with what can be done about it here, unless it says so itself; a setting is called as its option is."""
+    if error.where in OPTIONS:
+        error.where = f"--{error.where.replace('_', '-')}"
     return error.advised(next((ADVICE[kind] for kind in type(error).__mro__ if kind in ADVICE), None))
 
 

@@ -205,6 +205,7 @@ def _smoothed_row(
     curve = {at: _share(right & (radii >= at) & (radii > 0), means) for at in RADII}
     return {
         "recogniser": embedder, "sigma": sigma, "abstained": int((radii == 0).sum()), "n": len(labels),
+        "radii": sorted(round(float(one), 4) for one in radii[right & (radii > 0)]),
         "certified": {f"{at:g}": share for at, share in curve.items()},
     }  # fmt: skip
 

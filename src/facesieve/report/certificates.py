@@ -108,17 +108,18 @@ def _percent(share: list[float]) -> str:
     return f"{value:.1f} ({low:.0f} to {high:.0f})"
 
 
+def curve(row: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Every radius at which something ends, from 0, and the share in percent that is certified up to it, and beyond the last."""
+    radii = row["radii"]
+    shares = [100 * (len(radii) - place) / row["n"] for place in range(len(radii) + 1)]
+    last = radii[-1:] or [0.0]
+    return [0.0, *radii, *last], [shares[0], *shares]
+
+
 def _curves(rows: list[dict[str, Any]]) -> str:
-    """Between two radii what holds at the larger one."""
     drawn, axes = new_figure()
     for row in rows:
-        radii = [float(at) for at in row["certified"]]
-        axes.step(
-            radii,
-            [100 * share[0] for share in row["certified"].values()],
-            where="pre",
-            label=f"{row['recogniser']}, {row['sigma']:g}",
-        )
+        axes.step(*curve(row), where="pre", label=f"{row['recogniser']}, {row['sigma']:g}")
     axes.set(xlabel="L2 radius, pixels in [0, 1]", ylabel="certified, %", ylim=(0, 101), xlim=(0, None))
     axes.secondary_xaxis("top", functions=(as_levels, lambda levels: levels * PIXELS / 255)).set_xlabel(
         "L-infinity, levels of 255"

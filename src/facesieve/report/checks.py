@@ -91,8 +91,11 @@ def _compared(tables: Tables, one: AttackRecord, other: AttackRecord) -> list[st
 
 def _misled(tables: Tables) -> list[str]:
     """Defences behind which an attack that sees less of them, on as many images, beats the one with the exact gradient."""
-    made = {(attack.attack, attack.name.partition(THROUGH)[2]): attack for attack in tables.record.attacks
-            if attack.view and attack.made_for is None}
+    made = {
+        (attack.attack, attack.name.partition(THROUGH)[2]): attack
+        for attack in tables.record.attacks
+        if attack.view and attack.made_for is None
+    }
     rows = [(row, made[row.attack, row.defence]) for row in tables.rows if (row.attack, row.defence) in made]
     found = []
     for (row, attack), (other, less) in permutations(rows, 2):
