@@ -12,7 +12,7 @@ from kill_kinds import Kind, Tree, enrolled, experiment, files, in_fork
 from kills import begin, ended
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
-RECORDS = [str(RESULTS / f"evaluation-{name}.json") for name in ("worst-sface", "oblivious-sface", "sface-adaptive")]
+RECORDS = [str(RESULTS / f"evaluation-{name}.json") for name in ("worst-case-dlib", "oblivious-sface", "sface-adaptive")]
 
 
 def one_file(out: Path) -> Tree:

@@ -22,7 +22,7 @@ from typing import Any
 import tamper_page
 
 from facesieve.errors import many
-from facesieve.evaluate.experiment import read_experiment
+from facesieve.evaluate.experiment import AttackSettings, DefenceSettings, read_experiment
 from facesieve.files import write_atomic
 from facesieve.metrics.intervals import Estimate
 from facesieve.priors.embedded import embedded_prior_folder
@@ -51,13 +51,8 @@ MARKED = re.compile(r"(?<=<!-- presets: written by experiments/publish.py -->\n)
 KINDS = (
     "clean",
     "oblivious",
-    "worst",
-    "worst-gentle",
-    "worst-balanced",
-    "worst-congress",
     "worst-case",
-    "slow",
-    "check",
+    "worst-congress",
     "london",
     "congress",
     "transfer",
@@ -65,14 +60,13 @@ KINDS = (
     "published-slow",
 )
 RECOGNISERS = {"sface": "SFace", "dlib": "dlib", "facenet": "FaceNet-105"}
-ATTACKED = ("worst-case", "worst", "worst-gentle", "worst-balanced", "slow")  # kinds of records with attackers who know defences
 UNKNOWN = "?"
 QUICK = [name for name, preset in PRESETS.items() if preset.evaluations == 1]
 FEWEST = 3  # attackers of a worst case: the exact gradient, a substitute for it, and none of the prior's
 ENOUGH = 100  # images; a figure of fewer has their number beside it
 
 # Records with attacks: of the presets in use, and of baselines.
-ON_THE_BOARD = ("worst-case-sface", "worst-case-dlib", "worst-sface", "oblivious-sface", "sface-adaptive")
+ON_THE_BOARD = ("worst-case-sface", "worst-case-dlib", "oblivious-sface", "sface-adaptive")
 
 GALLERY = {
     "back_end": "back end", "templates": "templates", "search": "search", "recall_at_1": "recall at 1",
@@ -192,7 +186,7 @@ def frr(preset: str, recogniser: str) -> str:
 
 def oblivious(preset: str, recogniser: str, eps: int) -> str:
     """Accuracy under an attacker who does not know the preset."""
-    found = [row for kind in ("oblivious", "slow") for row in known(kind, recogniser, preset)]
+    found = [row for kind in ("oblivious", "worst-case") for row in known(kind, recogniser, preset)]
     return next((shown(row.accuracy) for row in found if row.attack == f"oblivious, eps {eps}/255"), UNKNOWN)
 
 
@@ -200,17 +194,22 @@ def worst(preset: str, recogniser: str, eps: int) -> str:
     """Accuracy in the worst case of those who do; at most that where not all of them have been tried."""
     if preset == NONE:  # whoever knows no preset knows all there is
         return oblivious(preset, recogniser, eps)
-    for kind in ("worst", "worst-gentle", "worst-balanced", "slow"):
-        rows = [row for row in known(kind, recogniser, preset) if row.attack.endswith(f", eps {eps}/255")]
-        rows = [row for row in rows if not row.attack.startswith("oblivious")]
-        if rows:
-            best = max(rows, key=lambda row: (min(row.accuracy.n, ENOUGH), attackers_of(row)))
-            every = sum(
-                eps in [attack["eps"], *as_list(attack["eps"])] for attack in record(kind, recogniser).experiment["attacks"]
-            )
-            whole = every >= FEWEST and attackers_of(best) == every
-            return ("" if whole else "≤ ") + shown(best.accuracy)
+    rows = [row for row in known("worst-case", recogniser, preset) if row.attack.endswith(f", eps {eps}/255")]
+    rows = [row for row in rows if not row.attack.startswith("oblivious")]
+    if rows:
+        best = max(rows, key=lambda row: (min(row.accuracy.n, ENOUGH), attackers_of(row)))
+        every = attackers_wanted(record("worst-case", recogniser).experiment, preset, eps)
+        whole = every >= FEWEST and attackers_of(best) >= every
+        return ("" if whole else "≤ ") + shown(best.accuracy)
     return UNKNOWN
+
+
+def attackers_wanted(experiment: dict[str, Any], preset: str, eps: int) -> int:
+    """How many attackers of an eps an experiment has for a preset, those on a few images left out."""
+    attacks = [each for one in experiment["attacks"] for each in AttackSettings.model_validate(one).each()]
+    defences = [each for one in experiment["defences"] for each in DefenceSettings.model_validate(one).each()]
+    defence = next(each for each in defences if each.name == preset)
+    return sum(each.eps == eps and each.probes is None and defence.faces(each) for each in attacks)
 
 
 def figures() -> bytes:
@@ -238,11 +237,6 @@ def seconds(preset: str) -> list[float]:
     return [row.seconds for row in clean(preset, "sface") if row.seconds]
 
 
-def as_list(eps: Any) -> list[float]:
-    """One or several."""
-    return eps if isinstance(eps, list) else [eps]
-
-
 def shown(estimate: Estimate) -> str:
     """In percent, with the number of images where it is small."""
     return f"{100 * estimate.value:.1f}" + ("" if estimate.n >= ENOUGH else f" (n = {estimate.n})")
@@ -250,7 +244,7 @@ def shown(estimate: Estimate) -> str:
 
 def clean(preset: str, recogniser: str) -> list[Row]:
     """Its rows of clean images."""
-    return [row for kind in ("clean", "slow") for row in known(kind, recogniser, preset) if row.attack == NONE]
+    return [row for kind in ("clean", "worst-case") for row in known(kind, recogniser, preset) if row.attack == NONE]
 
 
 @cache
@@ -302,7 +296,7 @@ def worst_cases() -> list[list[str]]:
 def worst_case(name: str, preset: str | None, recogniser: str, eps: float) -> str:
     """The cell of most images, then of most attackers, among the records that have it."""
     rows = []
-    for kind in (*ATTACKED, *(["oblivious"] if name == NONE else [])):  # who knows no defence knows all there is
+    for kind in ("worst-case", *(["oblivious"] if name == NONE else [])):  # who knows no defence knows all there is
         found = record(kind, recogniser)
         if found is None or (preset is not None and not known(kind, recogniser, preset)):
             continue

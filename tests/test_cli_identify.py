@@ -269,4 +269,6 @@ def test_a_policy_that_cannot_be_kept_is_one_line(facesieve, gallery, probe):
     no_default = one_line(facesieve(*command, "--shield", "robust", "--scale", 4, "--on-tamper", "refuse"))
     assert "no default threshold of the score change for sface-2021dec behind robust" in no_default
     assert no_default.endswith("give a threshold for the tamper score")
-    assert "--tamper-threshold: 'x': a threshold is a number above 0" in one_line(facesieve(*command, "--on-tamper", "flag", "--tamper-threshold", "x"))
+    assert "--tamper-threshold: 'x': a threshold is a number above 0" in one_line(
+        facesieve(*command, "--on-tamper", "flag", "--tamper-threshold", "x")
+    )

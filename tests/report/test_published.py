@@ -49,7 +49,7 @@ def record(cells, *, hashes=None, asked=()):
     ]  # fmt: skip
     robust = DefenceRecord(name="robust", family="robust", preset="robust", baseline=None, swept={}, draws_noise=True)
     return Record(
-        experiment={"run": {"far": 0.01}, "defences": [], "attacks": list(asked), "recogniser": {"enrolled": "purified"}},
+        experiment={"run": {"far": 0.01}, "defences": [{"preset": "robust"}], "attacks": list(asked), "recogniser": {"enrolled": "purified"}},
         environment={"recogniser": "net", "prior_sha256": f"0000, {shipped}"}, people=tuple("p" * N), labels=LABELS,
         closed_set=False, defences=(robust,), attacks=tuple(made), cells=tuple(cells), pictures={}, complete=False,
     )  # fmt: skip
@@ -72,7 +72,7 @@ def test_nothing_was_measured(publish):
     assert found["`robust`"] == ["?"] * 7
     assert found["no shield"] == ["–", *["?"] * 5, "–"]
     assert publish["presets_at_length"]() == []
-    assert {"clean-sface", "worst-dlib", "congress-sface", "transfer-facenet"} <= set(publish["unmeasured"]())
+    assert {"clean-sface", "clean-dlib", "congress-sface", "transfer-facenet"} <= set(publish["unmeasured"]())
 
 
 def test_a_figure_is_shown_where_it_was_measured(publish, tmp_path):
@@ -94,16 +94,16 @@ def test_what_older_weights_did_is_not_measured(publish, tmp_path):
 
 def test_the_worst_case_is_a_bound_until_every_attacker_was_tried(publish, tmp_path):
     eot, wide = cell("EOT, eps 2/255", "robust", 60), cell("EOT, eps 8/255", "robust", 12)
-    keep(tmp_path, "worst-sface", record([*CLEAN, eot], asked=ASKED))
+    keep(tmp_path, "worst-case-sface", record([*CLEAN, eot], asked=ASKED))
     others = [cell("range, eps 2/255", "robust", 90), cell("BPDA, eps 2/255", "robust", 48)]
-    keep(tmp_path, "worst-dlib", record([*CLEAN, eot, wide, *others], asked=ASKED))
+    keep(tmp_path, "worst-case-dlib", record([*CLEAN, eot, wide, *others], asked=ASKED))
     assert lines(publish)["`robust`"][4:6] == ["≤ 50.0 / 40.0", "? / ≤ 10.0"]  # at 8/255 one alone was asked for
 
 
 def test_few_images_are_said_to_be_few(publish, tmp_path):
     few = [cell("EOT, eps 2/255", "robust", 6, n=15), cell("range, eps 2/255", "robust", 3, n=15)]
     few.append(cell("BPDA, eps 2/255", "robust", 9, n=15))
-    keep(tmp_path, "worst-sface", record([*CLEAN, *few], asked=ASKED))
+    keep(tmp_path, "worst-case-sface", record([*CLEAN, *few], asked=ASKED))
     assert lines(publish)["`robust`"][4] == "20.0 (n = 15) / ?"
 
 
