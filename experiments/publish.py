@@ -1,9 +1,10 @@
 """Publish what was measured: a run's record in ``docs/results``, the records' pages, ``docs/results.md`` and ``docs/board.md``,
 the README's table.
 
-    python experiments/publish.py [RUN --name NAME]
+    python experiments/publish.py [RUN ... --name NAME]
 
-``RUN`` is the folder of a `facesieve evaluate`, whose record becomes ``evaluation-NAME.json``.
+``RUN`` is the folder of a `facesieve evaluate`, whose record becomes ``evaluation-NAME.json``; several of one experiment, each
+of other defences (``--defence``), become one record.
 Without it the pages alone are written, from the files in ``docs/results`` and from nothing else. What they say of a preset in
 use is of the weights that ship with it today: what was measured of others is "?".
 """
@@ -21,7 +22,7 @@ from typing import Any
 
 import tamper_page
 
-from facesieve.errors import many
+from facesieve.errors import RecordError, many
 from facesieve.evaluate.experiment import AttackSettings, DefenceSettings, read_experiment
 from facesieve.files import write_atomic
 from facesieve.metrics.intervals import Estimate
@@ -80,13 +81,41 @@ DISTILLED = (
 )
 
 
-def keep(run: Path, name: str) -> None:
-    """The record of a run, or the figures of certificates."""
-    if (run / "certificates.json").exists():
-        write_atomic(RESULTS / f"{name}.json", (run / "certificates.json").read_bytes())
+def keep(runs: list[Path], name: str) -> None:
+    """The record of a run or of several, or the figures of certificates."""
+    if (runs[0] / "certificates.json").exists():
+        write_atomic(RESULTS / f"{name}.json", (runs[0] / "certificates.json").read_bytes())
         draw_certificates(read(f"{name}.json"), RESULTS)
         return
-    write_atomic(RESULTS / f"evaluation-{name}.json", (load_record(run).model_dump_json() + "\n").encode())
+    made = together([load_record(run) for run in runs])
+    write_atomic(RESULTS / f"evaluation-{name}.json", (made.model_dump_json() + "\n").encode())
+
+
+def together(parts: list[Record]) -> Record:
+    """Records of one experiment on one selection, each of other defences, as one. Raises ``RecordError`` for any others."""
+    first, *others = parts
+
+    def same(part: Record) -> tuple[object, ...]:
+        rest = {key: value for key, value in part.experiment.items() if key not in {"defences", "targets"}}
+        return rest, part.labels, part.environment["recogniser"], part.environment["manifest_sha256"]
+
+    if any(same(part) != same(first) for part in others):
+        raise RecordError("the runs are of several experiments or selections", advice="publish each under its own name")
+    hashes = sorted({one for part in parts for one in part.environment["prior_sha256"].split(", ")})
+    cells = {(cell.attack, cell.quantisation, cell.defence, cell.point): cell for part in parts for cell in part.cells}
+    return first.model_copy(
+        update={
+            "experiment": {**first.experiment, "defences": [each for part in parts for each in part.experiment["defences"]]},
+            "environment": {**first.environment, "prior_sha256": ", ".join(hashes)},
+            "defences": tuple(each for part in parts for each in part.defences),
+            "attacks": tuple({attack.name: attack for part in parts for attack in part.attacks}.values()),
+            "cells": tuple(cells.values()),
+            "measures": {
+                name: {k: v for part in parts for k, v in part.measures.get(name, {}).items()} for name in first.measures
+            },
+            "complete": all(part.complete for part in parts),
+        }
+    )
 
 
 def evaluation(path: Path) -> str:
@@ -356,12 +385,12 @@ def bands(edges: list[float]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument("run", type=Path, nargs="*")
     parser.add_argument("--name", help="of the run, in file names")
     args = parser.parse_args()
-    if (args.run is None) != (args.name is None):
+    if (not args.run) != (args.name is None):
         parser.error("give a run and its --name, or neither")
-    if args.run is not None:
+    if args.run:
         keep(args.run, args.name)
     for path in records():
         write_atomic(path.with_suffix(".md"), evaluation(path).encode())

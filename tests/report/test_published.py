@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from facesieve.errors import RecordError
 from facesieve.priors.embedded import embedded_prior_folder
 from facesieve.priors.folder import prior_hash
 from facesieve.purify import PRESETS
@@ -49,7 +50,10 @@ def record(cells, *, hashes=None, asked=()):
     ]  # fmt: skip
     robust = DefenceRecord(name="robust", family="robust", preset="robust", baseline=None, swept={}, draws_noise=True)
     return Record(
-        experiment={"run": {"far": 0.01}, "defences": [{"preset": "robust"}], "attacks": list(asked), "recogniser": {"enrolled": "purified"}},
+        experiment={
+            "run": {"far": 0.01}, "recogniser": {"enrolled": "purified"},
+            "defences": [{"preset": "robust"}], "attacks": list(asked),
+        },
         environment={"recogniser": "net", "prior_sha256": f"0000, {shipped}"}, people=tuple("p" * N), labels=LABELS,
         closed_set=False, defences=(robust,), attacks=tuple(made), cells=tuple(cells), pictures={}, complete=False,
     )  # fmt: skip
@@ -111,3 +115,27 @@ def test_the_readme_has_the_table_of_today():
     made = runpy.run_path(str(ROOT / "experiments" / "publish.py"))
     assert made["readme"]() == (ROOT / "README.md").read_text()
     assert "<!-- presets: end -->" in made["readme"]()
+
+
+def test_runs_of_several_defences_become_one_record(publish):
+    eot = cell("EOT, eps 2/255", "robust", 60)
+    one = record([*CLEAN, eot], asked=ASKED)
+    named = {"manifest_sha256": "ab"}
+    one = one.model_copy(update={"environment": one.environment | named})
+    other = record([CLEAN[0], cell(NONE, "gentle", 118), cell("EOT, eps 2/255", "gentle", 3)], hashes="2222", asked=ASKED)
+    gentle = other.defences[0].model_copy(update={"name": "gentle", "family": "gentle", "preset": "gentle"})
+    attack = other.attacks[0].model_copy(update={"name": "EOT, eps 2/255, through gentle"})
+    other = other.model_copy(
+        update={
+            "environment": other.environment | named, "defences": (gentle,), "attacks": (attack,),
+            "experiment": other.experiment | {"defences": [{"preset": "gentle"}]},
+        }
+    )  # fmt: skip
+    made = publish["together"]([one, other])
+    assert made.environment["prior_sha256"].split(", ")[:2] == ["0000", "2222"]
+    assert [defence.name for defence in made.defences] == ["robust", "gentle"]
+    assert made.experiment["defences"] == [{"preset": "robust"}, {"preset": "gentle"}]
+    assert [attack.name for attack in made.attacks] == [f"EOT, eps 2/255, through {name}" for name in ("robust", "gentle")]
+    assert made.cells == (*CLEAN, eot, *other.cells[1:])  # what nothing stands before is there once
+    with pytest.raises(RecordError, match="several experiments"):
+        publish["together"]([one, other.model_copy(update={"labels": tuple(reversed(LABELS))})])
