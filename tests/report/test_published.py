@@ -4,6 +4,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+from preset_tables import PresetTables
 
 from facesieve.errors import RecordError
 from facesieve.priors.embedded import embedded_prior_folder
@@ -23,11 +24,7 @@ ASKED = [
 
 @pytest.fixture
 def publish(tmp_path):
-    made = runpy.run_path(str(ROOT / "experiments" / "publish.py"))
-    inside = made["page"].__globals__
-    kept, inside["RESULTS"] = inside["RESULTS"], tmp_path
-    yield made
-    inside["RESULTS"] = kept
+    return PresetTables(tmp_path)
 
 
 def cell(attack, defence, right, n=N, seconds=None):
@@ -67,7 +64,7 @@ CLEAN = [cell(NONE, NONE, N), cell(NONE, "robust", 117, seconds=0.0541)]
 
 
 def lines(publish):
-    return {cells[0]: cells[1:] for cells in publish["presets_in_short"]()}
+    return {cells[0]: cells[1:] for cells in publish.presets_in_short()}
 
 
 def test_nothing_was_measured(publish):
@@ -75,8 +72,8 @@ def test_nothing_was_measured(publish):
     assert set(found) == {"", "---", "no shield", *(f"`{name}`" for name in PRESETS)}
     assert found["`robust`"] == ["?"] * 7
     assert found["no shield"] == ["–", *["?"] * 5, "–"]
-    assert publish["presets_at_length"]() == []
-    assert {"clean-sface", "clean-dlib", "congress-sface", "transfer-facenet"} <= set(publish["unmeasured"]())
+    assert publish.presets_at_length() == []
+    assert {"clean-sface", "clean-dlib", "congress-sface", "transfer-facenet"} <= set(publish.unmeasured())
 
 
 def test_a_figure_is_shown_where_it_was_measured(publish, tmp_path):
@@ -86,14 +83,14 @@ def test_a_figure_is_shown_where_it_was_measured(publish, tmp_path):
     assert found["`robust`"][-1] == "54"
     assert found["no shield"][1] == "0.0 / ?"
     assert set(found["`gentle`"]) == {"?"}
-    assert ["SFace, `clean`", "robust", "clean: points lost", "2.5 [0.0, 5.8]", "120"] in publish["presets_at_length"]()
-    assert "clean-sface" not in publish["unmeasured"]()
+    assert ["SFace, `clean`", "robust", "clean: points lost", "2.5 [0.0, 5.8]", "120"] in publish.presets_at_length()
+    assert "clean-sface" not in publish.unmeasured()
 
 
 def test_what_older_weights_did_is_not_measured(publish, tmp_path):
     keep(tmp_path, "clean-sface", record(CLEAN, hashes="1111"))
     assert lines(publish)["`robust`"] == ["?"] * 7
-    assert "clean-sface" in publish["unmeasured"]()
+    assert "clean-sface" in publish.unmeasured()
 
 
 def test_the_worst_case_is_a_bound_until_every_attacker_was_tried(publish, tmp_path):
@@ -117,7 +114,8 @@ def test_the_readme_has_the_table_of_today():
     assert "<!-- presets: end -->" in made["readme"]()
 
 
-def test_runs_of_several_defences_become_one_record(publish):
+def test_runs_of_several_defences_become_one_record():
+    together = runpy.run_path(str(ROOT / "experiments" / "publish.py"))["together"]
     eot = cell("EOT, eps 2/255", "robust", 60)
     one = record([*CLEAN, eot], asked=ASKED)
     named = {"manifest_sha256": "ab"}
@@ -131,11 +129,11 @@ def test_runs_of_several_defences_become_one_record(publish):
             "experiment": other.experiment | {"defences": [{"preset": "gentle"}]},
         }
     )  # fmt: skip
-    made = publish["together"]([one, other])
+    made = together([one, other])
     assert made.environment["prior_sha256"].split(", ")[:2] == ["0000", "2222"]
     assert [defence.name for defence in made.defences] == ["robust", "gentle"]
     assert made.experiment["defences"] == [{"preset": "robust"}, {"preset": "gentle"}]
     assert [attack.name for attack in made.attacks] == [f"EOT, eps 2/255, through {name}" for name in ("robust", "gentle")]
     assert made.cells == (*CLEAN, eot, *other.cells[1:])  # what nothing stands before is there once
     with pytest.raises(RecordError, match="several experiments"):
-        publish["together"]([one, other.model_copy(update={"labels": tuple(reversed(LABELS))})])
+        together([one, other.model_copy(update={"labels": tuple(reversed(LABELS))})])
