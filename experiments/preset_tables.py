@@ -106,7 +106,7 @@ class PresetTables:
         if rows:
             best = max(rows, key=lambda row: (min(row.accuracy.n, ENOUGH), attackers_of(row)))
             every = attackers_wanted(self.record("worst-case", recogniser).experiment, preset, eps)
-            whole = every >= FEWEST and attackers_of(best) >= every
+            whole = (every >= FEWEST and attackers_of(best) >= every) or best.accuracy.value == 0  # less there is not
             return ("" if whole else "≤ ") + shown(best.accuracy)
         return UNKNOWN
 
