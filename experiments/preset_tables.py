@@ -190,7 +190,7 @@ class PresetTables:
             if found is None or (preset is not None and not self.known(kind, recogniser, preset)):
                 continue
             entries = [Entry(result) for result in results_of(found) if result.defence.name == name]
-            rows += [entry.balls["linf", eps] for entry in entries if entry.is_aware and ("linf", eps) in entry.balls]
+            rows += [entry.balls["linf", eps] for entry in entries if entry.is_aware("linf", eps)]
         if not rows:
             return NOT_RUN
         best = max(rows, key=lambda row: (min(row.accuracy.n, ENOUGH), attackers_of(row), row.accuracy.n))

@@ -40,8 +40,9 @@ def record(cells, *, hashes=None, asked=()):
     shipped = prior_hash(embedded_prior_folder(PRESETS["robust"].prior)) if hashes is None else hashes
     made = [
         AttackRecord(
-            name=f"{name}, through robust", method="pgd", eps=float(name.split("eps ")[1].split("/")[0]), norm="linf",
-            iterations=40, sees="net", black_box=False, left_ball=0.0, still=0.0, seconds=1.0, view="gradient",
+            name=name if name.startswith("oblivious") else f"{name}, through robust",
+            method="pgd", eps=float(name.split("eps ")[1].split("/")[0]), norm="linf", iterations=40, sees="net", black_box=False,
+            left_ball=0.0, still=0.0, seconds=1.0, view="" if name.startswith("oblivious") else "gradient",
         )
         for name in dict.fromkeys(c.attack for c in cells if c.attack != NONE)
     ]  # fmt: skip
@@ -49,7 +50,7 @@ def record(cells, *, hashes=None, asked=()):
     return Record(
         experiment={
             "run": {"far": 0.01}, "recogniser": {"enrolled": "purified"},
-            "defences": [{"preset": "robust"}], "attacks": list(asked),
+            "defences": [{"name": "", "preset": "robust", "baseline": None}], "attacks": list(asked),
         },
         environment={"recogniser": "net", "prior_sha256": f"0000, {shipped}"}, people=tuple("p" * N), labels=LABELS,
         closed_set=False, defences=(robust,), attacks=tuple(made), cells=tuple(cells), pictures={}, complete=False,
@@ -101,6 +102,15 @@ def test_the_worst_case_is_a_bound_until_every_attacker_was_tried(publish, tmp_p
     assert lines(publish)["`robust`"][4:6] == ["≤ 50.0 / 40.0", "? / ≤ 10.0"]  # at 8/255 one alone was asked for
 
 
+def test_no_worst_case_is_shown_where_nobody_knew_the_defence(publish, tmp_path):
+    cells = [*CLEAN, cell("EOT, eps 2/255", "robust", 60), cell("oblivious, eps 8/255", "robust", 50)]
+    keep(tmp_path, "worst-case-sface", record(cells, asked=ASKED))
+    (found,) = (cells[2:] for cells in publish.worst_cases() if cells[:2] == ["SFace", "robust"])
+    assert found[0] == found[2] == "not run"
+    assert found[1].startswith("50.0 ")
+    assert lines(publish)["`robust`"][3] == "41.7 / ?"  # of those who do not know it
+
+
 def test_few_images_are_said_to_be_few(publish, tmp_path):
     few = [cell("EOT, eps 2/255", "robust", 6, n=15), cell("range, eps 2/255", "robust", 3, n=15)]
     few.append(cell("BPDA, eps 2/255", "robust", 9, n=15))
@@ -132,7 +142,7 @@ def test_runs_of_several_defences_become_one_record():
     made = together([one, other])
     assert made.environment["prior_sha256"].split(", ")[:2] == ["0000", "2222"]
     assert [defence.name for defence in made.defences] == ["robust", "gentle"]
-    assert made.experiment["defences"] == [{"preset": "robust"}, {"preset": "gentle"}]
+    assert [each["preset"] for each in made.experiment["defences"]] == ["robust", "gentle"]
     assert [attack.name for attack in made.attacks] == [f"EOT, eps 2/255, through {name}" for name in ("robust", "gentle")]
     assert made.cells == (*CLEAN, eot, *other.cells[1:])  # what nothing stands before is there once
     with pytest.raises(RecordError, match="several experiments"):

@@ -101,17 +101,16 @@ class Entry:
     def _aware(self, attack: AttackRecord) -> bool:
         return self.kind(attack) in {EXACT, SUBSTITUTE}
 
-    @property
-    def is_aware(self) -> bool:
-        """Whether somebody who knows the defence attacked it."""
-        return any(map(self._aware, self.result.attackers))
+    def is_aware(self, norm: str, eps: float) -> bool:
+        """Whether somebody who knows the defence attacked it in this ball."""
+        return any(map(self._aware, self.members(norm, eps)))
 
     @cached_property
     def refusals(self) -> list[str]:
         """Why it gets no row; empty for one that does."""
         if not self.balls:
             return ["no attack"]
-        missing = [f"{eps:g}/255" for norm, eps in self.balls if not any(map(self._aware, self.members(norm, eps)))]
+        missing = [f"{eps:g}/255" for norm, eps in self.balls if not self.is_aware(norm, eps)]
         if missing:
             return [f"no adaptive attack at {', '.join(missing)}: nobody had a gradient through the defence"]
         return [*self._still(), *self._helped(), *self._blind()]
