@@ -94,7 +94,7 @@ def main() -> None:
                 raise SystemExit(1)
     if args.targets:
         name = "largest difference of a pixel between runtimes and batches in fp32, 8-bit steps"
-        made = origin("number_formats.py", {str(args.data): "DATA/people"})
+        made = origin("number_formats.py", {str(args.data): f"DATA/{args.data.name}"})
         keep_targets(
             RESULTS / "targets.json",
             [Target(area="service", target=name, wanted="<= 0.5", value=round(worst, 4), n=len(crops), **made)],
