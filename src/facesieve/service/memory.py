@@ -16,7 +16,7 @@ _OPTIONS = (
 
 
 def give_freed_memory_back() -> None:
-    """Let glibc give freed memory back; call it before there are threads. What the environment sets stays; elsewhere nothing.
+    """Let glibc give freed memory back; best before there are threads. What the environment sets stays; elsewhere nothing.
 
     By itself glibc has a heap for each thread, and raises the size from which a block is mapped alone up to 32 MiB, as large
     blocks are freed. So photographs come to lie among small objects that live long, in each of the heaps: the service would

@@ -27,6 +27,7 @@ from facesieve.runtime import PurifierCard, Trace
 from facesieve.service.batcher_ray import RayBatcher
 from facesieve.service.handlers import Handlers
 from facesieve.service.logs import event, log_to_stderr
+from facesieve.service.memory import give_freed_memory_back
 from facesieve.service.metrics import Metrics
 from facesieve.service.run import app_of, begin_log, identifier_of, limits_of, shield_of
 from facesieve.service.settings import Settings
@@ -81,6 +82,7 @@ def _application(settings: Settings, card: PurifierCard) -> Any:
         from ray import serve
 
         log_to_stderr(settings.log_level)
+        give_freed_memory_back()
         return front_app(settings, serve.get_deployment_handle("model", app_name=NAME), card)
 
     # A gallery in a folder has one owner; one on a server, or none, may have many callers.
