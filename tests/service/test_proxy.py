@@ -287,6 +287,21 @@ def test_an_image_at_an_address_that_is_not_shielded_is_refused_unless_it_is_pas
     assert 'facesieve_gate_images_total{outcome="purified"} 1.0' in text
 
 
+@pytest.mark.parametrize("name", ["X_Original_URL", "Content_Encoding", "content_type", "Transfer_Encoding", "X-Rewrite_Url"])
+def test_a_header_that_some_servers_read_by_another_name_is_refused(proxy, behind, collins, name):
+    answer = httpx.post(f"{proxy}/represent", json={"img": b64(collins)}, headers={name: "gzip"})
+    read = name.lower().replace("_", "-")
+    assert f"read the header {name.lower()} as {read}" in problem(answer, 400, "input")
+    assert behind.calls == []
+
+
+def test_no_caller_writes_what_the_gate_alone_says(proxy, behind):
+    said = {"Facesieve-Tamper": "0.000", "facesieve_faces": "1", "FACESIEVE-Preset": "paper", "Facesievelike": "kept"}
+    httpx.post(f"{proxy}/anything", json={"a": 1}, headers=said)
+    [(_, _, headers, _)] = behind.calls
+    assert [name for name, _ in headers if name.lower().startswith(b"facesieve")] == [b"facesievelike"]
+
+
 def test_a_form_of_many_parts_is_refused_at_once_and_stops_nobody(proxy, behind):
     part = b'--b\r\nContent-Disposition: form-data; name="%d"\r\n\r\n\r\n'
     body = b"".join(part % number for number in range(320_000)) + b"--b--\r\n"

@@ -45,6 +45,8 @@ _HOP_BY_HOP = frozenset(
 )
 # Frameworks may look an address up by these instead of by the request's own.
 _OTHER_ADDRESS = ("x-original-url", "x-rewrite-url", "x-original-uri", "x-forwarded-uri", "x-forwarded-path")
+# Servers that hand headers on as variables (CGI, WSGI) read ``Content_Encoding`` as ``Content-Encoding``.
+_DECIDING = {*_OTHER_ADDRESS, "content-type", "content-length", "content-encoding", "transfer-encoding"}
 _REFUSALS = {400, 413, 415, 422}  # for what the call is
 
 
@@ -177,7 +179,7 @@ class Upstream:
         response = StreamingResponse(_stream(answer), answer.status_code)
         dropped = _hop_by_hop(answer.headers.raw)
         raw = [(name.lower(), value) for name, value in answer.headers.raw]
-        response.raw_headers = [(name, value) for name, value in raw if name not in dropped and not name.startswith(OWN)]
+        response.raw_headers = [(name, value) for name, value in raw if name not in dropped and not _is_own(name)]
         return response
 
     # --- the photographs in a call ----------------------------------------------------------------
@@ -242,6 +244,8 @@ def _one_reading(request: Request) -> str:
     headers = request.headers
     if any(name in headers for name in _OTHER_ADDRESS):
         raise ProblemError(400, "input", "a header names another address than the request does")
+    if found := next((name for name in headers if "_" in name and name.replace("_", "-") in _DECIDING), None):
+        raise ProblemError(400, "input", f"some servers read the header {found} as {found.replace('_', '-')}; leave it out")
     if set(headers.getlist("content-encoding")) - {"identity"}:
         raise ProblemError(415, "media-type", "a compressed body cannot be looked through; send it as it is")
     if len(headers.getlist("content-type")) > 1:
@@ -251,9 +255,7 @@ def _one_reading(request: Request) -> str:
 
 
 def _format_of(data: bytes) -> Format:
-    if data[:3] == b"\xff\xd8\xff":
-        return "jpeg"
-    return "webp" if data[:4] == b"RIFF" else "png"
+    return "jpeg" if data[:3] == b"\xff\xd8\xff" else "webp" if data[:4] == b"RIFF" else "png"
 
 
 async def _all(work: list[Coroutine[object, object, T]]) -> list[T]:
@@ -281,7 +283,12 @@ def _headers(request: Request, *, body: bool, kind: str | None = None) -> list[t
         _hop_by_hop(raw) | {b"host", b"expect", KEY_HEADER.lower().encode()} | (frozenset() if body else {b"content-length"})
     )
     typed = [(name, kind.encode() if kind and name.lower() == b"content-type" else value) for name, value in raw]
-    return [(name, value) for name, value in typed if name.lower() not in left_out]
+    return [(name, value) for name, value in typed if name.lower() not in left_out and not _is_own(name)]
+
+
+def _is_own(name: bytes) -> bool:
+    """Whether a header is one that the gate alone writes, also as servers read it that take ``_`` for ``-``."""
+    return name.lower().replace(b"_", b"-").startswith(OWN)
 
 
 async def _stream(answer: httpx.Response) -> AsyncIterator[bytes]:
