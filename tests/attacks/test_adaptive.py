@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from facesieve import Purifier
-from facesieve.attacks.adaptive import EotScores
+from facesieve.attacks.adaptive import EotScores, KnownSeedScores
 from facesieve.attacks.gradient import pgd
 from facesieve.attacks.objectives import Margin
 from facesieve.defences import DEFENCES
@@ -92,3 +92,11 @@ def test_the_replaced_gradient_gets_through_where_the_true_one_does_not_move(ima
     found = pgd(Margin(EotScores(scores, masked.for_attacker(8), [0] * 3), labels), images, eps=eps, step=eps, iterations=3)
     toward = torch.where(labels == 0, 1.0, -1.0)[:, None, None, None] * (WEIGHTS[1] - WEIGHTS[0]).sign().view(SHAPE)
     assert_close(found, images + eps * toward)
+
+
+def test_a_known_seed_gives_the_purifier_s_own_noise_to_every_variant():
+    images, purifier = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)), Purifier((Noised(),))
+    seen = KnownSeedScores(lambda x: x.flatten(1), purifier, seeds=[5, 6, 7])
+    drawn = purifier(images, seeds=[5, 6, 7]).flatten(1)
+    assert torch.equal(seen(images), drawn)
+    assert torch.equal(seen(torch.cat([images, images])), torch.cat([drawn, drawn]))

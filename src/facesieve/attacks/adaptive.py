@@ -45,3 +45,18 @@ class EotScores:
             purified = self.purifier(images.to(self.device), seeds=seeds).to(images.device)
             total = total + self.scores(purified) / self.eot_samples
         return total
+
+
+@dataclass(frozen=True, eq=False)
+class KnownSeedScores:
+    """Scores behind a purifier with the very noise that it will draw: ``seeds``, one per image, are known to the attacker."""
+
+    scores: Scores
+    purifier: Purifier
+    seeds: Sequence[int]
+    device: torch.device | str = "cpu"  # where the purifier runs
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """``images`` (B, 3, H, W) in [0, 1], or variants of them one after the other; (B, C), differentiable."""
+        seeds = [*self.seeds] * (len(images) // len(self.seeds))
+        return self.scores(self.purifier(images.to(self.device), seeds=seeds).to(images.device))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from facesieve.attacks import ATTACKS, Budget, Goal
-from facesieve.attacks.adaptive import EotScores
+from facesieve.attacks.adaptive import EotScores, KnownSeedScores
 from facesieve.attacks.joint import jointly
 from facesieve.attacks.objectives import OBJECTIVES, Objective, Scores, Together
 from facesieve.evaluate.cache import Ingredients
@@ -27,6 +28,8 @@ from facesieve.noise import derive_seed
 from facesieve.purify import Purifier, View
 from facesieve.report.record import AttackRecord
 
+# Settings of an attack that are no part of it, or the victim's.
+NOT_OF_IT = {"name", "quantisation", "probes", "surrogate", "through", "eot_samples", "evades", "cascade", "known_seed"}
 FEW = 30  # images whose gradient is looked at
 
 
@@ -49,6 +52,7 @@ class Victim:
     view: View = "gradient"  # of the defence's stages
     wanted_samples: int | None = None  # draws of noise; None: as the run's settings say
     evasion: Evasion | None = None  # what it keeps low beside
+    noise: tuple[str, ...] | None = None  # what the seeds are derived from that the defence will have, where it knows them
 
     @cached_property
     def _purifier(self) -> Purifier | None:
@@ -58,14 +62,23 @@ class Victim:
     def eot_samples(self) -> int:
         """Draws of the defence's noise that each step averages over."""
         wanted = self.wanted_samples or self.context.settings.eot_samples
-        return wanted if self._purifier is not None and self._purifier.draws_noise else 1
+        return wanted if self._purifier is not None and self._purifier.draws_noise and self.noise is None else 1
 
-    def seen_with(self, seeds: Sequence[int]) -> Recogniser:
-        """The recogniser as an attacker of a batch with these seeds sees it."""
+    def known(self, images: Tensor, places: Sequence[int] | None) -> Iterator[Sequence[int] | None]:
+        """For each batch of images (N, 3, S, S) the seeds that the defence will have, where the attacker knows them."""
+        if self.noise is None:
+            return itertools.repeat(None)
+        return (seeds for _, seeds in self.context.batches(images, *self.noise, places=places))
+
+    def seen_with(self, seeds: Sequence[int], known: Sequence[int] | None = None) -> Recogniser:
+        """The recogniser as an attacker of a batch with these seeds sees it; ``known`` are the defence's, where it knows them."""
         seen = self.recogniser if self.evasion is None else replace(self.recogniser, scores=self.evasion.rows)
         if self.defence is not None and self._purifier is not None:
-            scores = EotScores(seen.scores, self._purifier, seeds, self.eot_samples, self.context.hardware.device)
-            seen = replace(seen, name=f"{seen.name}, behind {self.defence.name}", scores=scores)
+            device, name = self.context.hardware.device, f"{seen.name}, behind {self.defence.name}"
+            scores: Scores = EotScores(seen.scores, self._purifier, seeds, self.eot_samples, device)
+            if known is not None:
+                scores, name = KnownSeedScores(seen.scores, self._purifier, known, device), f"{name}, whose noise it knew"
+            seen = replace(seen, name=name, scores=scores)
         return seen if self.context.settings.gradients is None else replace(seen, scores=_reduced(seen.scores))
 
     def identity(self) -> Ingredients:
@@ -81,6 +94,7 @@ class Victim:
             "dtype": str(self.context.hardware.dtype),
             "eot_samples": self.eot_samples,
             **({} if self.view == "gradient" else {"view": self.view}),
+            **({} if self.noise is None else {"noise": list(self.noise)}),
             **({} if self.evasion is None else {"evades": self.evasion.identity()}),
         }
 
@@ -127,12 +141,20 @@ def craft(
     return best
 
 
-def _crafted(attack: AttackSettings, victim: Victim, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> Tensor:
+def _crafted(
+    attack: AttackSettings,
+    victim: Victim,
+    images: Tensor,
+    labels: Tensor,
+    seeds: Sequence[int],
+    known: Sequence[int] | None,
+) -> Tensor:
     """A batch; one image after the other where the attack's library decides over a batch, since noise goes by place in it."""
     if victim.defence is None or not ATTACKS.load(attack.method).alone:
-        return craft(attack, victim.seen_with(seeds), images, labels, seeds, victim.evasion)
-    each = zip(torch.split(images, 1), torch.split(labels, 1), seeds, strict=True)
-    return torch.cat([craft(attack, victim.seen_with([seed]), image, label, [seed]) for image, label, seed in each])
+        return craft(attack, victim.seen_with(seeds, known), images, labels, seeds, victim.evasion)
+    own = [None] * len(seeds) if known is None else [[seed] for seed in known]
+    each = zip(torch.split(images, 1), torch.split(labels, 1), seeds, own, strict=True)
+    return torch.cat([craft(attack, victim.seen_with([seed], one), image, label, [seed]) for image, label, seed, one in each])
 
 
 def goal_of(attack: AttackSettings, recogniser: Recogniser, labels: Tensor) -> Goal:
@@ -173,24 +195,14 @@ def adversarial_set(
     if not len(images):
         return AdversarialSet({"float": images, "uint8": images}, _record(attack, victim, images, labels, images, 0.0, places))
     parts, seconds = [], 0.0
-    theirs = {
-        "name",
-        "quantisation",
-        "probes",
-        "surrogate",
-        "through",
-        "eot_samples",
-        "evades",
-        "cascade",
-    }  # no part of it, or the victim's
-    theirs |= {"rounds"} if attack.evades is None else set()
-    settings = attack.model_dump(mode="json", exclude=theirs)
-    for part, seeds in victim.context.batches(images, "attack", places=places):
+    settings = attack.model_dump(mode="json", exclude=NOT_OF_IT | ({"rounds"} if attack.evades is None else set()))
+    known = victim.known(images, places)
+    for (part, seeds), own in zip(victim.context.batches(images, "attack", places=places), known, strict=False):
         made_from = {
             "attack": settings, **victim.identity(), "images": sha256_of_pixels(images[part].numpy()),
             "labels": labels[part].tolist(), "seeds": seeds,
         }  # fmt: skip
-        make = partial(_crafted, attack, victim, images[part], labels[part], seeds)
+        make = partial(_crafted, attack, victim, images[part], labels[part], seeds, own)
         kept = victim.context.cache.batch(made_from, make)
         parts.append(kept.images)
         seconds += kept.seconds
@@ -226,7 +238,8 @@ def _record(
     places: Sequence[int] | None,
 ) -> AttackRecord:
     kind = ATTACKS.load(attack.method)
-    recogniser = victim.seen_with(range(min(FEW, len(images))))
+    few = range(min(FEW, len(images)))
+    recogniser = victim.seen_with(few, None if victim.noise is None else few)
     difference = (saved - images).flatten(1)
     length = difference.norm(dim=1) if kind.norm == "l2" else difference.abs().amax(1)
     return AttackRecord(

@@ -82,6 +82,7 @@ class AttackSettings(_Settings):
         default=None, validation_alias=_either("surrogate")
     )
 
+    known_seed: bool = False  # knows the noise that the defence will draw
     # made for the images alone that the attacks before it, of the same eps, left behind the defence; the others stay lost
     cascade: bool = False
     # also keeps this tamper score of the face behind the defence low, by so many rounds of bisection
@@ -194,6 +195,8 @@ class Experiment(_Settings):
             if view is not None and not (kind.sees_defence and (view != "range" or not kind.alone)):
                 setting = "run.threat adaptive" if attack.through is None else f"through {attack.through}"
                 raise ValueError(f"{setting} takes {_able(alone=view != 'range')}, no other")
+            if attack.known_seed and view in {None, "range"}:
+                raise ValueError("known_seed is for attacks that have a gradient through the defence")
             if attack.cascade and (len(attack.quantisation) > 1 or (view is None and attack.through is not None)):
                 raise ValueError("cascade is for attacks that see a defence, saved in one way")
             if len(attack.surrogates) > 1 and (kind.alone or not kind.sees_defence):

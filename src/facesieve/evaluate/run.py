@@ -175,7 +175,8 @@ class Run:
         recogniser = side_by_side([self.recognisers.named(settings, defence) for settings in seen])
         view = attack.view(self.settings.threat) or "gradient"  # of no defence, where it sees none
         evasion = None if attack.evades is None or defence is None else self._evasion(attack, defence)
-        return Victim(recogniser, self.manifest.sha256, self.context, defence, view, attack.eot_samples, evasion)
+        noise = ("purify", attack.name) if attack.known_seed and defence is not None else None
+        return Victim(recogniser, self.manifest.sha256, self.context, defence, view, attack.eot_samples, evasion, noise)
 
     def _evasion(self, attack: AttackSettings, defence: Defence) -> Evasion:
         """What an attack that evades the tamper score keeps low: of the experiment's recogniser, and of the second beside it."""
