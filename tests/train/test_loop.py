@@ -99,10 +99,21 @@ class Killed(BaseException):
     """Nothing that a program can catch, as far as the test is concerned."""
 
 
+class Named(Square):
+    """Its figures have commas in their names, as those of a purifier."""
+
+    def backward(self, step):
+        return {"cosine, attacked": super().backward(step)["loss"], "cosine, clean": 1.0}
+
+    def measure(self, step):
+        return {"sface, clean": super().measure(step)["weight"]}
+
+
+@pytest.mark.parametrize("task", [Square, Named])
 @pytest.mark.parametrize("number", range(1, 13))
-def test_a_run_killed_before_or_after_any_checkpoint_has_each_row_once(tmp_path, monkeypatch, number):
+def test_a_run_killed_before_or_after_any_checkpoint_has_each_row_once(tmp_path, monkeypatch, number, task):
     """Six checkpoints: before the first is written, after it, before the second ... The rows are those of a whole run."""
-    list(kept(Run(Square(), tmp_path / "whole"), checkpoint_minutes=0))
+    list(kept(Run(task(), tmp_path / "whole"), checkpoint_minutes=0))
     save, calls = Run.save, []
 
     def killed(run):
@@ -116,9 +127,9 @@ def test_a_run_killed_before_or_after_any_checkpoint_has_each_row_once(tmp_path,
 
     monkeypatch.setattr(Run, "save", killed)
     with pytest.raises(Killed):
-        list(kept(Run(Square(), tmp_path / "parts"), checkpoint_minutes=0))
+        list(kept(Run(task(), tmp_path / "parts"), checkpoint_minutes=0))
     monkeypatch.setattr(Run, "save", save)
-    list(kept(Run(Square(), tmp_path / "parts"), checkpoint_minutes=0))
+    list(kept(Run(task(), tmp_path / "parts"), checkpoint_minutes=0))
     for name in ("curve.csv", "held-out.csv"):
         assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
 

@@ -41,13 +41,13 @@ def cut_rows(path: Path, step: int) -> None:
         return
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read: {one_line(error)}", path, "move it away, then resume") from error
-    commas = lines[0].count(",") if lines else 0
+    rows = [next(csv.reader([line]), []) for line in lines]  # names of figures may hold commas, in quotes
 
-    def stays(line: str) -> bool:
-        number = line.partition(",")[0]
-        return line.endswith("\n") and line.count(",") == commas and number.isdecimal() and int(number) <= step
+    def stays(line: str, row: list[str]) -> bool:
+        return line.endswith("\n") and len(row) == len(rows[0]) > 0 and row[0].isdecimal() and int(row[0]) <= step
 
-    kept = [line for place, line in enumerate(lines) if stays(line) or (place == 0 and line.endswith("\n"))]
+    numbered = enumerate(zip(lines, rows, strict=True))
+    kept = [line for place, (line, row) in numbered if stays(line, row) or (place == 0 and line.endswith("\n"))]
     if not kept:
         path.unlink()
     elif kept != lines:
