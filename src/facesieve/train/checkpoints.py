@@ -41,17 +41,25 @@ def cut_rows(path: Path, step: int) -> None:
         return
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read: {one_line(error)}", path, "move it away, then resume") from error
-    rows = [next(csv.reader([line]), []) for line in lines]  # names of figures may hold commas, in quotes
+    fields = _fields(lines[0]) if lines else 0
 
-    def stays(line: str, row: list[str]) -> bool:
-        return line.endswith("\n") and len(row) == len(rows[0]) > 0 and row[0].isdecimal() and int(row[0]) <= step
+    def stays(line: str) -> bool:
+        number = line.partition(",")[0]
+        return line.endswith("\n") and _fields(line) == fields and number.isdecimal() and int(number) <= step
 
-    numbered = enumerate(zip(lines, rows, strict=True))
-    kept = [line for place, (line, row) in numbered if stays(line, row) or (place == 0 and line.endswith("\n"))]
+    kept = [line for place, line in enumerate(lines) if stays(line) or (place == 0 and line.endswith("\n"))]
     if not kept:
         path.unlink()
     elif kept != lines:
         write_atomic(path, "".join(kept).encode())
+
+
+def _fields(line: str) -> int:
+    """How many there are, of which each may hold commas between quotation marks; none of a damaged line."""
+    try:
+        return len(next(csv.reader([line]), []))
+    except csv.Error:
+        return 0
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
