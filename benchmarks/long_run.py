@@ -8,8 +8,8 @@ path that is not there, and a connection that is dropped in the middle. Once a s
 memory is the median of the last quarter over that of the second twelfth, from five minutes of an hour on.
 With ``--pause`` each client waits up to so many seconds between two things.
 
-With ``--photographs`` each client sends large ones with nine faces instead, as JPEG, until so many were answered in all, and
-the peak of memory is what counts. ``--targets`` records the figures, with the true length or number.
+With ``--photographs`` each client sends large ones with nine faces instead, as JPEG, until so many were answered in all or the
+minutes are over, and the peak of memory is what counts. ``--targets`` records the figures, with the true length or number.
 """
 
 from __future__ import annotations
@@ -139,9 +139,9 @@ def crowd(megapixels: float) -> bytes:
     return encode_photo(photo, "jpeg", quality=90)
 
 
-def large(client: Client, photo: bytes, wanted: int) -> None:
-    """Large photographs until so many are answered in all; who is refused waits as told."""
-    while client.seen.answers["large 200"] < wanted:
+def large(client: Client, photo: bytes, wanted: int, over: threading.Event) -> None:
+    """Large photographs until so many are answered in all, or the time is over; who is refused waits as told."""
+    while client.seen.answers["large 200"] < wanted and not over.is_set():
         answer = client.http.post("/v1/purify?format=jpeg", content=photo, headers=JPEG, timeout=600)
         client.told("large", answer)
         if answer.status_code == 503:
@@ -156,7 +156,7 @@ def run(args: argparse.Namespace, url: str, pid: int) -> Seen:
 
     def work(client: Client) -> None:
         if args.photographs:
-            large(client, photo, args.photographs)
+            large(client, photo, args.photographs, over)
         while not args.photographs and not over.is_set():
             client.step()
             time.sleep(client.chance.uniform(0, args.pause))
