@@ -1,6 +1,7 @@
 """A mixed load on one service for long: its memory, handles, threads and latency over time, which have to be flat.
 
-    python benchmarks/long_run.py [--minutes 60] [--clients 4] [--pause 0] [--megapixels 24 --photographs 1000] [--targets]
+    python benchmarks/long_run.py [--minutes 60] [--clients 4] [--pause 0] [--targets]
+    python benchmarks/long_run.py --photographs 1000 [--megapixels 24] [--minutes 60] [--clients 4] [--deadline 30] [--targets]
 
 A server with its defaults and a gallery; each client does in turn what strangers do: photographs to purify as image and as JSON,
 a batch, an aligned crop, a face to identify, somebody enrolled and removed, a file that is none, a photograph without a face, a
@@ -179,9 +180,13 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--megapixels", type=float, default=24)
     parser.add_argument("--photographs", type=int, default=0)
+    parser.add_argument("--deadline", type=float, default=30, help="deadline_s of the service, for a machine that is slow")
     parser.add_argument("--targets", action="store_true")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, server({"gallery": f"{folder}/gallery"}) as (url, pid):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        server({"gallery": f"{folder}/gallery", "deadline_s": args.deadline}) as (url, pid),
+    ):
         seen = run(args, url, pid)
     figures = report(args, seen)
     if args.targets:
