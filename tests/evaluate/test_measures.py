@@ -58,7 +58,7 @@ def run(people, tmp_path_factory):
 
 
 def test_every_measure_gives_figures_and_the_record_keeps_them(run):
-    elsewhere = {"super_resolution", "paired", "smallest_eps", "verification"}  # the last three: test_worst_case.py
+    elsewhere = {"super_resolution", "paired", "persistence", "smallest_eps", "verification"}  # but for one: test_worst_case.py
     assert set(run.settings.measures) | elsewhere == set(MEASURES)
     assert set(run.record.measures) == set(run.settings.measures)
     assert all(run.record.measures.values())

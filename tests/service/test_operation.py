@@ -1,9 +1,11 @@
 """The service at work: its figures and logs, full queues, clients that go away and bodies that do not come."""
 
 import base64
+import io
 import json
 import logging
 import socket
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -16,7 +18,7 @@ from serving import Gate, gated_handlers, handlers_of, pixels, png, problem, ser
 from facesieve.client import BusyError, Client, ClientError, UnusableError
 from facesieve.errors import InputError
 from facesieve.service.keys import Keys, add_key
-from facesieve.service.logs import JsonLines
+from facesieve.service.logs import JsonLines, event, log_to_stderr
 
 # --- figures and logs -------------------------------------------------------------------------
 
@@ -199,3 +201,17 @@ def test_a_body_that_does_not_arrive_in_time_is_408():
                 b"POST /v1/purify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: 10\r\n\r\nab"
             )
             assert b" 408 " in slow.recv(200)
+
+
+def test_lines_go_to_what_is_standard_error_at_that_moment(monkeypatch):
+    for name in ("facesieve.service", "uvicorn.error", "httpx", "httpcore"):
+        log = logging.getLogger(name)
+        for what in ("handlers", "propagate", "level"):  # as they were, afterwards
+            monkeypatch.setattr(log, what, getattr(log, what))
+    first, second = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", first)
+    log_to_stderr("info")
+    first.close()
+    monkeypatch.setattr(sys, "stderr", second)
+    event("request", {"status": 200})
+    assert json.loads(second.getvalue()) | {"time": ""} == {"time": "", "level": "info", "event": "request", "status": 200}

@@ -30,9 +30,20 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class StandardError(logging.Handler):
+    """Writes to what is standard error at that moment: a program may replace it, and close what it was."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:  # as every handler: what cannot be logged stops nothing
+            self.handleError(record)
+
+
 def log_to_stderr(level: str) -> None:
     """Send the service's and the server's lines to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = StandardError()
     handler.setFormatter(JsonLines())
     for name in ("facesieve.service", "uvicorn.error"):
         log = logging.getLogger(name)
