@@ -44,6 +44,21 @@ def test_many_defences_are_summed_up():
     assert "] behind robust (the best) and 0.0 % [0.0, 11.6] without a defence" in attacked
 
 
+def test_a_defence_that_no_attack_knew_is_not_the_best_beside_one_that_one_did():
+    known = tried().record
+    cells = [cell(114, defence="gentle", quantisation="uint8"), cell(90, attack="pgd", defence="gentle", quantisation="uint8")]
+    both = tables_of(known.model_copy(update={"cells": (*known.cells, *cells)}))
+    assert "at 8/255, 50.0 % [" in summary(both, 0)[1]
+    assert "gentle" not in summary(both, 0)[1]
+    shown = glance(both)
+    (left,) = (line[2] for line in shown.rows if line[0] == "gentle")
+    assert left.startswith("75.0 [")
+    assert left.endswith("] (unaware)")
+    assert shown.note.endswith("so it stands beside no other.")
+    assert not any("unaware" in line[2] for line in shown.rows if line[0] != "gentle")
+    assert "naware" not in str(glance(tried()))
+
+
 def test_what_was_not_done_is_said():
     bare = tables_of(record([CLEAN]))
     assert summary(bare, 0)[1:] == ["Nothing was attacked.", "What is left to an attacker was not measured."]

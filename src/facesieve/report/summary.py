@@ -27,12 +27,26 @@ def glance(tables: Tables) -> Table | None:
     if not worst:
         return None
     header = ("defence", "clean, %", *(f"{_size(ball)}, %" for ball in worst))
+    known = {ball: _known(tables, ball) for ball in worst}
+
+    def left(name: str, ball: Ball, rows: dict[str, Row]) -> str:
+        """What is left of it; beside defences that some attack knew it is said of one that none did."""
+        told = " (unaware)" if name in rows and name != NONE and known[ball] and name not in known[ball] else ""
+        return percent(rows[name].accuracy if name in rows else None) + told
+
     lines = [
-        (name, percent(row.accuracy), *(percent(rows[name].accuracy if name in rows else None) for rows in worst.values()))
-        for name, row in clean.items()
+        (name, percent(row.accuracy), *(left(name, ball, rows) for ball, rows in worst.items())) for name, row in clean.items()
     ]
     note = "Under the attack, or the worst case of several, that leaves least; saved as 8 bit where that was tried."
+    if any("(unaware)" in cell for line in lines for cell in line):
+        note += " Unaware: no attack of that size knew this defence, so it stands beside no other."
     return Table("What is left, at a glance", header, tuple(lines), note)
+
+
+def _known(tables: Tables, ball: Ball) -> set[str]:
+    """The defences that an attack of one size knew."""
+    made = (attack for attack in tables.record.attacks if (attack.norm, attack.eps) == ball)
+    return {attack.name.partition(THROUGH)[2] for attack in made} - {""}
 
 
 def _worst(tables: Tables) -> dict[Ball, dict[str, Row]]:
@@ -78,7 +92,8 @@ def _attacked(tables: Tables) -> str:
         return "Nothing was attacked."
     parts = []
     for ball, rows in list(worst.items())[:SHOWN]:
-        behind = [row for name, row in rows.items() if name != NONE]
+        known = _known(tables, ball)
+        behind = [row for name, row in rows.items() if name != NONE and (not known or name in known)]
         best = max(behind, key=lambda row: row.accuracy.value, default=None)
         said = [] if best is None else [f"{_share(best.accuracy)} behind {best.defence}" + " (the best)" * (len(behind) > 1)]
         said += [f"{_share(rows[NONE].accuracy)} without a defence"] if NONE in rows else []
