@@ -1,5 +1,6 @@
 """What the tests of the service share: a service with a quick prior, and real servers on free ports."""
 
+import base64
 import socket
 import threading
 import time
@@ -152,3 +153,16 @@ def problem(answer, status, kind):
     assert plain["title"]
     assert plain["instance"].removeprefix("urn:uuid:") == answer.headers["x-request-id"]
     return plain["detail"]
+
+
+def b64(data):
+    return base64.b64encode(data).decode()
+
+
+def is_purified(data, original):
+    """A readable image of the same size and format that differs in its face by far more than JPEG does."""
+    kind, same = Image.open(BytesIO(data)).format, Image.open(BytesIO(original)).format
+    before, after = pixels(original), pixels(data)
+    assert (kind, after.shape) == (same, before.shape)
+    difference = np.abs(before - after).mean(2)
+    return bool(difference.max() > 60 and np.median(difference) < 4)

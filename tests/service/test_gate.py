@@ -1,6 +1,5 @@
 """How the gate reads a request, without network: paths, forms, JSON, what begins like an image."""
 
-import base64
 import io
 import json
 
@@ -8,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from serving import b64
 
 from facesieve.service.gate_body import body_without_image, check_query, filled, shielded_body, slots_of
 from facesieve.service.gate_images import is_image, is_text_of_image
@@ -27,10 +27,6 @@ def picture(format="jpeg", mode="RGB", side=40):
 
 
 JPEG = picture()
-
-
-def b64(data):
-    return base64.b64encode(data).decode()
 
 
 def part(head, data, boundary=b"XXX"):
