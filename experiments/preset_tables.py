@@ -21,6 +21,7 @@ from facesieve.report.board import NOT_RUN, Entry, attackers_of
 from facesieve.report.record import NONE, Record, load_record
 from facesieve.report.result import results_of
 from facesieve.report.tables import Row, tables_of
+from facesieve.report.templates import markdown_row
 from facesieve.report.text import percent
 
 HERE = Path(__file__).parent
@@ -56,7 +57,7 @@ class PresetTables:
         """The README's table in Markdown; presets of which nothing was measured are named under it."""
         head, rule, none, *rows = self.presets_in_short()
         there = [cells for cells in rows if set(cells[1:]) != {UNKNOWN}]
-        yield from (line(cells) for cells in (head, rule, none, *there))
+        yield from map(markdown_row, (head, rule, none, *there))
         if len(there) < len(rows):
             missing = ", ".join(cells[0] for cells in rows if cells not in there)
             yield from ("", f"?: not measured yet with the weights of today. Nothing was measured of {missing}.")
@@ -205,11 +206,6 @@ class PresetTables:
             if (HERE / f"{kind}-{recogniser}.toml").exists()
         ]
         return [name for name in named if not any(self.known(*name.rsplit("-", 1), preset) for preset in PRESETS)]
-
-
-def line(cells: list[str]) -> str:
-    """A line of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
 
 
 def attackers_wanted(experiment: dict[str, Any], preset: str, eps: int) -> int:

@@ -23,12 +23,10 @@ class Left:
     """What the attacks of one ball left of the first ``n`` images."""
 
     places: tuple[int, ...]  # of the images that are still named correctly
-    worst: Cell  # of all ``n`` images, the trial that came out worst for each
+    worst: Cell  # of all ``n`` images, the trial that came out worst for each, under the name of the attack that follows
 
-    def joined(self, attack: str, cell: Cell | None) -> Cell:
-        """The cell of a further attack: its trials at the ``places``, the worst of before elsewhere; None where none was left."""
-        if cell is None:
-            return self.worst.model_copy(update={"attack": attack})
+    def joined(self, cell: Cell) -> Cell:
+        """The cell of the attack that follows: its trials at the ``places``, the worst of before elsewhere."""
         parts = {}
         for name in ("predicted", "genuine", "impostor", "probability"):
             values = getattr(self.worst, name)

@@ -75,8 +75,10 @@ class Victim:
         seen = self.recogniser if self.evasion is None else replace(self.recogniser, scores=self.evasion.rows)
         if self.defence is not None and self._purifier is not None:
             device, name = self.context.hardware.device, f"{seen.name}, behind {self.defence.name}"
-            scores: Scores = EotScores(seen.scores, self._purifier, seeds, self.eot_samples, device)
-            if known is not None:
+            scores: Scores
+            if known is None:
+                scores = EotScores(seen.scores, self._purifier, seeds, self.eot_samples, device)
+            else:
                 scores, name = KnownSeedScores(seen.scores, self._purifier, known, device), f"{name}, whose noise it knew"
             seen = replace(seen, name=name, scores=scores)
         return seen if self.context.settings.gradients is None else replace(seen, scores=_reduced(seen.scores))

@@ -45,6 +45,10 @@ class Plan:
             total += 0 if self.is_oblivious(attack) else sum(many * self.steps(attack, defence) for defence, many in wanted)
         return total
 
+    def noise(self, attack: AttackSettings | None) -> tuple[str, ...]:
+        """What a defence's seeds are derived from: an attack that knows it has its own, any other that of clean images."""
+        return ("purify",) if attack is None or self.is_oblivious(attack) else ("purify", attack.name)
+
     def is_oblivious(self, attack: AttackSettings) -> bool:
         """Whether it has nothing of any defence: all face one set."""
         return attack.view(self.settings.threat) is None

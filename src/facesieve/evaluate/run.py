@@ -175,7 +175,7 @@ class Run:
         recogniser = side_by_side([self.recognisers.named(settings, defence) for settings in seen])
         view = attack.view(self.settings.threat) or "gradient"  # of no defence, where it sees none
         evasion = None if attack.evades is None or defence is None else self._evasion(attack, defence)
-        noise = ("purify", attack.name) if attack.known_seed and defence is not None else None
+        noise = self.plan.noise(attack) if attack.known_seed and defence is not None else None
         return Victim(recogniser, self.manifest.sha256, self.context, defence, view, attack.eot_samples, evasion, noise)
 
     def _evasion(self, attack: AttackSettings, defence: Defence) -> Evasion:
@@ -190,18 +190,16 @@ class Run:
         where: dict[str, object] = {"attack": NONE if attack is None else attack.name, "quantisation": quantisation}
         defence, images, left = faced.defence, faced.sets[quantisation], faced.left
         if left is not None and not left.places:
-            return [left.joined(str(where["attack"]), None)]
+            return [left.worst]
         recogniser, places = self.recogniser_for(defence), None if left is None else left.places
 
         def cell(scored: Tensor, **more: object) -> Cell:
             found = self._cell(recogniser, scored, self.labels[list(places or range(len(scored)))], where | more)
-            return found if left is None else left.joined(found.attack, found)
+            return found if left is None else left.joined(found)
 
         if defence is None:
             return [cell(images, defence=NONE, point="", seconds=None)]
-        # Behind a defence that it knows each attack meets noise of its own; one set for all meets that of the clean images.
-        own = () if attack is None or self.plan.is_oblivious(attack) else ("purify", attack.name)
-        result = defend(defence, images, self.context, *own, places=places)
+        result = defend(defence, images, self.context, *self.plan.noise(attack), places=places)
         seconds = round(result.seconds, 4)
         return [
             cell(scored, defence=defence.name, point=point, seconds=seconds)

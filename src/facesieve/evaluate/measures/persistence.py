@@ -30,7 +30,7 @@ def persistence(run: Run) -> dict[str, Estimate]:
             if not defence.purifier.draws_noise:
                 continue
             images = run.images[:n] if attack is None else run.faced(attack, defence, n)
-            own = ("purify",) if attack is None or run.plan.is_oblivious(attack) else ("purify", attack.name)
+            own = run.plan.noise(attack)
             kept, tried = np.ones(n, bool), 0
             for times, most in SUBMISSIONS.items():
                 some = min(n, most or n)

@@ -96,8 +96,7 @@ def tamper(run: Run) -> dict[str, Estimate]:
         for defence, n in run.plan.faced_by(attack):
             images, clean = run.faced(attack, defence, n), of_clean[defence.name]
             change = functional.interpolate(images - run.images[:n], size=CROP, mode="bicubic", align_corners=False)
-            own = () if run.plan.is_oblivious(attack) else ("purify", attack.name)
-            attacked = _faces(run, judge, defence, (large[:n] + change).clamp(0, 1), images, *own)
+            attacked = _faces(run, judge, defence, (large[:n] + change).clamp(0, 1), images, *run.plan.noise(attack))
             told = {
                 f"{score}: {what}": estimate
                 for score in attacked.scores

@@ -50,8 +50,7 @@ def verification(run: Run) -> dict[str, Estimate]:
                 continue
             many = min(n, run.plan.count(attack))
             images = run.adversarial(attack, many).images["uint8"] if defence is None else run.faced(attack, defence, many)
-            noise = ("purify",) if run.plan.is_oblivious(attack) else ("purify", attack.name)
-            table, targets = _table(run, defence, images, *noise), _targets(labels[:many], clean.shape[1])
+            table, targets = _table(run, defence, images, *run.plan.noise(attack)), _targets(labels[:many], clean.shape[1])
             score, means = table[np.arange(many), targets], Means(labels[:many])
             for far, threshold in thresholds.items():
                 found[f"FAR under attack, threshold for FAR {far:.1%}, {name}, {attack.name}"] = means.share(score >= threshold)
